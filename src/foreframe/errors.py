@@ -1,0 +1,55 @@
+"""What foreframe raises on purpose. Each message says what was given, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class ForeframeError(Exception):
+    """Base of every error that is the user's to mend: the command line prints it without a traceback, exit 1."""
+
+
+class UsageError(ForeframeError):
+    """The command itself is wrong (an unknown preset, an unknown flag): exit 2."""
+
+
+class ConfigError(ForeframeError):
+    """A configuration does not read as what it should be; the message holds the dotted path of the key."""
+
+
+class CheckpointError(ForeframeError):
+    """A run or checkpoint on disk is missing, damaged or of another kind; the message names the file."""
+
+
+class TrainingError(ForeframeError):
+    """Training cannot go on (a loss that is not finite); the message names the term, the step and the clips."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a source of clips: where it is, what was expected there and what was found."""
+
+    path: str
+    where: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}, {self.where}" if self.where else self.path
+        return f"{place}: expected {self.expected}, found {self.found}"
+
+
+class DataError(ForeframeError):
+    """Clips cannot be used as they are. `faults` lists everything that is wrong, not only the first."""
+
+    def __init__(self, message: str, faults: Iterable[Fault] = ()) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join([message, *(f"  {fault}" for fault in self.faults)]))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest of `names`, or an empty string: the tail of an error message."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
