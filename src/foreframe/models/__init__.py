@@ -1,0 +1,79 @@
+"""Models. One file each: a frozen `Config` beside a `Model`; the file's name is the model's name.
+
+A new file in this folder is found, built, trained and tested without any other file being touched.
+`Model` below is the contract; `tests/contract/test_models.py` holds every file here to it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from foreframe.clip import Clip, ClipSpec
+from foreframe.errors import ConfigError, nearest
+from foreframe.unrolled import Step, Unrolled
+
+
+class Model(Protocol):
+    """What every model does. It is an `nn.Module` that keeps no memory, batch size or device in itself."""
+
+    latent_shape: tuple[int, ...]
+    """Z..., the shape of one step's noise without B; (0,) for a model without a latent."""
+
+    def initial(self, clip: Clip, context: int) -> Any:
+        """The state before the first step: tensors, first axis B, made from nothing but the first K frames."""
+
+    def step(
+        self,
+        state: Any,
+        frame: Tensor,
+        cond: Tensor | None,
+        noise: Tensor,
+        target: Tensor | None = None,
+        context_left: int = -1,
+    ) -> tuple[Any, Step]:
+        """Frame t from frame t-1, the condition that leads into frame t, and noise (B, Z...).
+
+        With `target`, the true frame t, z is drawn from the posterior; without it, from the prior.
+        `context_left` is K - t: how many context frames follow `frame`; negative beyond the context.
+        """
+
+    def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
+        """Frames 1 .. T-1, z from the posterior: what training calls.
+
+        The first K frames are always fed as they are. `forcing` (B, T-1) bool, on the CPU: entry t-1 says
+        whether step t is fed the true frame t-1 or the model's own. `noise` (B, T-1, Z...).
+        """
+
+
+def names() -> list[str]:
+    """The models on disk."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def module(name: str) -> Any:
+    """The module of a model's name.
+
+    Raises:
+        ConfigError: there is none; the nearest name is offered.
+    """
+    if name not in names():
+        raise ConfigError(f"there is no model '{name}'{nearest(name, names())} (known: {', '.join(names())})")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def name_of(config: Any) -> str:
+    """The model's name of a configuration."""
+    return type(config).__module__.rsplit(".", 1)[-1]
+
+
+def build(config: Any, spec: ClipSpec) -> Any:
+    """A model with fresh weights for clips of this kind.
+
+    Raises:
+        ConfigError: the model cannot take such clips; the message says what it can.
+    """
+    return module(name_of(config)).Model(config, spec)

@@ -1,0 +1,128 @@
+"""Learning rate, KL weight and teacher forcing as pure functions of the step.
+
+Each schedule is a frozen description, `value(clock)` its number at one step. A clock holds the step, the
+planned total and the length of an epoch, so that the labs' schedules, which move once an epoch, and ours,
+which move every step, are the same function read in another unit. Nothing is stored: a resumed run reads
+the same values. Steps beyond the planned total keep the last value.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["step", "epoch"]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One moment of a run: `step` counts from 0, `total` steps are planned, an epoch has `epoch_steps`."""
+
+    step: int
+    total: int
+    epoch_steps: int
+
+    @property
+    def epoch(self) -> int:
+        return self.step // max(1, self.epoch_steps)
+
+    def read(self, unit: Unit) -> tuple[int, int]:
+        """(position, planned length) in the unit."""
+        if unit == "step":
+            return self.step, max(1, self.total)
+        return self.epoch, max(1, math.ceil(self.total / max(1, self.epoch_steps)))
+
+
+@dataclass(frozen=True)
+class BetaSchedule:
+    """The weight of the KL term (KL annealing)."""
+
+    kind: Literal["constant", "monotonic", "cyclical"] = "constant"
+    """constant: always `stop` (the labs' "no annealing"). monotonic: one rise. cyclical: Fu et al. 2019."""
+    start: float = 0.0
+    """Value at the beginning of a rise."""
+    stop: float = 1.0
+    """Value at the end of a rise."""
+    cycles: int = 4
+    """Number of rises over the run, for cyclical."""
+    ratio: float = 0.5
+    """Part of each cycle (of the whole run, for monotonic) spent rising; then it stays at `stop`."""
+    unit: Unit = "step"
+    """Move every step, or once an epoch as the labs do."""
+
+    def value(self, clock: Clock) -> float:
+        """Beta at this step, between `start` and `stop`."""
+        if self.kind == "constant":
+            return self.stop
+        position, total = clock.read(self.unit)
+        cycles = max(1, self.cycles) if self.kind == "cyclical" else 1
+        place = min(position, total - 1) * cycles / total
+        rising = place - math.floor(place)
+        share = 1.0 if self.ratio <= rising else rising / self.ratio
+        return self.start + (self.stop - self.start) * share
+
+
+@dataclass(frozen=True)
+class ForcingSchedule:
+    """The probability that a step is fed the true previous frame (teacher forcing) and not its own."""
+
+    kind: Literal["constant", "linear", "exponential", "inverse-sigmoid"] = "constant"
+    """The decays of scheduled sampling (Bengio et al. 2015), from `initial` towards `floor`."""
+    initial: float = 1.0
+    """Probability before the decay begins."""
+    start: int = 0
+    """Position, in `unit`, at which the decay begins."""
+    decay: float = 0.0
+    """linear: lost per unit. exponential: factor per unit (below 1). inverse-sigmoid: its k, about where it falls."""
+    floor: float = 0.0
+    """Lower bound."""
+    unit: Unit = "step"
+    """Decay every step, or once an epoch as the labs do."""
+    coin: Literal["clip-step", "batch", "epoch"] = "clip-step"
+    """Who shares a draw: no one; a batch (the action lab, for all its steps); an epoch (the pose lab)."""
+
+    def value(self, clock: Clock) -> float:
+        """The probability at this step, in [0, 1]."""
+        position, _ = clock.read(self.unit)
+        past = max(0, position - self.start)
+        if self.kind == "constant":
+            share = self.initial
+        elif self.kind == "linear":
+            share = self.initial - self.decay * past
+        elif self.kind == "exponential":
+            share = self.initial * self.decay**past
+        else:
+            k = max(self.decay, 1e-6)
+            share = self.initial * (k + 1) / (k + math.exp(min(past / k, 700.0)))
+        return min(1.0, max(self.floor, share, 0.0))
+
+
+@dataclass(frozen=True)
+class RateSchedule:
+    """A factor on the learning rate."""
+
+    kind: Literal["constant", "cosine", "multi-step"] = "constant"
+    """cosine: half a cosine from 1 to `floor` over the run. multi-step: times `gamma` at each milestone."""
+    warmup: int = 0
+    """Steps of linear rise from 0 before anything else."""
+    floor: float = 0.0
+    """Last factor of the cosine."""
+    milestones: tuple[int, ...] = ()
+    """Positions, in `unit`, at which multi-step falls."""
+    gamma: float = 0.1
+    """Factor of each fall."""
+    unit: Unit = "step"
+    """What milestones count."""
+
+    def value(self, clock: Clock) -> float:
+        """The factor at this step, in [0, 1]."""
+        if clock.step < self.warmup:
+            return (clock.step + 1) / self.warmup
+        if self.kind == "cosine":
+            share = min(1.0, (clock.step - self.warmup) / max(1, clock.total - self.warmup))
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
+        if self.kind == "multi-step":
+            position, _ = clock.read(self.unit)
+            return self.gamma ** sum(position >= milestone for milestone in self.milestones)
+        return 1.0
