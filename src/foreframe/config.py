@@ -20,8 +20,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_dict(cls: type[T], values: object, where: str = "") -> T:
+def from_dict(cls: type[T], values: object, where: str = "", kinds: dict[str, type] | None = None) -> T:
     """Read a configuration of class `cls`; keys left out take their defaults.
+
+    `kinds` gives the class at a dotted path whose annotation leaves it open.
 
     Raises:
         ConfigError: an unknown key (with its dotted path and the nearest name), a missing one without a
@@ -37,7 +39,7 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
         if key not in fields:
             known = ", ".join(fields)
             raise ConfigError(f"unknown setting '{path}'{nearest(str(key), fields)} (known here: {known})")
-        arguments[key] = _read(hints[key], value, path)
+        arguments[key] = _read((kinds or {}).get(path, hints[key]), value, path, kinds)
     for name, field in fields.items():
         if name not in arguments and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"missing setting '{where + '.' if where else ''}{name}' of {cls.__name__}")
@@ -92,10 +94,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _read(hint: Any, value: Any, path: str) -> Any:
+def _read(hint: Any, value: Any, path: str, kinds: dict[str, type] | None = None) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value, path)
+    group = origin if dataclasses.is_dataclass(origin) else hint
+    if dataclasses.is_dataclass(group):
+        return from_dict(group, value, path, kinds)
     if origin is typing.Literal:
         if value not in arguments:
             expected = ", ".join(repr(choice) for choice in arguments)

@@ -13,8 +13,14 @@ from foreframe.errors import UsageError
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
-def choose_device(name: DeviceName) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one."""
+def choose_device(name: DeviceName, threads: int | None = None) -> torch.device:
+    """The device of that name (`auto` takes a GPU where there is one), with so many CPU threads.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device is visible here; use --device cpu or --device auto")
     if name == "auto":

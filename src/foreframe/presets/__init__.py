@@ -1,0 +1,67 @@
+"""Named experiments: functions without arguments that return a `TrainConfig`.
+
+Every public function of a file in this folder is a preset; `svg_bair_fixed` is called `svg-bair-fixed`.
+The first line of its docstring is shown by `foreframe presets`. A user's own is named `my_file.py:my_preset`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from foreframe.errors import UsageError, nearest
+from foreframe.recipe import TrainConfig
+
+Preset = Callable[[], TrainConfig[Any]]
+
+
+def presets() -> dict[str, Preset]:
+    """Every named experiment, by name."""
+    found: dict[str, Preset] = {}
+    for item in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{item.name}")
+        found.update({name.replace("_", "-"): function for name, function in _public_functions(module)})
+    return dict(sorted(found.items()))
+
+
+def find(name: str) -> TrainConfig[Any]:
+    """The experiment of that name, or of `FILE.py:FUNCTION`.
+
+    Raises:
+        UsageError: there is none (the nearest name is offered), or the function returns something else.
+    """
+    if ".py:" in name:
+        file, function = name.rsplit(":", 1)
+        config = _from_file(Path(file), function)()
+        if not isinstance(config, TrainConfig):
+            raise UsageError(f"{name}: expected a function that returns a TrainConfig, it returned {type(config).__name__}")
+        return config
+    known = presets()
+    if name not in known:
+        raise UsageError(f"there is no preset '{name}'{nearest(name, known)} (known: {', '.join(known)})")
+    return known[name]()
+
+
+def _from_file(path: Path, function: str) -> Preset:
+    spec = importlib.util.spec_from_file_location(f"foreframe_preset_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"{path}: there is no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    known = dict(_public_functions(module))
+    if function not in known:
+        raise UsageError(f"{path}: no preset '{function}'{nearest(function, known)} (it has: {', '.join(known) or 'none'})")
+    return known[function]
+
+
+def _public_functions(module: Any) -> list[tuple[str, Preset]]:
+    return [
+        (name, function)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    ]

@@ -1,0 +1,40 @@
+# foreframe: `make demo` and `make test` set everything up themselves in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: demo test check e2e nightly setup lock clean
+
+demo: setup  ## Train on the sample inside, score it, and leave GIFs and a page in demo/
+	$(BIN)/foreframe demo --out $(DEMO)
+
+test: setup  ## Every test of a change: at most 10 minutes on 2 cores, no network, no GPU
+	$(BIN)/python -m pytest -n 2 -m "not e2e and not nightly"
+
+check: setup  ## Style, types and floors
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+e2e: setup  ## The whole way through the command line, and the scripts of runs/ at toy size
+	$(BIN)/python -m pytest -m e2e
+
+nightly: setup  ## What takes long
+	$(BIN)/python -m pytest -n 2 -m "nightly or e2e"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,tensorboard]'
+	touch $@
+
+lock: setup  ## Rewrite constraints.txt from what is installed
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,400 @@
+"""The command line: verbs to calls. Nothing heavy is imported before a verb is known, so `--help` is quick.
+
+Exit codes: 0 done, 1 the job failed, 2 wrong usage. A failure is one message; `--debug` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from foreframe.errors import ForeframeError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from foreframe.checkpoint import TrainedModel
+    from foreframe.data.pack import Pack
+
+Mode = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def presets() -> None:
+    """List the named experiments that `train` knows."""
+    import inspect
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from foreframe.presets import presets as known
+
+    table = Table("preset", "what it is", box=None, pad_edge=False)
+    for name, function in known().items():
+        table.add_row(name, (inspect.getdoc(function) or "").split("\n")[0])
+    Console().print(table)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a preset on clips.
+
+    Every setting of a preset can be given too, as a dotted flag: `foreframe train PRESET --help` lists them.
+    """
+
+    preset: tyro.conf.Positional[str]
+    """Name of a preset (`foreframe presets`), or FILE.py:FUNCTION for your own."""
+    data: str
+    """A pack, a folder in a known layout (packed into a cache first), or `push`, the sample inside."""
+    run: Path
+    """Folder of the new run; it must not hold one yet."""
+    steps: int | None = None
+    """Length of the run; schedules stretch over it. Default: the preset's."""
+    max_minutes: float | None = None
+    """Stop after this long and save; `foreframe resume RUN` goes on."""
+    seed: int | None = None
+    """All randomness follows from it. Default: the preset's."""
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    threads: int | None = None
+    """CPU threads. Default: torch's choice."""
+
+
+def train(arguments: list[str]) -> None:
+    """Parse `train` in two passes: its own flags, then the chosen preset's settings."""
+    asks_help = any(argument in ("-h", "--help") for argument in arguments)
+    if asks_help and not arguments[0].startswith("-"):
+        _settings(arguments[0], ["--help"])
+    request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
+    from foreframe import runtime
+    from foreframe.data.sources import open_clips
+    from foreframe.models import name_of
+    from foreframe.recipe import DataSource, RunConfig
+    from foreframe.train import Trainer, describe_model
+
+    config = _settings(request.preset, rest)
+    config = replace(config, steps=request.steps or config.steps, seed=config.seed if request.seed is None else request.seed)
+    if (request.run / "config.json").exists():
+        raise UsageError(f"{request.run}: holds a run already; `foreframe resume {request.run}` goes on with it")
+    device = runtime.choose_device(request.device, request.threads)
+    pack = open_clips(request.data)
+    data = DataSource(str(pack.path.resolve()), pack.hash)
+    record = RunConfig(
+        request.preset, name_of(config.model), pack.spec, data, config, pack.cond_names, pack.fps or 10.0
+    )
+    trainer = Trainer(record, pack, request.run, device)
+    request.run.mkdir(parents=True, exist_ok=True)
+    record.write(request.run)
+    print(f"{request.preset}: {describe_model(trainer.model)}, {len(trainer.windows):,} windows of {config.length} frames")
+    print(f"{request.run}: {trainer.run(request.max_minutes)}")
+
+
+def _settings(preset: str, arguments: list[str]) -> Any:
+    """A preset with dotted overrides applied."""
+    from foreframe.presets import find
+    from foreframe.recipe import TrainConfig
+
+    found = find(preset)
+    kind: Any = TrainConfig[type(found.model)]  # type: ignore[misc]
+    return tyro.cli(kind, prog=f"foreframe train {preset}", default=found, args=arguments)
+
+
+def resume(
+    run: tyro.conf.Positional[Path],
+    max_minutes: float | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> None:
+    """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
+
+    Args:
+        run: Folder of the run.
+        max_minutes: Stop after this long and save.
+        device: Where to compute.
+        threads: CPU threads; bit-equal numbers need as many as before.
+    """
+    from foreframe import runtime
+    from foreframe.data.pack import Pack
+    from foreframe.recipe import RunConfig
+    from foreframe.train import Trainer
+
+    config = RunConfig.read(run)
+    chosen = runtime.choose_device(device, threads)
+    print(f"{run}: {Trainer(config, Pack.open(config.data.path), run, chosen).run(max_minutes)}")
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    data: str | None = None,
+    split: str = "test",
+    mode: Mode = "prediction",
+    samples: int = 1,
+    json: Path | None = None,
+    horizon: int = 0,
+    checkpoint: str = "best",
+    temperature: float = 1.0,
+    seed: int = 0,
+    clips: int = 0,
+    metrics: tuple[str, ...] = ("psnr", "ssim"),
+    device: Device = "auto",
+    threads: int | None = None,
+) -> None:
+    """Score a run on held-out clips, beside what costs nothing: the last frame repeated, the median frame.
+
+    Args:
+        run: Folder of the run.
+        data: Clips to score on, as for `train`. Default: those of the run.
+        split: Which of their splits.
+        mode: prediction sees nothing of what it is scored on; the others do, and go by their own names.
+        samples: Rollouts of each clip; their mean and the best of N are reported.
+        json: Where to write the result. Default: RUN/eval/SPLIT-MODE-SAMPLES.json.
+        horizon: Frames to predict; 0: the preset's, -1: to the end of the shortest clip.
+        checkpoint: best (by validation), newest, or a step.
+        temperature: Scale of the noise; 0 takes the mean of the prior.
+        seed: Of the noise.
+        clips: At most this many clips; 0: all.
+        metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian.
+        device: Where to compute.
+        threads: CPU threads.
+    """
+    from foreframe import evaluate as scoring
+    from foreframe.log import Bar
+    from foreframe.report.tables import print_result, write_result
+
+    _known(metrics)
+    chosen, trained, pack = _open(run, data, checkpoint, device, threads)
+    frames = _horizon(trained, pack, split, horizon)
+    protocol = scoring.Protocol(
+        split, trained.config.train.context, frames, mode, samples, temperature, seed, clips, metrics
+    )
+    total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
+    with Bar(mode, total) as bar:
+        result = scoring.evaluate_run(trained, pack, protocol, chosen, advance=lambda by: bar.advance(by=by))
+    path = write_result(result, json or run / "eval" / f"{split}-{mode}-{samples}.json")
+    print_result(result)
+    print(f"written: {path}")
+
+
+def rollout(
+    run: tyro.conf.Positional[Path],
+    out: Path,
+    data: str | None = None,
+    split: str = "test",
+    clip: int = 0,
+    horizon: int = 0,
+    samples: int = 1,
+    mode: Mode = "prediction",
+    frames: tuple[Path, ...] = (),
+    cond: Path | None = None,
+    checkpoint: str = "best",
+    temperature: float = 1.0,
+    seed: int = 0,
+    scale: int = 3,
+    fps: float = 0.0,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> None:
+    """Predict frames and show them: GIF, MP4, a PNG strip, each frame as PNG, and PSNR per frame.
+
+    With --frames and --cond nothing of the future is needed: pictures to start from and what is to be done.
+
+    Args:
+        run: Folder of the run.
+        out: Folder for what is made.
+        data: Clips to begin from, as for `train`. Default: those of the run.
+        split: Which of their splits.
+        clip: Number of the clip in its split.
+        horizon: Frames to predict; 0: the preset's, -1: to the end of the clip. May exceed the training's.
+        samples: How many futures.
+        mode: See `foreframe evaluate --help`.
+        frames: The context frames as pictures, instead of --data; as many as the run's context.
+        cond: What is to be done: a folder of pose pictures, or a CSV with one row a frame; row t leads into
+            frame t, the context frames' rows included.
+        checkpoint: best (by validation), newest, or a step.
+        temperature: Scale of the noise; 0 takes the mean of the prior.
+        seed: Of the noise; sample i is the same however many are asked for.
+        scale: Pixels are shown this much larger.
+        fps: Frames a second of GIF and MP4; 0: those of the data.
+        device: Where to compute.
+        threads: CPU threads.
+    """
+    from foreframe.report import gallery
+
+    if frames:
+        chosen, trained, _ = _open(run, None, checkpoint, device, threads, clips=False)
+        start = gallery.from_files(trained, list(frames), cond, horizon)
+    else:
+        chosen, trained, pack = _open(run, data, checkpoint, device, threads)
+        start = gallery.from_pack(trained, pack, split, clip, horizon)
+    made = gallery.write_rollout(trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps)
+    print(made)
+
+
+def demo(out: Path = Path("demo"), max_minutes: float = 4.0, threads: int | None = None) -> None:
+    """Train on the sample inside, score on its test clips and show the result: minutes on a CPU.
+
+    Args:
+        out: Folder for the run, GIFs and the page.
+        max_minutes: Longest time for training.
+        threads: CPU threads.
+    """
+    from foreframe.demo import run_demo
+
+    run_demo(out, max_minutes, threads)
+
+
+def data_import(
+    src: tyro.conf.Positional[Path],
+    dst: tyro.conf.Positional[Path],
+    layout: str | None = None,
+    size: tuple[int, int] | None = None,
+    cuts: tuple[int, ...] = (),
+    on_bad: Literal["stop", "skip"] = "stop",
+    overwrite: bool = False,
+) -> None:
+    """Check a folder of clips and pack it for training.
+
+    Args:
+        src: The folder; its layout is recognised (`foreframe data check SRC` says as what).
+        dst: The pack to write.
+        layout: Name of the layout, where it is not recognised.
+        size: Height and width of the packed frames. Default: the layout's.
+        cuts: Frame numbers at which a new take begins; no clip crosses one (dance layout).
+        on_bad: stop before anything is packed, or skip bad clips; the pack then lists them.
+        overwrite: Replace a pack at DST.
+    """
+    from foreframe.data.importing import import_clips
+
+    pack = import_clips(src, dst, layout=layout, size=size, cuts=cuts, on_bad=on_bad, overwrite=overwrite)
+    counts = ", ".join(f"{split} {values['episodes']}" for split, values in pack.manifest.splits.items())
+    print(f"{pack.path}: clips of {pack.spec}: {counts} ({len(pack.frames):,} frames)")
+
+
+def data_check(
+    src: tyro.conf.Positional[str],
+    layout: str | None = None,
+    size: tuple[int, int] | None = None,
+    cuts: tuple[int, ...] = (),
+    length: int = 0,
+    json: Path | None = None,
+) -> None:
+    """List everything that is wrong with a folder of clips or a pack: path, row or frame, expected, found.
+
+    Args:
+        src: A folder in a known layout, a pack, or `push`.
+        layout: Name of the layout, where it is not recognised.
+        size: As for `import`.
+        cuts: As for `import`.
+        length: Also report clips shorter than this many frames.
+        json: Write the report here too.
+    """
+    from foreframe.data.check import check
+
+    if not check(src, layout=layout, size=size, cuts=cuts, length=length, json=json):
+        raise SystemExit(1)
+
+
+def data_show(src: tyro.conf.Positional[str], out: Path = Path("clips.png"), clips: int = 6, split: str | None = None) -> None:
+    """Draw a contact sheet: some clips over time, with their conditions under them.
+
+    Args:
+        src: A pack, a folder in a known layout, or `push`.
+        out: The PNG to write.
+        clips: How many clips.
+        split: Only this split. Default: all, in turn.
+    """
+    from foreframe.data.sheet import contact_sheet
+    from foreframe.data.sources import open_clips
+
+    contact_sheet(open_clips(src), out, clips=clips, split=split)
+    print(f"written: {out}")
+
+
+def data() -> None:
+    """Import, check and show clips: `foreframe data --help`."""
+    raise UsageError("give one of: " + ", ".join(f"foreframe data {verb}" for verb in DATA))
+
+
+DATA: dict[str, Callable[..., Any]] = {"import": data_import, "check": data_check, "show": data_show}
+VERBS: dict[str, Callable[..., Any]] = {
+    "presets": presets,
+    "train": Train,
+    "resume": resume,
+    "evaluate": evaluate,
+    "rollout": rollout,
+    "demo": demo,
+    "data": data,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `foreframe`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        _dispatch(arguments)
+    except ForeframeError as error:
+        if debug:
+            raise
+        print(f"foreframe: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except (OSError, MemoryError, RuntimeError) as error:
+        if debug:
+            raise
+        print(f"foreframe: {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _dispatch(arguments: list[str]) -> None:
+    description = "foreframe learns to predict video from what is about to be done."
+    if arguments[:1] == ["--version"]:
+        from foreframe import __version__
+
+        print(f"foreframe {__version__}")
+    elif arguments[:1] == ["train"] and len(arguments) > 1:
+        train(arguments[1:])
+    elif arguments[:1] == ["data"] and len(arguments) > 1:
+        tyro.extras.subcommand_cli_from_dict(DATA, prog="foreframe data", args=arguments[1:])
+    else:
+        tyro.extras.subcommand_cli_from_dict(VERBS, prog="foreframe", description=description, args=arguments)
+
+
+def _open(
+    run: Path, data: str | None, checkpoint: str, device: Device, threads: int | None, clips: bool = True
+) -> tuple[torch.device, TrainedModel, Any]:
+    """The device, the model of a run, and the clips asked for."""
+    from foreframe import runtime
+    from foreframe.checkpoint import load_run
+    from foreframe.data.pack import Pack
+    from foreframe.data.sources import open_clips
+
+    chosen = runtime.choose_device(device, threads)
+    trained = load_run(run, checkpoint, chosen)
+    if not clips:
+        return chosen, trained, None
+    return chosen, trained, Pack.open(trained.config.data.path) if data is None else open_clips(data)
+
+
+def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int:
+    from foreframe.evaluate import default_horizon, full_horizon
+
+    if horizon == -1:
+        return full_horizon(pack, split, trained.config.train.context)
+    return horizon or default_horizon(trained.config, pack, split)
+
+
+def _known(metrics: tuple[str, ...]) -> None:
+    from foreframe.errors import nearest
+    from foreframe.metrics import METRICS
+
+    for name in metrics:
+        if name not in METRICS:
+            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")

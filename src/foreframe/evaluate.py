@@ -1,0 +1,213 @@
+"""Scores that say how they were made.
+
+A result holds its protocol, the scores, and the free baselines on the same clips. Only mode `prediction`
+has seen nothing of the frames it is scored on; the other modes go by their own names.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreframe import runtime
+from foreframe.checkpoint import TrainedModel
+from foreframe.clip import Clip
+from foreframe.data.pack import Pack
+from foreframe.data.windows import Windows
+from foreframe.errors import DataError
+from foreframe.recipe import RunConfig
+from foreframe.metrics import METRICS, summarise
+from foreframe.rollout import MODES, ModeName, draw_noise, predict
+
+MEDIAN_FRAMES = 500
+"""At most this many training frames, evenly spread, make the median frame."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What was measured. Two results compare only if theirs agree."""
+
+    split: str
+    context: int
+    horizon: int
+    mode: ModeName = "prediction"
+    samples: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+    clips: int = 0
+    """At most this many clips, evenly spread over the split; 0: all."""
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+
+
+def full_horizon(pack: Pack, split: str, context: int) -> int:
+    """How many frames can be predicted in every clip of a split: to the end of the shortest."""
+    return min(episode.length for episode in pack.split(split)) - context
+
+
+def evaluate(
+    model: Any, pack: Pack, protocol: Protocol, device: torch.device, batch: int = 16, advance: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """Score a model on one split of a pack.
+
+    Each clip is its episode's first K + horizon frames. With several samples, `scores` is their mean and
+    `best_of_n` takes, for each clip and each metric by itself, the sample with the best mean over frames.
+
+    Args:
+        model: In eval mode, on `device`.
+        batch: Clips unrolled together; it does not change the result beyond rounding.
+        advance: Called with the number of rollouts done.
+    Returns:
+        protocol, scores, best_of_n (with several samples), baselines: plain values, ready for JSON.
+    Raises:
+        DataError: the split has no clip that long, or its clips are not what the model takes.
+    """
+    if protocol.horizon < 1:
+        raise DataError(f"split '{protocol.split}': its clips leave no frame to predict after {protocol.context} of context")
+    length = protocol.context + protocol.horizon
+    windows = Windows(pack, protocol.split, length, "first")
+    chosen = _spread(len(windows), protocol.clips)
+    samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
+    free = _Baselines(pack, protocol)
+    for start in range(0, len(chosen), batch):
+        indices = chosen[start : start + batch]
+        clip = windows.batch(indices).to(device).unit()
+        truth = clip.frames[:, protocol.context :]
+        scored: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
+        for sample in range(protocol.samples):
+            noise = draw_noise(model, indices, length, protocol.seed, sample, protocol.temperature).to(device)
+            predicted = unroll(model, clip, noise, protocol.context, protocol.mode)
+            for name in protocol.metrics:
+                scored[name].append(METRICS[name](predicted, truth).cpu())
+            if advance is not None:
+                advance(len(indices))
+        for name in protocol.metrics:
+            samples[name].append(torch.stack(scored[name], 1))
+        free.add(clip)
+    all_scores = {name: torch.cat(parts) for name, parts in samples.items()}  # (N, S, T)
+    result: dict[str, Any] = {
+        "protocol": _protocol_values(protocol, pack, windows, chosen),
+        "scores": {name: summarise(values.mean(1)) for name, values in all_scores.items()},
+        "baselines": free.summaries(),
+    }
+    if protocol.samples > 1:
+        result["best_of_n"] = {name: summarise(_best(values)) for name, values in all_scores.items()}
+    return result
+
+
+def evaluate_run(
+    trained: TrainedModel, pack: Pack, protocol: Protocol, device: torch.device, advance: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """`evaluate` for a run on disk: the result also says which weights, which clips and which machine.
+
+    Raises:
+        DataError: these clips are not of the kind the run was trained on.
+    """
+    check_spec(trained, pack)
+    result = evaluate(trained.model, pack, protocol, device, advance=advance)
+    result["protocol"]["model_sha256"] = trained.provenance["weights_sha256"]
+    return {
+        "protocol": result.pop("protocol"),
+        **result,
+        "model": trained.provenance,
+        "data": str(pack.path),
+        "hardware": runtime.describe(device),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def check_spec(trained: TrainedModel, pack: Pack) -> None:
+    """Raises DataError when a pack's clips are not what the model takes."""
+    if pack.spec != trained.config.spec:
+        raise DataError(f"{pack.path}: its clips are {pack.spec}; {trained.run} was trained on {trained.config.spec}")
+    known, given = trained.config.cond_names, pack.cond_names
+    if known != given:
+        raise DataError(f"{pack.path}: its conditions are {', '.join(given)}; {trained.run} takes {', '.join(known)}")
+
+
+def default_horizon(config: RunConfig, pack: Pack, split: str) -> int:
+    """Frames predicted when scoring: the preset's, and no more than the shortest clip of the split has."""
+    train = config.train
+    full = full_horizon(pack, split, train.context)
+    if train.eval_horizon == -1:
+        return full
+    return min(full, train.eval_horizon or train.horizon)
+
+
+def unroll(model: Any, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
+    """A clip's frames after the context, (B, T-K, C, H, W); the truth is handed on only to modes that look at it."""
+    truth = None if mode == "prediction" else clip.frames
+    return predict(model, clip.frames[:, :context], clip.cond, noise, mode, truth)
+
+
+class _Baselines:
+    """What costs nothing: the last context frame repeated, and the median frame of the training split."""
+
+    def __init__(self, pack: Pack, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self.median = _median_frame(pack)
+        self.parts: dict[str, dict[str, list[Tensor]]] = {}
+
+    def add(self, clip: Clip) -> None:
+        truth = clip.frames[:, self.protocol.context :]
+        last = clip.frames[:, self.protocol.context - 1 : self.protocol.context]
+        guesses = {"repeat_last": last.expand_as(truth)}
+        if self.median is not None:
+            guesses["median_frame"] = self.median.to(truth.device).expand_as(truth)
+        for baseline, guess in guesses.items():
+            for name in self.protocol.metrics:
+                self.parts.setdefault(baseline, {}).setdefault(name, []).append(METRICS[name](guess, truth).cpu())
+
+    def summaries(self) -> dict[str, Any]:
+        return {
+            baseline: {name: summarise(torch.cat(parts)) for name, parts in metrics.items()}
+            for baseline, metrics in self.parts.items()
+        }
+
+
+def _median_frame(pack: Pack) -> Tensor | None:
+    """The median of evenly spread training frames, (C, H, W) in [0, 1]; None without a training split.
+
+    It is taken from the training split and never from the clips that are scored, which would be the answer.
+    """
+    if "train" not in pack.splits:
+        return None
+    numbers = np.concatenate([np.arange(e.start, e.start + e.length) for e in pack.split("train")])
+    spread = numbers[np.linspace(0, len(numbers) - 1, min(MEDIAN_FRAMES, len(numbers))).round().astype(int)]
+    median = np.median(pack.frames[spread], axis=0).astype(np.float32) / 255
+    return torch.from_numpy(median).permute(2, 0, 1)
+
+
+def _best(scores: Tensor) -> Tensor:
+    """(N, S, T) to (N, T): of each clip, the sample with the highest mean over frames."""
+    best = scores.mean(2).argmax(1)
+    return scores[torch.arange(len(scores)), best]
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    wanted = count if limit == 0 else min(limit, count)
+    return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
+
+
+def _protocol_values(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int]) -> dict[str, Any]:
+    switches = MODES[protocol.mode]
+    names = windows.names(chosen)
+    values = asdict(protocol)
+    values.update(
+        feed=switches.feed,
+        latent=switches.latent,
+        reduction="mean over samples, then frames, then clips",
+        best_of_n="for each metric by itself, the sample with the best mean over frames",
+        clips=len(chosen),
+        clip_names_sha256=hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        too_short=[episode.name for episode in windows.short],
+        metrics={name: METRICS[name].definition for name in protocol.metrics},
+        data_sha256=pack.hash,
+    )
+    return values

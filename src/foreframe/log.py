@@ -1,0 +1,146 @@
+"""What a run says while it goes: `log.jsonl`, TensorBoard if wanted, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from foreframe.errors import ForeframeError, UsageError
+
+PLAIN_SECONDS = 15.0
+"""Where there is no terminal, the bar's line is printed this often."""
+
+
+class RunLog:
+    """Rows of a run, each a JSON object with its `step`; rows beyond `last_step` are cut when it is opened.
+
+    A run that was killed has logged steps that its newest checkpoint does not hold; they will be taken
+    again, so that each step stands in the log once.
+    """
+
+    def __init__(self, run: Path, last_step: int, tensorboard: bool = False) -> None:
+        self.path = run / "log.jsonl"
+        kept = [row for row in read_log(run) if row["step"] <= last_step] if self.path.exists() else []
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.replace(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._board = _summary_writer(run, last_step) if tensorboard else None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row; numbers also go to TensorBoard under their names."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(name, value, row["step"])
+
+    def picture(self, tag: str, gif: Path, step: int) -> None:
+        """Show a GIF in TensorBoard."""
+        if self._board is not None:
+            # SummaryWriter.add_video needs moviepy; the image summary takes the bytes of a GIF as they are.
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            image = Summary.Image(encoded_image_string=gif.read_bytes())
+            self._board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+    def close(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log; a last line cut short by a crash is left out.
+
+    Raises:
+        ForeframeError: another line is not JSON; the message names it.
+    """
+    path = run / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ForeframeError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}") from error
+    return rows
+
+
+def _summary_writer(run: Path, last_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("TensorBoard is not installed: pip install 'foreframe[tensorboard]'") from error
+    return SummaryWriter(str(run / "tensorboard"), purge_step=last_step + 1)
+
+
+class Bar:
+    """A progress bar in a terminal, a line now and then elsewhere; `with Bar("training", total) as bar`."""
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self._console = Console(file=sys.stderr)
+        self._live = self._console.is_terminal
+        self._what, self._total, self._done = what, total, done
+        self._printed = time.monotonic()
+        self._begun, self._first = self._printed, done
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        self._progress = Progress(*columns, console=self._console, disable=not self._live)
+        self._task = self._progress.add_task(what, total=total, completed=done, note="")
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, note: str = "", by: int = 1) -> None:
+        """`by` more units done; `note` stands beside the bar."""
+        self._done += by
+        self._progress.update(self._task, completed=self._done, **({"note": note} if note else {}))
+        now = time.monotonic()
+        if not self._live and (now - self._printed > PLAIN_SECONDS or self._done == self._total):
+            rate = (self._done - self._first) / max(now - self._begun, 1e-9)
+            left = (self._total - self._done) / rate if rate else 0.0
+            print(f"{self._what} {self._done}/{self._total}  {note}  {_clock(left)} left", file=sys.stderr, flush=True)
+            self._printed = now
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if self._live:
+            self._progress.console.print(text, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    """The items, with a bar."""
+    with Bar(what, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,158 @@
+"""How a model is trained, as one frozen description: what presets return and `config.json` holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import foreframe
+from foreframe import config as settings
+from foreframe import models
+from foreframe.clip import ClipSpec
+from foreframe.data.augment import AugmentConfig
+from foreframe.errors import CheckpointError, ConfigError
+from foreframe.losses import LossConfig
+from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
+
+M = TypeVar("M")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser of all parameters together."""
+
+    kind: Literal["adam", "adamw", "sgd"] = "adam"
+    """Which optimiser."""
+    lr: float = 1e-3
+    """Learning rate before its schedule."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam and AdamW: decay of the two moments."""
+    momentum: float = 0.9
+    """SGD only."""
+    weight_decay: float = 0.0
+    """L2 for Adam and SGD, decoupled for AdamW."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient of all parameters together; 0 leaves it alone."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Generic[M]):
+    """A preset. Lengths are in frames, times in steps."""
+
+    model: M
+    """The model's own settings."""
+    context: int = 2
+    """K, frames given."""
+    horizon: int = 10
+    """Frames predicted in training, after the context."""
+    eval_horizon: int = 0
+    """Frames predicted when scoring; 0: as in training, -1: to the end of the shortest clip."""
+    steps: int = 20_000
+    """Length of the run; schedules stretch over it."""
+    batch: int = 12
+    """B, clips in a step."""
+    split: str = "train"
+    """Split that is trained on."""
+    windows: Literal["all", "tiled", "first"] = "all"
+    """Where training clips may begin: anywhere, at every (K + horizon)th frame, or only at frame 0."""
+    epoch_steps: int = 0
+    """Steps that schedules call an epoch; 0: one pass over the windows."""
+    seed: int = 1
+    """All randomness follows from it."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    rate: RateSchedule = field(default_factory=RateSchedule)
+    beta: BetaSchedule = field(default_factory=BetaSchedule)
+    forcing: ForcingSchedule = field(default_factory=ForcingSchedule)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    ema: float = 0.0
+    """Decay of the average of the weights that is scored and used afterwards; 0: none."""
+    log_every: int = 20
+    """Steps between rows of the log."""
+    validate_every: int = 1000
+    """Steps between validations; 0: none."""
+    validate_clips: int = 32
+    """Clips of the validation split that are looked at."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files (needs the extra `tensorboard`)."""
+
+    @property
+    def length(self) -> int:
+        """T = K + horizon."""
+        return self.context + self.horizon
+
+    def check(self) -> None:
+        """Raises ConfigError for numbers that cannot be."""
+        for name, least in (("context", 1), ("horizon", 1), ("steps", 1), ("batch", 1), ("log_every", 1), ("save_every", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: expected at least {least}, found {getattr(self, name)}")
+        for name in ("ema",):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected 0 <= {name} < 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The pack a run was trained on."""
+
+    path: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """`config.json`: everything needed to build the model again and to go on training it."""
+
+    preset: str
+    model: str
+    spec: ClipSpec
+    data: DataSource
+    train: TrainConfig[Any]
+    cond_names: tuple[str, ...] = ()
+    fps: float = 10.0
+    format: int = FORMAT
+    foreframe: str = foreframe.__version__
+
+    def write(self, run: Path) -> None:
+        temporary = run / ".config.json.tmp"
+        temporary.write_text(json.dumps(settings.to_dict(self), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(run / "config.json")
+
+    @classmethod
+    def read(cls, run: Path) -> RunConfig:
+        """Read a run's configuration strictly.
+
+        Raises:
+            CheckpointError: the folder is no run.
+            ConfigError: a setting is unknown, missing or of another type; the message has its dotted path.
+        """
+        if run.is_file():
+            raise CheckpointError(_no_run_file(run))
+        path = run / "config.json"
+        if not path.is_file():
+            raise CheckpointError(f"{run}: not a run (there is no config.json in it); give the folder that `foreframe train --run` made")
+        values = settings.read_json(path)
+        try:
+            if not isinstance(values, dict) or values.get("format") != FORMAT:
+                found = values.get("format") if isinstance(values, dict) else values
+                raise ConfigError(f"format: expected {FORMAT}, found {found!r}; made by another version of foreframe?")
+            config = models.module(str(values.get("model"))).Config
+            return settings.from_dict(cls, values, kinds={"train.model": config})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+def _no_run_file(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return (
+            f"{path}: a pickle (.pt, .pth), which can run code when it is read; foreframe opens none. "
+            "Give a run folder with safetensors checkpoints, as `foreframe train --run` makes it"
+        )
+    return f"{path}: a file; expected the folder of a run, as `foreframe train --run` makes it"

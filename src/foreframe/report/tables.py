@@ -1,0 +1,56 @@
+"""A result as a table, and as a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def result_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a result: the model by the name of its mode, best-of-N, and the free baselines."""
+    protocol = result["protocol"]
+    metrics = list(protocol["metrics"])
+    header = [f"{protocol['clips']} clips, frames {protocol['context'] + 1} to {protocol['context'] + protocol['horizon']}"]
+    rows = [[_mode_name(protocol), *(_cell(result["scores"][name]) for name in metrics)]]
+    if "best_of_n" in result:
+        name = f"{protocol['mode']}, best of {protocol['samples']} (each metric by itself)"
+        rows.append([name, *(_cell(result["best_of_n"][metric]) for metric in metrics)])
+    labels = {"repeat_last": "repeat last context frame", "median_frame": "median frame of the training clips"}
+    for baseline, scores in result["baselines"].items():
+        rows.append([labels.get(baseline, baseline), *(_cell(scores[name]) for name in metrics)])
+    return header + [f"{name.upper()} (dB)" if name.startswith("psnr") else name.upper() for name in metrics], rows
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The table on the terminal."""
+    header, rows = result_table(result)
+    table = Table(box=None, pad_edge=False, title_justify="left", title=f"split {result['protocol']['split']}")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def write_result(result: dict[str, Any], path: Path) -> Path:
+    """The whole result as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _mode_name(protocol: dict[str, Any]) -> str:
+    samples = protocol["samples"]
+    return f"{protocol['mode']}, mean of {samples} samples" if samples > 1 else str(protocol["mode"])
+
+
+def _cell(summary: dict[str, Any]) -> str:
+    if summary["ci95"] is None:
+        return f"{summary['mean']:.3f}"
+    return f"{summary['mean']:.3f} [{summary['ci95'][0]:.3f}, {summary['ci95'][1]:.3f}]"
