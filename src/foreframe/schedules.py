@@ -91,7 +91,7 @@ class ForcingSchedule:
         elif self.kind == "linear":
             share = self.initial - self.decay * past
         elif self.kind == "exponential":
-            share = self.initial * self.decay**past
+            share = self.initial * min(self.decay, 1.0) ** past
         else:
             k = max(self.decay, 1e-6)
             share = self.initial * (k + 1) / (k + math.exp(min(past / k, 700.0)))

@@ -1,0 +1,87 @@
+"""Scores of predicted frames, each under a name that says which of the field's conventions it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from foreframe.metrics.psnr import PSNR_CAP, psnr, psnr_per_channel
+from foreframe.metrics.ssim import ssim, ssim_gaussian, ssim_range2
+from foreframe.metrics.summary import Summary, summarise, t_quantile
+
+__all__ = [
+    "METRICS",
+    "PSNR_CAP",
+    "Metric",
+    "Summary",
+    "psnr",
+    "psnr_per_channel",
+    "ssim",
+    "ssim_gaussian",
+    "ssim_range2",
+    "summarise",
+    "t_quantile",
+]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of each frame, called as `metric(predicted, true)`; higher is better for all of them.
+
+    `definition` is the one sentence that goes into the protocol of every result and `unit` what a plot writes
+    behind the number ("" for none).
+    """
+
+    name: str
+    definition: str
+    unit: str
+    score: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """(..., C, H, W) twice, floats in [0, 1], to (...); `true` may lack first axes (samples S)."""
+        return self.score(predicted, true)
+
+
+_CAP = f"capped at {PSNR_CAP:g} dB"
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "psnr",
+            f"PSNR in dB of each frame, 10 log10(1 / MSE) with one MSE over channels and pixels, peak 1, {_CAP}.",
+            "dB",
+            psnr,
+        ),
+        Metric(
+            "psnr-channel",
+            f"PSNR in dB of each channel by itself, peak 1, {_CAP}, then the mean over channels.",
+            "dB",
+            psnr_per_channel,
+        ),
+        Metric(
+            "ssim",
+            "SSIM of each frame, uniform 7x7 window, K1 0.01, K2 0.03, data range 1, sample covariance, "
+            "whole windows only, mean over pixels and channels.",
+            "",
+            ssim,
+        ),
+        Metric(
+            "ssim-range2",
+            "SSIM of each frame, uniform 7x7 window, K1 0.01, K2 0.03, data range 2, sample covariance, "
+            "whole windows only, mean over pixels and channels.",
+            "",
+            ssim_range2,
+        ),
+        Metric(
+            "ssim-gaussian",
+            "SSIM of each frame, Gaussian 11x11 window of sigma 1.5, K1 0.01, K2 0.03, data range 1, "
+            "population covariance, whole windows only, mean over pixels and channels.",
+            "",
+            ssim_gaussian,
+        ),
+    )
+}
+"""Every metric by the name used in flags, tables and result files."""

@@ -221,7 +221,7 @@ def _table(path: Path, columns: int) -> NDArray[np.float32]:
 
 def _frames(pixels: NDArray[np.uint8]) -> Tensor:
     """(T, H, W, C) uint8 to (1, T, C, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)[None].float() / 255
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)[None].float() / 255
 
 
 def _cond(values: NDArray[Any]) -> Tensor:

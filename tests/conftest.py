@@ -1,0 +1,75 @@
+"""What every test shares: one thread, no network, and small packs of moving squares."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from foreframe.clip import Clip, ClipSpec
+from foreframe.data.pack import Pack, PackWriter
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket.connect
+
+    def refuse(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            raise AssertionError(f"a test opened a connection to {address}")
+        real(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def moving_square(seed: int, frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A bright square pushed about by actions: frames (T, H, W, 3) uint8, actions (T, 2) of which row t leads into t."""
+    draw = np.random.default_rng(seed)
+    place = draw.uniform(8, [height - 16, width - 16])
+    pictures = np.full((frames, height, width, 3), 40, np.uint8)
+    actions = draw.integers(-4, 5, (frames, 2)).astype(np.float32)
+    for t in range(frames):
+        if t:
+            place = np.clip(place + actions[t], 0, [height - 8, width - 8])
+        y, x = place.astype(int)
+        pictures[t, y : y + 8, x : x + 8] = (220, 120, 60)
+    return pictures, actions / 4
+
+
+def write_pack(path: Path, cond: str = "vector", size: tuple[int, int] = (64, 64), clips: int = 8, frames: int = 8) -> Pack:
+    """A pack with splits train, val and test of moving squares."""
+    cond_size = {"vector": 2, "image": 3, "none": 0}[cond]
+    spec = ClipSpec(3, *size, cond, cond_size)  # type: ignore[arg-type]
+    names = ("dy", "dx") if cond == "vector" else ()
+    with PackWriter(path, spec, names, fps=10, source={"layout": "test"}) as writer:
+        for number in range(clips):
+            pictures, actions = moving_square(number, frames, *size)
+            split = "test" if number % 4 == 3 else "val" if number % 4 == 2 else "train"
+            values = {"vector": actions, "image": 255 - pictures, "none": None}[cond]
+            writer.add(f"clip-{number}", split, pictures, values)
+    return Pack.open(path)
+
+
+@pytest.fixture(scope="session")
+def vector_pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return write_pack(tmp_path_factory.mktemp("packs") / "vector")
+
+
+@pytest.fixture(scope="session")
+def image_pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return write_pack(tmp_path_factory.mktemp("packs") / "image", "image", (32, 64))
+
+
+def random_clip(spec: ClipSpec, batch: int = 2, length: int = 5, seed: int = 0) -> Clip:
+    """A clip of noise of the given kind."""
+    draw = torch.Generator().manual_seed(seed)
+    frames = torch.rand(batch, length, spec.channels, spec.height, spec.width, generator=draw)
+    if spec.cond == "none":
+        return Clip(frames)
+    shape = (spec.cond_size,) if spec.cond == "vector" else (spec.cond_size, spec.height, spec.width)
+    return Clip(frames, torch.rand(batch, length, *shape, generator=draw))
