@@ -35,6 +35,16 @@ class RunLog:
         self._file = self.path.open("a", encoding="utf-8")
         self._board = _summary_writer(run, last_step) if tensorboard else None
 
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; numbers also go to TensorBoard under their names."""
         self._file.write(json.dumps(row) + "\n")
@@ -52,13 +62,6 @@ class RunLog:
 
             image = Summary.Image(encoded_image_string=gif.read_bytes())
             self._board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
-
-    def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -68,10 +68,13 @@ class Trainer:
         self.restore()
         if self.step >= train.steps:
             return f"already complete at step {self.step}"
-        log = RunLog(self.run_path, self.step, train.tensorboard)
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         ended = "complete"
-        with _stop_requests() as asked, Bar("training", train.steps, self.step) as bar:
+        with (
+            RunLog(self.run_path, self.step, train.tensorboard) as log,
+            _stop_requests() as asked,
+            Bar("training", train.steps, self.step) as bar,
+        ):
             begun, first = time.monotonic(), self.step
             while self.step < train.steps:
                 terms, numbers = self.one_step()
@@ -92,7 +95,6 @@ class Trainer:
                 if not asked and train.validate_every and self.step % train.validate_every:
                     self.validate(log, bar)
                 self.save()
-        log.close()
         return f"{ended} at step {self.step} of {train.steps}"
 
     def one_step(self) -> tuple[Terms, dict[str, float]]:

@@ -118,7 +118,7 @@ def write_rollout(
     """Roll out and write everything into `out`; returns a few lines that say what was made.
 
     rollout.gif and rollout.mp4: truth, prediction, error, further samples. strip.png: the same as a picture.
-    frames/sample-1/00001.png ...: every predicted frame as it is. psnr.json, psnr.png, psnr.svg: score per
+    frames/sample-1/00003.png ...: every predicted frame as it is, numbered from 1 as in the strip. psnr.json, psnr.png, psnr.svg: score per
     frame where the truth is known, beside the last context frame repeated.
     """
     known = start.context.shape[1]
@@ -189,7 +189,7 @@ def _rows(start: Start, futures: list[Tensor], mode: str) -> list[video.Row]:
 
 def _write_frames(folder: Path, frames: Tensor, known: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for t, frame in enumerate(video.pictures(frames), known):
+    for t, frame in enumerate(video.pictures(frames), known + 1):
         video.write_png(folder / f"{t:05d}.png", frame)
 
 

@@ -1,0 +1,117 @@
+"""From nothing to predicted video with honest numbers beside it, on the sample inside."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from foreframe import evaluate, models, runtime
+from foreframe.checkpoint import load_run
+from foreframe.data.sources import open_clips
+from foreframe.errors import UsageError
+from foreframe.log import Bar, read_log
+from foreframe.presets import find
+from foreframe.recipe import DataSource, RunConfig
+from foreframe.report import figures, gallery, page, tables
+from foreframe.train import Trainer, describe_model
+
+PRESET = "push-demo"
+CLIPS_SHOWN = 6
+SAMPLES = 2
+
+
+def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
+    """Train `push-demo`, score it on the test clips, and leave GIFs and one page of them in `out`.
+
+    An interrupted demo goes on where it was.
+    """
+    begun = time.monotonic()
+    device = runtime.choose_device("auto", threads)
+    pack = open_clips("push", progress=True)
+    run, page_path = out / "run", out / "index.html"
+    trainer = _trainer(run, pack, device)
+    print(f"{PRESET}: {describe_model(trainer.model)}; training on {len(pack.split('train'))} clips")
+    print(trainer.run(max_minutes))
+    trained = load_run(run, "best", device)
+    results = {}
+    for mode, samples in (("prediction", SAMPLES), ("reconstruction", 1)):
+        protocol = evaluate.Protocol("test", trained.config.train.context, trained.config.train.horizon, mode, samples)
+        with Bar(f"scoring {mode}", samples * len(pack.split("test"))) as bar:
+            results[mode] = evaluate.evaluate_run(trained, pack, protocol, device, lambda by, bar=bar: bar.advance(by=by))
+        tables.write_result(results[mode], out / f"{mode}.json")
+    tables.print_result(results["prediction"])
+    for clip in range(min(CLIPS_SHOWN, len(pack.split("test")))):
+        start = gallery.from_pack(trained, pack, "test", clip, 0)
+        gallery.write_rollout(trained, start, out / f"clip-{clip}", device, "prediction", SAMPLES, 1.0, 0, 2, 6.0)
+    minutes = (time.monotonic() - begun) / 60
+    _write_page(page_path, out, results, trained.config, run, minutes)
+    gain = _gain(results["prediction"])
+    print(f"prediction is {gain:+.2f} dB against repeating the last frame; {minutes:.1f} minutes in all")
+    print(f"look at it: {page_path} and {out}/clip-*/rollout.gif")
+
+
+def _trainer(run: Path, pack: Any, device: Any) -> Trainer:
+    config = find(PRESET)
+    record = RunConfig(
+        preset=PRESET,
+        model=models.name_of(config.model),
+        spec=pack.spec,
+        data=DataSource(str(pack.path.resolve()), pack.hash),
+        train=config,
+        cond_names=pack.cond_names,
+        fps=pack.fps or 10.0,
+    )
+    if (run / "config.json").exists() and RunConfig.read(run) != record:
+        raise UsageError(f"{run}: holds another run; give `foreframe demo --out` another folder")
+    trainer = Trainer(record, pack, run, device)
+    run.mkdir(parents=True, exist_ok=True)
+    record.write(run)
+    return trainer
+
+
+def _gain(result: dict[str, Any]) -> float:
+    """Prediction above repeating the last context frame, in dB."""
+    return float(result["scores"]["psnr"]["mean"] - result["baselines"]["repeat_last"]["psnr"]["mean"])
+
+
+def _write_page(
+    path: Path, out: Path, results: dict[str, dict[str, Any]], config: RunConfig, run: Path, minutes: float
+) -> None:
+    prediction = results["prediction"]
+    figures.training_figure(read_log(run), out / "training.svg")
+    curves = {
+        "prediction": prediction["scores"]["psnr"],
+        "repeat last context frame": prediction["baselines"]["repeat_last"]["psnr"],
+        "median frame": prediction["baselines"]["median_frame"]["psnr"],
+    }
+    figures.per_frame_figure(
+        curves,
+        config.train.context,
+        "PSNR (dB)",
+        "PSNR of each predicted frame, with 95 % intervals over clips",
+        out / "psnr.svg",
+        baselines=("repeat last context frame", "median frame"),
+    )
+    header, rows = tables.result_table(prediction)
+    seen = tables.result_table(results["reconstruction"])[1][0]
+    rows = [rows[0], *rows[1:], [f"{seen[0]} (z has seen the frame: not a prediction)", *seen[1:]]]
+    intro = (
+        f"A simulated robot arm pushes objects. The model is given {config.train.context} frames and the arm's actions "
+        f"and positions, and predicts the {config.train.horizon} frames that follow. Every clip here was kept out of "
+        f"training.\n\nPrediction is {_gain(prediction):+.2f} dB against repeating the last frame. Made in {minutes:.1f} "
+        f"minutes on {prediction['hardware']['device']} with {prediction['hardware']['threads']} threads."
+    )
+    page.write_page(
+        path,
+        "foreframe: the demo",
+        intro,
+        tables=[("Scores on the test clips; in brackets 95 % intervals over clips", header, rows)],
+        figures=[("PSNR over the predicted frames", out / "psnr.svg"), ("The training", out / "training.svg")],
+        media=[
+            (f"Test clip {clip}: truth, prediction, error, a second sample", out / f"clip-{clip}" / "rollout.gif")
+            for clip in range(CLIPS_SHOWN)
+            if (out / f"clip-{clip}" / "rollout.gif").exists()
+        ],
+        details={"protocol": prediction["protocol"], "model": prediction["model"], "hardware": prediction["hardware"]},
+    )

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import torch
+
+from foreframe import checkpoint, models
+from foreframe.clip import ClipSpec
+from foreframe.errors import ConfigError, DataError, TrainingError
+from foreframe.log import read_log
+from foreframe.models.svg import Config
+from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
+from foreframe.schedules import BetaSchedule, Clock, ForcingSchedule, RateSchedule
+from foreframe.train import Trainer, draw_forcing, make_optimizer, update_average
+from tests.conftest import random_clip, write_pack
+
+TINY = TrainConfig(
+    model=Config(backbone="dcgan", prior="learned", width=4, g_dim=8, z_dim=3, rnn_size=8),
+    context=2,
+    horizon=3,
+    steps=20,
+    batch=2,
+    optimizer=OptimizerConfig("adam", 2e-3, clip_norm=1.0),
+    rate=RateSchedule("cosine", warmup=3),
+    beta=BetaSchedule("cyclical", stop=1e-2, cycles=3),
+    forcing=ForcingSchedule("linear", decay=0.05),
+    ema=0.9,
+    log_every=1,
+    validate_every=7,
+    save_every=4,
+)
+
+
+def make(pack, run, config=TINY):
+    record = RunConfig(
+        "tiny", models.name_of(config.model), pack.spec, DataSource(str(pack.path), pack.hash), config, pack.cond_names
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    record.write(run)
+    return Trainer(record, pack, run, torch.device("cpu"))
+
+
+def content(run, step):
+    """Every tensor's file of a checkpoint, and the log without its clock."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    files = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    rows = [{k: v for k, v in row.items() if k != "steps_per_second"} for row in read_log(run)]
+    return files, rows, json.loads((folder / "state.json").read_text())["best"]
+
+
+@pytest.fixture(scope="module")
+def whole(vector_pack, tmp_path_factory):
+    """The run that was never stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert make(vector_pack, run).run() == "complete at step 20 of 20"
+    return content(run, 20)
+
+
+def test_a_run_learns_and_leaves_what_it_says(whole):
+    files, rows, best = whole
+    assert set(files) == {"weights.safetensors", "ema.safetensors", "optimizer.safetensors"}
+    losses = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in losses] == list(range(1, 21))
+    assert losses[-1]["reconstruction"] < losses[0]["reconstruction"]
+    checks = [row for row in rows if "val_prediction_psnr" in row]
+    assert [row["step"] for row in checks] == [7, 14, 20]
+    assert all("val_reconstruction_psnr" in row and "val_repeat_last_psnr" in row for row in checks)
+    assert best["psnr"] == max(row["val_prediction_psnr"] for row in checks)
+
+
+@pytest.mark.parametrize("stops", [[11], [4], [1, 2, 13]], ids=str)
+def test_a_run_stopped_and_resumed_is_bitwise_equal(vector_pack, tmp_path, whole, stops, monkeypatch):
+    run = tmp_path / "run"
+    make(vector_pack, run)
+    for stop in stops:
+        trainer = Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu"))
+        step = trainer.one_step
+
+        def once(trainer=trainer, step=step, stop=stop):
+            if trainer.step == stop - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step()
+
+        monkeypatch.setattr(trainer, "one_step", once)
+        assert trainer.run() == f"stopped by SIGTERM at step {stop} of 20"
+    assert Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu")).run() == "complete at step 20 of 20"
+    assert content(run, 20) == whole
+
+
+def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole):
+    """SIGKILL in the middle of step 12, after the checkpoint of step 8: the steps in between are taken again."""
+    run = tmp_path / "run"
+    make(vector_pack, run)
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        import torch
+        torch.set_num_threads(1)
+        from foreframe.data.pack import Pack
+        from foreframe.recipe import RunConfig
+        from foreframe.train import Trainer
+        run = Path(sys.argv[1])
+        config = RunConfig.read(run)
+        trainer = Trainer(config, Pack.open(config.data.path), run, torch.device("cpu"))
+        step = trainer.one_step
+        def once():
+            result = step()
+            if trainer.step == 11:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        trainer.one_step = once
+        trainer.run()
+    """)
+    killed = subprocess.run([sys.executable, "-c", script, str(run)], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert checkpoint.newest(run).step == 8
+    assert max(row["step"] for row in read_log(run)) == 11
+    assert Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu")).run() == "complete at step 20 of 20"
+    assert content(run, 20) == whole
+
+
+@pytest.mark.parametrize("forgotten", ["weights", "optimizer", "ema"])
+def test_the_equality_test_notices_when_a_piece_of_state_is_forgotten(vector_pack, tmp_path, whole, forgotten, monkeypatch):
+    run = tmp_path / "run"
+    make(vector_pack, run, replace(TINY, steps=11)).run()
+    record = replace(RunConfig.read(run), train=TINY)
+    record.write(run)
+    trainer = Trainer(record, vector_pack, run, torch.device("cpu"))
+    fresh = Trainer(record, vector_pack, run, torch.device("cpu"))
+    restore = trainer.restore
+
+    def forget():
+        restore()
+        if forgotten == "optimizer":
+            trainer.optimizer = make_optimizer(TINY.optimizer, trainer.model)
+        elif forgotten == "ema":
+            trainer.average.load_state_dict(fresh.model.state_dict())
+        else:
+            trainer.model.load_state_dict(fresh.model.state_dict())
+
+    monkeypatch.setattr(trainer, "restore", forget)
+    trainer.run()
+    assert content(run, 20)[0] != whole[0]
+
+
+def test_resuming_a_finished_run_says_so(vector_pack, tmp_path):
+    run = tmp_path / "run"
+    make(vector_pack, run, replace(TINY, steps=2)).run()
+    again = Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu"))
+    assert again.run() == "already complete at step 2"
+
+
+def test_a_run_stops_in_time_and_saves(vector_pack, tmp_path):
+    run = tmp_path / "run"
+    assert make(vector_pack, run).run(max_minutes=0.0) == "stopped after 0 minutes at step 1 of 20"
+    assert checkpoint.newest(run).step == 1
+
+
+def test_other_data_than_at_the_start_is_refused(vector_pack, image_pack, tmp_path):
+    run = tmp_path / "run"
+    make(vector_pack, run)
+    record = RunConfig.read(run)
+    with pytest.raises(DataError, match="its clips are 3x32x64 with 3-channel pictures; this run takes 3x64x64"):
+        Trainer(record, image_pack, run, torch.device("cpu"))
+    with pytest.raises(DataError, match="not the data this run was started on"):
+        Trainer(replace(record, data=DataSource("x", "0" * 64)), vector_pack, run, torch.device("cpu"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_term_step_and_clips(vector_pack, tmp_path):
+    run = tmp_path / "run"
+    trainer = make(vector_pack, run, replace(TINY, save_every=1, validate_every=0))
+    step = trainer.one_step
+
+    def poisoned():
+        if trainer.step == 3:
+            with torch.no_grad():
+                next(trainer.model.decoder.parameters()).fill_(math.nan)
+        return step()
+
+    trainer.one_step = poisoned
+    with pytest.raises(TrainingError, match=r"step 3: not finite: loss, reconstruction; clips clip-\d@"):
+        trainer.run()
+    found = checkpoint.newest(run)
+    assert found.step == 3
+    assert all(torch.isfinite(value).all() for value in found.tensors("weights").values())
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_every_optimiser_trains(vector_pack, tmp_path, kind):
+    config = replace(TINY, steps=3, optimizer=OptimizerConfig(kind, 1e-3), ema=0.0, validate_every=0)
+    assert make(vector_pack, tmp_path / "run", config).run() == "complete at step 3 of 3"
+    assert not (tmp_path / "run" / "checkpoints" / "step-00000003" / "ema.safetensors").exists()
+
+
+def test_clips_without_condition_train(tmp_path):
+    pack = write_pack(tmp_path / "pack", "none")
+    assert make(pack, tmp_path / "run", replace(TINY, steps=2)).run() == "complete at step 2 of 2"
+
+
+def test_a_coin_is_shared_as_its_name_says():
+    clip = random_clip(ClipSpec(3, 64, 64), 4, 9)
+    each = draw_forcing(ForcingSchedule(coin="clip-step"), 0.5, clip, 1, Clock(3, 10, 5))
+    assert each.shape == (4, 8)
+    assert 0 < each.float().mean() < 1
+    for coin, near, far in (("batch", 3, 4), ("epoch", 3, 8)):
+        draws = [draw_forcing(ForcingSchedule(coin=coin), 0.5, clip, seed, Clock(near, 10, 5)) for seed in range(40)]
+        assert all(draw.all() or not draw.any() for draw in draws)
+        assert 5 < sum(bool(draw.all()) for draw in draws) < 35
+        later = [draw_forcing(ForcingSchedule(coin=coin), 0.5, clip, seed, Clock(far, 10, 5)) for seed in range(40)]
+        assert any(not torch.equal(a, b) for a, b in zip(draws, later, strict=True))
+    same = [draw_forcing(ForcingSchedule(coin="epoch"), 0.5, clip, 1, Clock(step, 10, 5)) for step in (5, 9)]
+    assert torch.equal(*same)
+
+
+def test_forcing_of_one_is_always_and_of_zero_never():
+    clip = random_clip(ClipSpec(3, 64, 64), 4, 9)
+    assert draw_forcing(ForcingSchedule(), 1.0, clip, 1, Clock(0, 10, 5)).all()
+    assert not draw_forcing(ForcingSchedule(), 0.0, clip, 1, Clock(0, 10, 5)).any()
+
+
+def test_the_average_follows_the_weights_and_copies_counters():
+    model, average = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    model.weight.data.fill_(3.0)
+    model.num_batches_tracked.fill_(7)
+    for step in range(2000):
+        update_average(average, model, 0.9, step)
+    torch.testing.assert_close(average.weight, model.weight)
+    assert int(average.num_batches_tracked) == 7
+
+
+def test_numbers_that_cannot_be_are_refused(vector_pack, tmp_path):
+    with pytest.raises(ConfigError, match="batch: expected at least 1, found 0"):
+        make(vector_pack, tmp_path / "run", replace(TINY, batch=0))
