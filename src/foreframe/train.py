@@ -173,7 +173,8 @@ class Trainer:
     def _insist_finite(self, terms: Terms, norm: Tensor, indices: Tensor) -> None:
         if bool(torch.isfinite(terms.loss) & torch.isfinite(norm)):
             return
-        wrong = [name for name, value in _values(terms).items() if not math.isfinite(value)] or ["gradient"]
+        parts = {"loss": terms.loss, "reconstruction": terms.reconstruction, "kl": terms.kl}
+        wrong = [name for name, value in parts.items() if not torch.isfinite(value)] or ["gradient"]
         raise TrainingError(
             f"step {self.step}: not finite: {', '.join(wrong)}; clips {', '.join(self.windows.names(indices))}. "
             "The last checkpoint is unharmed; try a lower learning rate or --optimizer.clip-norm 1"

@@ -1,0 +1,120 @@
+"""Looks into somebody's folder: sorted alike on every machine, never out of it, never at what is no plain file."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foreframe.errors import Fault
+
+_PLATFORM_FILES = {"thumbs.db", "desktop.ini"}
+
+
+@dataclass
+class Finds:
+    """Faults and notes gathered while looking through one source folder."""
+
+    root: Path
+    faults: list[Fault] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+    def fault(self, path: Path, expected: str, found: str, where: str = "") -> None:
+        self.faults.append(Fault(relative(path, self.root), where, expected, found))
+
+    def notes(self) -> tuple[str, ...]:
+        """One line on the files that no layout asked for, or nothing."""
+        if not self.ignored:
+            return ()
+        some = ", ".join(self.ignored[:3]) + (", ..." if len(self.ignored) > 3 else "")
+        return (f"{len(self.ignored)} other file{'s' * (len(self.ignored) > 1)} not used: {some}",)
+
+
+def listing(folder: Path, finds: Finds) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders in `folder`, each sorted by the bytes of their NFC form.
+
+    Links that leave the source or lead nowhere, pipes and devices become faults; hidden and platform files
+    are noted and left.
+    """
+    files, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower() in _PLATFORM_FILES:
+                    finds.ignored.append(relative(folder / entry.name, finds.root))
+                elif entry.is_symlink() and (problem := _bad_link(folder / entry.name, finds.root)):
+                    finds.fault(folder / entry.name, "a file, or a link that stays inside the source", problem)
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file():
+                    files.append(entry.name)
+                else:
+                    finds.fault(folder / entry.name, "a plain file or a folder", "a pipe, socket or device")
+    except OSError as error:
+        finds.fault(folder, "a folder that can be read", error.strerror or type(error).__name__)
+    return sorted(files, key=_nfc), sorted(folders, key=_nfc)
+
+
+def numbered(names: Iterable[str], pattern: re.Pattern[str]) -> tuple[dict[int, str], list[str], list[tuple[str, str]]]:
+    """Names as {number: name} in rising order by the first group of `pattern`, the rest, and pairs of one number."""
+    found: dict[int, str] = {}
+    others, twice = [], []
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match is None:
+            others.append(name)
+        elif int(match[1]) in found:
+            twice.append((found[int(match[1])], name))
+        else:
+            found[int(match[1])] = name
+    return dict(sorted(found.items())), others, twice
+
+
+def by_number(name: str) -> tuple[int, int, bytes]:
+    """Sorting key of folder names: numbers first and by value (9 before 10), other names by their NFC bytes."""
+    return (0, int(name), b"") if name.isascii() and name.isdecimal() and len(name) < 19 else (1, 0, _nfc(name))
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path below the source as printed in messages: '/' between parts, what cannot be printed escaped."""
+    return shown("/".join(path.relative_to(root).parts) or str(root))
+
+
+def shown(text: str) -> str:
+    """`text` fit for one line of a message and for JSON: line breaks, control characters, stray bytes escaped."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def runs(numbers: Iterable[int]) -> str:
+    """Whole numbers in a few words: 3, 5 to 8, 11."""
+    stretches: list[list[int]] = []
+    for number in sorted(numbers):
+        if stretches and number == stretches[-1][1] + 1:
+            stretches[-1][1] = number
+        else:
+            stretches.append([number, number])
+    words = [str(a) if a == b else f"{a} to {b}" for a, b in stretches]
+    return ", ".join(words[:8]) + (f" and {len(words) - 8} more stretches" if len(words) > 8 else "")
+
+
+def counted(things: Mapping[str, int]) -> str:
+    """{'.jpg': 3} as `3 .jpg`, for messages."""
+    return ", ".join(f"{number} {name or 'without ending'}" for name, number in sorted(things.items()))
+
+
+def _bad_link(path: Path, root: Path) -> str:
+    """What is wrong with a link, or an empty string."""
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        return f"a link that leads nowhere ({'a loop' if 'loop' in str(error).lower() else 'no such file'})"
+    return "" if target.is_relative_to(root.resolve()) else f"a link to {shown(str(target))}"
+
+
+def _nfc(name: str) -> bytes:
+    return unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")

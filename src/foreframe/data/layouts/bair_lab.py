@@ -1,0 +1,184 @@
+"""BAIR robot pushing as the NYCU labs hand it out: folders of PNG with two tables of numbers beside them.
+
+    ROOT[/processed_data]/{train,validate,test}/TRAJECTORIES/K/0.png ... 29.png
+                                                              actions.csv                 30 x 4, no header
+                                                              endeffector_positions.csv   30 x 3, no header
+
+The action and position of row t-1 lead into frame t, so cond[t] = row[t-1]. cond[0] repeats row 0: it leads
+into the first frame, which nothing predicts. The last row leads to a frame that was not recorded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from foreframe.clip import ClipSpec
+from foreframe.data.clips import Chunk, Options, SourceClip, Survey
+from foreframe.data.folders import Finds, by_number, counted, listing, numbered, relative, runs
+from foreframe.data.pictures import Size, check_size, commonest_size, example_picture, read_pictures
+from foreframe.data.tables import read_table
+from foreframe.errors import ConfigError
+from foreframe.video import write_png
+
+NAME = "bair_lab"
+DESCRIBE = "robot pushing: folders of PNG with actions.csv and endeffector_positions.csv (NYCU lab)"
+LOOKS_FOR = "[processed_data/]train|validate|val|test/ANY/K/0.png with actions.csv and endeffector_positions.csv beside"
+
+SPLITS = {"train": "train", "validate": "val", "val": "val", "validation": "val", "test": "test"}
+TABLES = {"actions.csv": 4, "endeffector_positions.csv": 3}
+COND_NAMES = (*(f"action_{axis}" for axis in range(4)), *(f"position_{axis}" for axis in "xyz"))
+SHIFT = "row t-1 of the source, shifted by one; cond[0] repeats row 0"
+_PICTURE = re.compile(r"([0-9]{1,9})\.[pP][nN][gG]")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a split holds folders of folders with a picture 0.png or one of the two tables."""
+    root = _root(folder)
+    wanted = [*TABLES, "0.png"]
+    try:
+        for split in SPLITS:
+            for clip in islice((root / split).glob("*/*"), 1000):
+                if clip.is_dir() and any((clip / name).exists() for name in wanted):
+                    return True
+    except OSError:
+        return False
+    return False
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """Every clip with its tables read and its pictures counted; pictures are decoded later."""
+    if options.cuts:
+        raise ConfigError(f"cuts: {NAME} keeps each clip in a folder of its own, so there is nothing to cut")
+    finds = Finds(folder)
+    root = _root(folder)
+    found: list[tuple[str, Path, list[str]]] = []
+    names: dict[str, str] = {}
+    for split in (name for name in SPLITS if (root / name).is_dir()):
+        if SPLITS[split] in names:
+            finds.fault(root / split, "one folder for the split", f"also {names[SPLITS[split]]}/")
+            continue
+        names[SPLITS[split]] = split
+        found += _clips_of(root / split, SPLITS[split], finds)
+    numbers = {path: numbered(files, _PICTURE) for _, path, files in found}
+    sample = (path / name for path, (pictures, _, _) in numbers.items() for name in islice(pictures.values(), 1))
+    native = commonest_size(islice(sample, 64))
+    size = check_size(options.size, native or (1, 1))
+    clips = []
+    for split, path, files in found:
+        clip = _clip(split, path, files, numbers[path], native, size, finds)
+        if clip is not None:
+            clips.append(clip)
+    if not clips and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "no clip")
+    used = {"size": [*size]} if options.size else {}
+    spec = ClipSpec(3, *size, "vector", len(COND_NAMES)) if native else None
+    return Survey(NAME, spec, tuple(clips), COND_NAMES, SHIFT, used, tuple(finds.faults), notes=finds.notes())
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: four clips of 12 frames, 16x16."""
+    for order, name in enumerate(("train/traj_0/1", "train/traj_0/2", "validate/traj_1/10", "test/traj_2/9")):
+        clip = folder / "processed_data" / name
+        for number in range(12):
+            write_png(clip / f"{number}.png", example_picture(number, 16, 16, order))
+        for table, columns in TABLES.items():
+            rows = np.arange(12 * columns).reshape(12, columns) / 100 + order
+            (clip / table).write_text("".join(",".join(f"{value:.18e}" for value in row) + "\n" for row in rows))
+
+
+def _root(folder: Path) -> Path:
+    return folder / "processed_data" if (folder / "processed_data").is_dir() else folder
+
+
+def _clips_of(folder: Path, split: str, finds: Finds) -> list[tuple[str, Path, list[str]]]:
+    """(split, folder, files) of each clip of one split, by trajectory file and number."""
+    found = []
+    files, groups = listing(folder, finds)
+    finds.ignored += [relative(folder / name, finds.root) for name in files]
+    for group in groups:
+        files, clips = listing(folder / group, finds)
+        finds.ignored += [relative(folder / group / name, finds.root) for name in files]
+        for clip in sorted(clips, key=by_number):
+            path = folder / group / clip
+            inside, deeper = listing(path, finds)
+            for name in deeper:
+                finds.fault(path / name, "pictures and tables only", "a folder")
+            found.append((split, path, inside))
+        if not clips:
+            finds.fault(folder / group, "a folder for each clip", "none")
+    if not groups:
+        finds.fault(folder, "folders of clips", "an empty folder")
+    return found
+
+
+def _clip(
+    split: str,
+    path: Path,
+    files: list[str],
+    numbers: tuple[dict[int, str], list[str], list[tuple[str, str]]],
+    native: Size | None,
+    size: Size,
+    finds: Finds,
+) -> SourceClip | None:
+    """One clip with the faults of its names and tables; None, with a fault, where there is not one picture."""
+    pictures, others, twice = numbers
+    shown = relative(path, finds.root)
+    tables = {name: columns for name, columns in TABLES.items() if name in others}
+    strangers = [name for name in others if name not in TABLES]
+    if not pictures:
+        endings = counted(Counter(Path(name).suffix for name in strangers))
+        finds.fault(path, "pictures 0.png, 1.png, ...", f"none ({endings})" if endings else "none")
+        return None
+    own = Finds(finds.root)
+    missing = set(range(len(pictures))) - set(pictures)
+    if missing:
+        last = max(pictures)
+        absent = set(range(last + 1)) - set(pictures) if last < 10 * len(pictures) + 100 else missing
+        own.fault(path, f"pictures 0.png to {last}.png without a gap", f"no picture {runs(absent)}")
+    for first, second in twice:
+        own.fault(path, "one picture for each number", f"{first} and {second}")
+    finds.ignored += [relative(path / name, finds.root) for name in strangers]
+    length = len(pictures)
+    rows = []
+    for name, columns in TABLES.items():
+        if name not in tables:
+            own.fault(path / name, f"a table of {length} rows of {columns} numbers", "no such file")
+            rows.append(np.zeros((length, columns), np.float32))
+            continue
+        table, faults = read_table(path / name, relative(path / name, finds.root), columns, length)
+        own.faults += faults
+        rows.append(table)
+    row = np.concatenate(rows, axis=1)
+    cond = np.concatenate([row[:1], row[:-1]])
+    names = tuple(pictures.values())
+    names = _usual(length) if names == _usual(length) else names
+    read = partial(_read, path, names, tuple(pictures), cond, native or size, size, finds.root)
+    return SourceClip(shown, split, length, read, tuple(own.faults))
+
+
+@cache
+def _usual(length: int) -> tuple[str, ...]:
+    """0.png, 1.png, ...: shared by all clips of one length, so that 40,000 of them take little memory."""
+    return tuple(f"{number}.png" for number in range(length))
+
+
+def _read(
+    path: Path,
+    names: tuple[str, ...],
+    numbers: tuple[int, ...],
+    cond: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+    native: Size,
+    size: Size,
+    root: Path,
+    start: int,
+    stop: int,
+) -> Chunk:
+    paths = [path / name for name in names[start:stop]]
+    frames, faults = read_pictures(paths, numbers[start:stop], native, size, root)
+    return Chunk(frames, cond[start:stop], faults)

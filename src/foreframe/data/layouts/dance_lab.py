@@ -1,0 +1,160 @@
+"""A dancing person and the poses, as the NYCU labs hand them out: two folders of PNG for each split.
+
+    ROOT/{train,val}/{split}_img/frame000000.png ...      what the camera saw
+    ROOT/{train,val}/{split}_label/frame000000.png ...    the pose of the frame of the same number
+    ROOT/test/test_img/0/frame000000.png                  one first frame for each sequence, and
+    ROOT/test/test_label/0/frame000000.png ...            all its poses, but no frames to compare with
+
+cond[t] is the picture of the pose of frame t: it leads into frame t already, nothing is shifted. Each split is
+one episode, cut where numbers are missing and at the frame numbers given as `cuts`. Test sequences hold no
+truth, so they are inputs for a rollout and are not packed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from foreframe.clip import ClipSpec
+from foreframe.data.clips import Chunk, Options, SourceClip, Survey
+from foreframe.data.folders import Finds, by_number, listing, numbered, relative, runs
+from foreframe.data.pictures import Size, check_size, commonest_size, example_picture, read_pictures
+from foreframe.errors import ConfigError
+from foreframe.video import write_png
+
+NAME = "dance_lab"
+DESCRIBE = "a dancing person with pictures of the pose of each frame (NYCU lab); 32x64 unless a size is given"
+LOOKS_FOR = "train|val/SPLIT_img/frame000000.png with SPLIT_label/frame000000.png beside; test/test_img/0/"
+
+SPLITS = ("train", "val")
+DEFAULT_SIZE = (32, 64)
+COND_NAMES = ("pose",)
+SHIFT = "the pose of frame t itself, not shifted"
+_PICTURE = re.compile(r"frame([0-9]{1,9})\.[pP][nN][gG]")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a split holds one of its two folders of pictures."""
+    return any(
+        (folder / split / f"{split}_{part}").is_dir() for split in (*SPLITS, "test") for part in ("img", "label")
+    )
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """The takes of train and val by the numbers of their pictures, and what is wrong with their pairing."""
+    finds = Finds(folder)
+    pairs = {split: _pairs(folder / split, split, finds) for split in SPLITS if (folder / split).is_dir()}
+    size = check_size(options.size, DEFAULT_SIZE)
+    clips: list[SourceClip] = []
+    warnings: list[str] = []
+    cut_at: set[int] = set()
+    seen = False
+    for split, found in pairs.items():
+        both = [number for number in found[0] if number in found[1]]
+        if not both:
+            continue
+        paths = tuple(
+            {number: folder / split / f"{split}_{part}" / names[number] for number in both}
+            for part, names in zip(("img", "label"), found, strict=True)
+        )
+        natives = tuple(commonest_size(list(side.values())[:64]) for side in paths)
+        seen = seen or None not in natives
+        cut_at |= {cut for cut in options.cuts if cut in both}
+        for take in _takes(both, options.cuts):
+            read = partial(_read, tuple(take), paths, tuple(native or size for native in natives), size, folder)
+            name = partial(_name, split, tuple(take))
+            clips.append(SourceClip(name(0, len(take)), split, len(take), read, part=name))
+        gaps = set(range(both[0], both[-1] + 1)) - set(found[0]) - set(found[1])
+        if gaps:
+            warnings.append(f"{split}: no frame {runs(gaps)}; the take is cut there")
+    stray = sorted(set(options.cuts) - cut_at)
+    if stray:
+        raise ConfigError(f"cuts: no frame of train or val has the number {runs(stray)}")
+    if not pairs and not (folder / "test").is_dir():
+        finds.fault(folder, LOOKS_FOR, "none of them")
+    notes = (*_test_notes(folder / "test", finds), *finds.notes())
+    if not clips and not finds.faults:
+        finds.fault(folder, "train or val with frames and poses", "test inputs only: use `rollout` with them")
+    spec = ClipSpec(3, *size, "image", 3) if seen else None
+    used = {"size": [*size], "cuts": sorted(options.cuts)}
+    return Survey(NAME, spec, tuple(clips), COND_NAMES, SHIFT, used, tuple(finds.faults), tuple(warnings), tuple(notes))
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: 12 frames to train, 9 to validate, one test sequence of 4 poses, 64x128."""
+    for order, (split, length) in enumerate((("train", 12), ("val", 9), ("test", 4))):
+        inner = "0/" if split == "test" else ""
+        for part, colour in (("img", order), ("label", 4)):
+            for number in range(1 if (split, part) == ("test", "img") else length):
+                picture = example_picture(number, 64, 128, colour)
+                write_png(folder / split / f"{split}_{part}" / f"{inner}frame{number:06d}.png", picture)
+
+
+def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict[int, str]]:
+    """Names of the frames and of the poses of one split by number; what has no partner is a fault."""
+    found: list[dict[int, str]] = []
+    for part in ("img", "label"):
+        inner = folder / f"{split}_{part}"
+        if not inner.is_dir():
+            finds.fault(inner, f"a folder of {'frames' if part == 'img' else 'poses'}", "no such folder")
+            found.append({})
+            continue
+        files, folders = listing(inner, finds)
+        names, others, twice = numbered(files, _PICTURE)
+        finds.ignored += [relative(inner / name, finds.root) for name in [*others, *folders]]
+        for first, second in twice:
+            finds.fault(inner, "one picture for each number", f"{first} and {second}")
+        if not names:
+            finds.fault(inner, "pictures frame000000.png, ...", "none")
+        found.append(names)
+    frames, poses = found
+    if frames and poses:
+        for number in sorted(set(frames) ^ set(poses)):
+            lonely, other = (frames, f"{split}_label") if number in frames else (poses, f"{split}_img")
+            what = "no pose for this frame" if number in frames else "no frame for this pose"
+            finds.fault(folder / other / lonely[number], "a picture", what, f"frame {number}")
+    return frames, poses
+
+
+def _takes(numbers: Sequence[int], cuts: Sequence[int]) -> list[list[int]]:
+    """Numbers in stretches without a gap, a new one starting at each cut."""
+    takes: list[list[int]] = []
+    for number in numbers:
+        if takes and number == takes[-1][-1] + 1 and number not in cuts:
+            takes[-1].append(number)
+        else:
+            takes.append([number])
+    return takes
+
+
+def _name(split: str, numbers: tuple[int, ...], start: int, stop: int) -> str:
+    return f"{split}/{numbers[start]:06d}-{numbers[stop - 1]:06d}"
+
+
+def _read(
+    numbers: tuple[int, ...],
+    paths: tuple[dict[int, Path], ...],
+    natives: tuple[Size, ...],
+    size: Size,
+    root: Path,
+    start: int,
+    stop: int,
+) -> Chunk:
+    wanted = numbers[start:stop]
+    frames, faults = read_pictures([paths[0][number] for number in wanted], wanted, natives[0], size, root)
+    poses, more = read_pictures([paths[1][number] for number in wanted], wanted, natives[1], size, root)
+    both = {index: (*faults.get(index, ()), *more.get(index, ())) for index in sorted({*faults, *more})}
+    return Chunk(frames, poses, both)
+
+
+def _test_notes(folder: Path, finds: Finds) -> tuple[str, ...]:
+    """How many test sequences there are; they are not packed, having no frames to compare with."""
+    if not (folder / "test_label").is_dir():
+        return ()
+    _, sequences = listing(folder / "test_label", finds)
+    sequences = sorted(sequences, key=by_number)
+    poses = [len(listing(folder / "test_label" / name, finds)[0]) for name in sequences]
+    inputs = ", ".join(f"{name} ({count} poses)" for name, count in zip(sequences, poses, strict=True))
+    return (f"test inputs without truth, not packed: {inputs}; use `rollout --frames ... --cond ...` with them",)

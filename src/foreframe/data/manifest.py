@@ -1,0 +1,212 @@
+"""What a pack says about itself: manifest.json and episodes.json, read strictly and written byte for byte the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from foreframe.clip import ClipSpec, CondKind
+from foreframe.errors import DataError, nearest
+
+LAYOUT_VERSION = 1
+FRAMES, COND, EPISODES, MANIFEST = "frames.npy", "cond.npy", "episodes.json", "manifest.json"
+CONVENTION = "cond[t] leads into frame t"
+MAX_JSON_BYTES = 256 * 2**20
+MAX_SIDE = 2**16
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One uncut run of frames: `start` is its first frame in frames.npy; no window leaves it."""
+
+    name: str
+    split: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a pack: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A clip of the source that is not in the pack, and everything that was wrong with it."""
+
+    clip: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json. No time, user or machine in it: the same source packs to the same bytes."""
+
+    spec: ClipSpec
+    cond_names: tuple[str, ...]
+    alignment: str
+    fps: float | None
+    splits: Mapping[str, Mapping[str, int]]
+    source: Mapping[str, Any]
+    left_out: tuple[LeftOut, ...]
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    layout: int = LAYOUT_VERSION
+
+    def to_bytes(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def count_splits(episodes: tuple[Episode, ...]) -> dict[str, dict[str, int]]:
+    """{split: {"episodes": n, "frames": n}} in the order in which the splits first appear."""
+    counts: dict[str, dict[str, int]] = {}
+    for episode in episodes:
+        count = counts.setdefault(episode.split, {"episodes": 0, "frames": 0})
+        count["episodes"] += 1
+        count["frames"] += episode.length
+    return counts
+
+
+def episodes_to_bytes(episodes: tuple[Episode, ...]) -> bytes:
+    """episodes.json: a list with one episode a line."""
+    lines = (json.dumps(asdict(episode), sort_keys=True, ensure_ascii=False) for episode in episodes)
+    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def read_manifest(path: Path) -> tuple[Manifest, bytes]:
+    """manifest.json of a pack and its bytes as they lie on disk.
+
+    Raises:
+        DataError: not JSON, another layout version, an unknown or missing key (with its dotted path), a wrong type.
+    """
+    content = read_bytes(path)
+    raw = _parse(path, content)
+    if isinstance(raw, dict) and type(raw.get("layout")) is int and raw["layout"] != LAYOUT_VERSION:
+        raise DataError(
+            f"{path}: layout: expected {LAYOUT_VERSION}, found {raw['layout']}: the pack was written by another version"
+            " of foreframe; import its source again"
+        )
+    top = _fields(path, "", raw, {
+        "layout": int, "spec": dict, "cond_names": list, "alignment": str, "fps": (int, float, type(None)),
+        "splits": dict, "source": dict, "left_out": list, "files": dict,
+    })  # fmt: skip
+    spec = _spec(path, top["spec"])
+    names = tuple(_each(path, "cond_names", top["cond_names"], str))
+    if spec.cond == "vector" and len(names) != spec.cond_size:
+        raise DataError(f"{path}: cond_names: expected {spec.cond_size} names, found {len(names)}")
+    fps = top["fps"]
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise DataError(f"{path}: fps: expected a positive number or null, found {fps}")
+    splits = {
+        name: _fields(path, f"splits.{name}", value, {"episodes": int, "frames": int})
+        for name, value in top["splits"].items()
+    }
+    left_out = []
+    for number, value in enumerate(top["left_out"]):
+        item = _fields(path, f"left_out[{number}]", value, {"clip": str, "reasons": list})
+        left_out.append(LeftOut(item["clip"], tuple(_each(path, f"left_out[{number}].reasons", item["reasons"], str))))
+    wanted = {FRAMES, EPISODES} | ({COND} if spec.cond != "none" else set())
+    files = {}
+    for name, value in _fields(path, "files", top["files"], dict.fromkeys(wanted, dict)).items():
+        item = _fields(path, f"files.{name}", value, {"size": int, "sha256": str})
+        files[name] = FileRecord(item["size"], item["sha256"])
+    manifest = Manifest(spec, names, top["alignment"], fps, splits, top["source"], tuple(left_out), files)
+    return manifest, content
+
+
+def read_episodes(path: Path, content: bytes, frames_per_split: Mapping[str, Mapping[str, int]]) -> tuple[Episode, ...]:
+    """episodes.json; episodes must follow each other without gap or overlap and match the counts of the manifest."""
+    raw = _parse(path, content)
+    if not isinstance(raw, list):
+        raise DataError(f"{path}: expected a list of episodes, found {type(raw).__name__}")
+    episodes: list[Episode] = []
+    names: set[str] = set()
+    end = 0
+    for number, value in enumerate(raw):
+        item = _fields(path, f"[{number}]", value, {"name": str, "split": str, "start": int, "length": int})
+        if item["start"] != end or item["length"] < 1:
+            raise DataError(
+                f"{path}: [{number}]: expected start {end} and a length of 1 or more,"
+                f" found start {item['start']} and length {item['length']}"
+            )
+        if item["name"] in names:
+            raise DataError(f"{path}: [{number}].name: {item['name']!r} occurs twice")
+        names.add(item["name"])
+        end += item["length"]
+        episodes.append(Episode(**item))
+    found = count_splits(tuple(episodes))
+    if found != frames_per_split:
+        raise DataError(f"{path}: expected the splits of the manifest, {dict(frames_per_split)}, found {found}")
+    return tuple(episodes)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A small file whole; DataError when it is missing, not a plain file, or larger than any index can be."""
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: expected a file, found {'something else' if path.exists() else 'nothing'}")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DataError(f"{path}: expected at most {MAX_JSON_BYTES} bytes, found {path.stat().st_size}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _spec(path: Path, raw: object) -> ClipSpec:
+    item = _fields(path, "spec", raw, {"channels": int, "height": int, "width": int, "cond": str, "cond_size": int})
+    if item["cond"] not in get_args(CondKind):
+        raise DataError(f"{path}: spec.cond: expected one of {', '.join(get_args(CondKind))}, found {item['cond']!r}")
+    for name in ("channels", "height", "width"):
+        if not 1 <= item[name] <= MAX_SIDE:
+            raise DataError(f"{path}: spec.{name}: expected 1 to {MAX_SIDE}, found {item[name]}")
+    if not 0 <= item["cond_size"] <= MAX_SIDE or (item["cond_size"] == 0) != (item["cond"] == "none"):
+        raise DataError(f"{path}: spec.cond_size: {item['cond_size']} does not go with cond {item['cond']!r}")
+    cond: Literal["none", "vector", "image"] = item["cond"]
+    return ClipSpec(item["channels"], item["height"], item["width"], cond, item["cond_size"])
+
+
+def _parse(path: Path, content: bytes) -> object:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"key {key!r} occurs twice")
+            found[key] = value
+        return found
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        return json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: expected JSON: {error}") from error
+
+
+def _fields(path: Path, where: str, value: object, expected: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """`value` as a dict with exactly the keys `expected`, each of its type (bool is no int)."""
+    dot = f"{where}." if where else ""
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: {where or 'top level'}: expected an object, found {type(value).__name__}")
+    for key in value:
+        if key not in expected:
+            raise DataError(f"{path}: unknown key '{dot}{key}'{nearest(key, expected)}")
+    for key, types in expected.items():
+        if key not in value:
+            raise DataError(f"{path}: missing key '{dot}{key}'")
+        if type(value[key]) not in (types if isinstance(types, tuple) else (types,)):
+            raise DataError(f"{path}: {dot}{key}: {type(value[key]).__name__} is of the wrong type")
+    return value
+
+
+def _each(path: Path, where: str, values: list[Any], kind: type) -> list[Any]:
+    for number, value in enumerate(values):
+        if type(value) is not kind:
+            raise DataError(f"{path}: {where}[{number}]: expected {kind.__name__}, found {type(value).__name__}")
+    return values

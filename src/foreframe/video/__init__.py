@@ -1,0 +1,25 @@
+"""Pictures and videos: from disk, to disk, and arranged for people to look at."""
+
+from foreframe.video.panels import GREEN, RED, Row, bordered, error_picture, grid, strip
+from foreframe.video.pixels import Pixels, pictures
+from foreframe.video.read import MAX_SIDE, read_image, read_png, read_video
+from foreframe.video.write import write_gif, write_mp4, write_png
+
+__all__ = [
+    "GREEN",
+    "MAX_SIDE",
+    "RED",
+    "Pixels",
+    "Row",
+    "bordered",
+    "error_picture",
+    "grid",
+    "pictures",
+    "read_image",
+    "read_png",
+    "read_video",
+    "strip",
+    "write_gif",
+    "write_mp4",
+    "write_png",
+]

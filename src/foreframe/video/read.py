@@ -1,0 +1,137 @@
+"""Pictures and videos from disk. A file that is not what it should be is named, with what was expected and found."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageSequence
+
+from foreframe.errors import DataError, Fault
+from foreframe.video.pixels import Pixels
+
+MAX_SIDE = 8192
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MAX_BYTES = 2**29
+_DEPTHS = {0: (8,), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}  # PNG colour type -> bits that decode to 8 exactly
+
+
+def read_png(path: str | Path) -> Pixels:
+    """One PNG as (H, W, 3) uint8: 8-bit grey, RGB or palette; an alpha channel is dropped.
+
+    Every chunk is walked and its CRC checked, and sizes and depth are judged from the header before anything is
+    decoded. Only the chunks that hold pixels reach the decoder.
+
+    Raises:
+        DataError: missing or empty file, not a PNG, cut short, a wrong CRC, more than 8192 pixels a side, other depth.
+    """
+    path = Path(path)
+    return _decode_png(path, _read_bytes(path, "a PNG"))
+
+
+def read_image(path: str | Path) -> Pixels:
+    """One PNG (see `read_png`) or JPEG as (H, W, 3) uint8, told apart by content.
+
+    Raises:
+        DataError: as for `read_png`; a JPEG that is damaged, cut short or over 8192 pixels a side.
+    """
+    path = Path(path)
+    data = _read_bytes(path, "a PNG or JPEG")
+    if data.startswith(_PNG):
+        return _decode_png(path, data)
+    if not data.startswith(b"\xff\xd8\xff"):
+        raise _fault(path, "first bytes", "a PNG or JPEG signature", repr(data[:8]))
+    return _decode(path, data, "JPEG")
+
+
+def read_video(path: str | Path) -> Pixels:
+    """Every frame of a GIF or of anything FFmpeg reads (MP4) as (T, H, W, 3) uint8.
+
+    Raises:
+        DataError: the file is missing, empty or holds no frame that can be decoded.
+    """
+    path = Path(path)
+    data = _read_bytes(path, "a video", limit=2**32)
+    try:
+        if data.startswith(b"GIF8"):
+            with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
+                frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+        else:
+            with av.open(io.BytesIO(data), "r") as container:
+                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (av.FFmpegError, OSError, ValueError, IndexError, SyntaxError, EOFError) as error:
+        raise _fault(path, "", "a GIF or MP4", str(error)) from error
+    if not frames:
+        raise _fault(path, "", "a GIF or MP4", "no frames")
+    return np.stack(frames)
+
+
+def _read_bytes(path: Path, kind: str, limit: int = _MAX_BYTES) -> bytes:
+    if not path.is_file():
+        raise _fault(path, "", kind, "a folder" if path.is_dir() else "no such file")
+    if not 0 < (size := path.stat().st_size) <= limit:
+        raise _fault(path, "", f"{kind} of 1 to {limit} bytes", f"{size} bytes")
+    return path.read_bytes()
+
+
+def _decode_png(path: Path, data: bytes) -> Pixels:
+    if not data.startswith(_PNG):
+        raise _fault(path, "first bytes", "the PNG signature", repr(data[:8]))
+    needed, kinds, at, kind, colour = [_PNG], set[bytes](), len(_PNG), b"", 0
+    while kind != b"IEND":
+        where = f"byte {at}"
+        if len(data) < at + 12:
+            raise _fault(path, where, "another chunk up to IEND", f"the end of the file after {len(data)} bytes")
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if len(data) < end:
+            found = f"{len(data) - at - 12}: the file is cut short"
+            raise _fault(path, where, f"a {kind!r} chunk of {length} bytes", found)
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            raise _fault(path, where, f"a {kind!r} chunk that fits its CRC", "a wrong CRC: the file is damaged")
+        if at == len(_PNG):
+            colour = _check_header(path, kind, data[at + 8 : end - 4])
+        elif kind == b"IHDR":
+            raise _fault(path, where, "one IHDR chunk", "another")
+        kinds.add(kind)
+        if kind == b"IDAT" and colour == 3 and b"PLTE" not in kinds:
+            raise _fault(path, where, "a PLTE chunk before the pixels of a palette picture", "none")
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            needed.append(data[at:end])
+        at = end
+    return _decode(path, b"".join(needed), "PNG")
+
+
+def _check_header(path: Path, kind: bytes, header: bytes) -> int:
+    if kind != b"IHDR" or len(header) != 13:
+        raise _fault(path, "first chunk", "IHDR of 13 bytes", f"{kind!r} of {len(header)}")
+    width, height, depth, colour = struct.unpack(">IIBB", header[:10])
+    _check_size(path, width, height)
+    if depth not in _DEPTHS.get(colour, ()):
+        expected = "8 bits a channel (grey, RGB, palette or RGBA)"
+        raise _fault(path, "IHDR", expected, f"{depth} bits, colour type {colour}")
+    return int(colour)
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise _fault(path, "header", f"1x1 to {MAX_SIDE}x{MAX_SIDE} pixels", f"{width}x{height}")
+
+
+def _decode(path: Path, data: bytes, kind: str) -> Pixels:
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            _check_size(path, *image.size)
+            if image.mode in ("P", "PA", "LA", "RGBA"):
+                return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[..., :3])
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error) as error:
+        raise _fault(path, "pixels", f"{kind} data that decodes", str(error)) from error
+
+
+def _fault(path: Path, where: str, expected: str, found: str) -> DataError:
+    return DataError("this file cannot be read:", [Fault(str(path), where, expected, found)])

@@ -1,0 +1,116 @@
+"""Pictures and videos to disk. Each is written under a temporary name and renamed: no reader meets half a file."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import GifImagePlugin, Image
+
+from foreframe.video.pixels import Pixels, check_video, scaled
+
+
+def write_png(path: str | Path, image: Pixels) -> None:
+    """Write one picture (H, W, 3) uint8, lossless.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    check_video("image", image[None])
+    with _replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+
+
+def write_gif(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> None:
+    """Write an endless GIF with exactly T pictures, equal neighbours included, each pixel `scale` pixels wide.
+
+    GIF counts time in 10 ms: the end of each frame is rounded to that, so the sum never drifts from T / fps by more
+    than 5 ms. One palette of 256 colours serves all frames, so what does not move does not flicker; videos of no more
+    colours are kept exactly.
+
+    Args:
+        fps: Above 0 and at most 50 frames a second; browsers slow down anything faster.
+    Raises:
+        ValueError: fps outside that range; frames that are not (T, H, W, 3) uint8 or over 65535 pixels a side.
+    """
+    check_video("frames", frames)
+    if not 0 < fps <= 50:
+        raise ValueError(f"fps: expected above 0 and at most 50 in a GIF, got {fps}; MP4 has no such limit")
+    height, width = frames.shape[1] * scale, frames.shape[2] * scale
+    if max(height, width) > 65535:
+        raise ValueError(f"frames: a GIF holds at most 65535 pixels a side, got {width}x{height}")
+    palette, indices = _quantised(frames)
+    parts = [b"GIF89a", struct.pack("<HHBBB", width, height, 0xF7, 0, 0), palette.tobytes()]
+    parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # loop for ever
+    for t, picture in enumerate(indices):
+        # Pillow's own multi-frame writer merges equal neighbours into one longer frame; this keeps all T.
+        hundredths = round(100 * (t + 1) / fps) - round(100 * t / fps)
+        image = Image.fromarray(scaled(picture, scale))
+        image.putpalette(palette.tobytes())
+        parts += GifImagePlugin.getdata(image, duration=10 * hundredths)
+    with _replacing(path) as temporary:
+        temporary.write_bytes(b"".join([*parts, b";"]))
+
+
+def write_mp4(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> None:
+    """Write H.264 in yuv420p, which browsers play; odd sides are padded by one repeated row or column.
+
+    Raises:
+        ValueError: fps not above 0; frames that are not (T, H, W, 3) uint8.
+    """
+    check_video("frames", frames)
+    if not fps > 0:
+        raise ValueError(f"fps: expected above 0, got {fps}")
+    height, width = frames.shape[1] * scale, frames.shape[2] * scale
+    faststart = {"movflags": "+faststart"}
+    with _replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=faststart) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        stream.options = {"crf": "16", "preset": "medium"}
+        for picture in frames:
+            even = np.pad(scaled(picture, scale), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _quantised(frames: Pixels) -> tuple[Pixels, Pixels]:
+    """A palette (256, 3) for the whole video and indices (T, H, W): each pixel's nearest colour in it, undithered."""
+    codes = frames[..., 0].astype(np.int32) << 16 | frames[..., 1].astype(np.int32) << 8 | frames[..., 2]
+    table = np.zeros(1 << 24, np.uint8)  # colour -> index; far quicker than sorting all pixels
+    table[codes] = 1
+    unique = table.nonzero()[0]
+    colours = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.uint8)
+    palette = np.zeros((256, 3), np.uint8)
+    if len(colours) <= 256:
+        palette[: len(colours)], table[unique] = colours, np.arange(len(colours))
+        return palette, table[codes]
+    some = np.random.default_rng(0).integers(codes.size, size=(1, 2**16))  # enough to choose by, however long the video
+    chosen = Image.fromarray(frames.reshape(-1, 3)[some]).quantize(
+        256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
+    )
+    found = np.array(chosen.getpalette("RGB"), np.uint8).reshape(-1, 3)[:256]
+    palette[: len(found)] = found
+    points = palette.astype(np.float32)
+    for start in range(0, len(unique), 4096):
+        far = (points**2).sum(1) - 2 * colours[start : start + 4096].astype(np.float32) @ points.T
+        table[unique[start : start + 4096]] = far.argmin(1)
+    return palette, table[codes]
+
+
+@contextmanager
+def _replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""The page is one file, escaped, and asks nothing of the network."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foreframe.errors import ForeframeError
+from foreframe.report.page import write_page
+from foreframe.video import write_gif, write_mp4, write_png
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    write_gif(tmp_path / "clip.gif", frames, 10)
+    write_mp4(tmp_path / "clip.mp4", frames, 10)
+    write_png(tmp_path / "curve.png", np.zeros((40, 100, 3), np.uint8))
+    (tmp_path / "curve.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    path = tmp_path / "deep" / "page.html"
+    write_page(
+        path,
+        title="A <b>title</b>",
+        intro="First & foremost.\n\nSecond.",
+        tables=[("Scores", ["", "PSNR", "N"], [["prediction", 21.456, 8], ["<i>x</i>", 9.0, 8], ["none", None, 8]])],
+        figures=[("Curve", tmp_path / "curve.png"), ("Vector", tmp_path / "curve.svg")],
+        media=[('A "clip"', tmp_path / "clip.gif"), ("Film", tmp_path / "clip.mp4")],
+        details={"protocol": {"mode": "prediction", "exact": True, "sizes": [64, 64]}, "note": "</details><script>"},
+    )
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_tag_is_closed_and_nothing_is_fetched_or_run(page: str) -> None:
+    tags = Tags(page)
+    assert tags.open == []
+    names = [tag for tag, _ in tags.seen]
+    assert "script" not in names
+    for _, attributes in tags.seen:
+        for key in ("src", "href"):
+            assert (attributes.get(key) or "data:").startswith("data:")
+    assert not re.search(r"url\(|@import|https?://", re.sub(r'src="data:[^"]*"', "", page))
+
+
+def test_text_from_outside_is_escaped(page: str) -> None:
+    assert "A &lt;b&gt;title&lt;/b&gt;" in page
+    assert "&lt;i&gt;x&lt;/i&gt;" in page
+    assert "&lt;/details&gt;&lt;script&gt;" in page
+    assert "<p>First &amp; foremost.</p>" in page
+
+
+def test_pictures_and_videos_are_inside(page: str) -> None:
+    for kind in ("image/gif", "image/png", "image/svg+xml", "video/mp4"):
+        assert f'src="data:{kind};base64,' in page
+
+
+def test_a_small_gif_is_enlarged_by_a_whole_number_of_pixels(page: str) -> None:
+    assert 'width="256" class="enlarged"' in page
+
+
+def test_floats_of_a_column_have_the_same_decimals(page: str) -> None:
+    for text in (">21.46<", ">9.00<", ">–<", ">8<"):
+        assert text in page
+
+
+def test_details_are_dotted_paths(page: str) -> None:
+    for key, value in (("protocol.mode", "prediction"), ("protocol.exact", "yes"), ("protocol.sizes", "64, 64")):
+        assert f'<th scope="row">{key}</th><td>{value}</td>' in page
+
+
+def test_an_empty_page_has_only_its_title(tmp_path: Path) -> None:
+    write_page(tmp_path / "x.html", "Title", "")
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert Tags(text).open == []
+    assert "<table" not in text
+    assert "<details" not in text
+
+
+def test_a_missing_picture_and_one_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("text")
+    (tmp_path / "bad.png").write_text("text")
+    for name in ("missing.png", "x.txt", "bad.png"):
+        with pytest.raises(ForeframeError, match=name):
+            write_page(tmp_path / "x.html", "Title", "", figures=[("", tmp_path / name)])
+    with pytest.raises(ValueError, match="expected 2 cells"):
+        write_page(tmp_path / "x.html", "Title", "", tables=[("Scores", ["a", "b"], [["c"]])])
+    assert not (tmp_path / "x.html").exists()
