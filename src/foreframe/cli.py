@@ -139,6 +139,7 @@ def evaluate(
     checkpoint: str = "best",
     temperature: float = 1.0,
     seed: int = 0,
+    conditions: Literal["true", "shuffled", "zeroed"] = "true",
     clips: int = 0,
     metrics: tuple[str, ...] = ("psnr", "ssim"),
     device: Device = "auto",
@@ -152,11 +153,12 @@ def evaluate(
         split: Which of their splits.
         mode: prediction sees nothing of what it is scored on; the others do, and go by their own names.
         samples: Rollouts of each clip; their mean and the best of N are reported.
-        json: Where to write the result. Default: RUN/eval/SPLIT-MODE-SAMPLES.json.
+        json: Where to write the result. Default: in RUN/eval.
         horizon: Frames to predict; 0: the preset's, -1: to the end of the shortest clip.
         checkpoint: best (by validation), newest, or a step.
         temperature: Scale of the noise; 0 takes the mean of the prior.
         seed: Of the noise.
+        conditions: The clip's own, or the same in another order of time, or zeros: does the model obey them?
         clips: At most this many clips; 0: all.
         metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian.
         device: Where to compute.
@@ -170,12 +172,12 @@ def evaluate(
     chosen, trained, pack = _open(run, data, checkpoint, device, threads)
     frames = _horizon(trained, pack, split, horizon)
     protocol = scoring.Protocol(
-        split, trained.config.train.context, frames, mode, samples, temperature, seed, clips, metrics
+        split, trained.config.train.context, frames, mode, samples, temperature, seed, conditions, clips, metrics
     )
     total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
     with Bar(mode, total) as bar:
         result = scoring.evaluate_run(trained, pack, protocol, chosen, advance=lambda by: bar.advance(by=by))
-    path = write_result(result, json or run / "eval" / f"{split}-{mode}-{samples}.json")
+    path = write_result(result, json or run / "eval" / _result_name(protocol))
     print_result(result)
     print(f"written: {path}")
 
@@ -389,6 +391,13 @@ def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int
     if horizon == -1:
         return full_horizon(pack, split, trained.config.train.context)
     return horizon or default_horizon(trained.config, pack, split)
+
+
+def _result_name(protocol: Any) -> str:
+    """A name for each kind of result: the split, the mode, and whatever is not the default."""
+    parts = [protocol.split, protocol.mode, str(protocol.samples)]
+    parts += [f"{protocol.conditions}-conditions"] if protocol.conditions != "true" else []
+    return "-".join(parts) + ".json"
 
 
 def _known(metrics: tuple[str, ...]) -> None:

@@ -10,13 +10,13 @@ import datetime
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foreframe import runtime
+from foreframe import runtime, seeds
 from foreframe.checkpoint import TrainedModel
 from foreframe.clip import Clip
 from foreframe.data.pack import Pack
@@ -41,6 +41,9 @@ class Protocol:
     samples: int = 1
     temperature: float = 1.0
     seed: int = 0
+    conditions: Literal["true", "shuffled", "zeroed"] = "true"
+    """What leads into each frame: the clip's own conditions, these in another order of time, or zeros. A model
+    that obeys its condition scores worse with the last two; one that ignores it does not."""
     clips: int = 0
     """At most this many clips, evenly spread over the split; 0: all."""
     metrics: tuple[str, ...] = ("psnr", "ssim")
@@ -78,11 +81,12 @@ def evaluate(
     for start in range(0, len(chosen), batch):
         indices = chosen[start : start + batch]
         clip = windows.batch(indices).to(device).unit()
+        given = Clip(clip.frames, _conditions(clip.cond, protocol))
         truth = clip.frames[:, protocol.context :]
         scored: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
         for sample in range(protocol.samples):
             noise = draw_noise(model, indices, length, protocol.seed, sample, protocol.temperature).to(device)
-            predicted = unroll(model, clip, noise, protocol.context, protocol.mode)
+            predicted = unroll(model, given, noise, protocol.context, protocol.mode)
             for name in protocol.metrics:
                 scored[name].append(METRICS[name](predicted, truth).cpu())
             if advance is not None:
@@ -182,6 +186,19 @@ def _median_frame(pack: Pack) -> Tensor | None:
     spread = numbers[np.linspace(0, len(numbers) - 1, min(MEDIAN_FRAMES, len(numbers))).round().astype(int)]
     median = np.median(pack.frames[spread], axis=0).astype(np.float32) / 255
     return torch.from_numpy(median).permute(2, 0, 1)
+
+
+def _conditions(cond: Tensor | None, protocol: Protocol) -> Tensor | None:
+    """The conditions (B, T, ...) as the protocol wants them; shuffled keeps no row in its place."""
+    if cond is None or protocol.conditions == "true":
+        return cond
+    if protocol.conditions == "zeroed":
+        return torch.zeros_like(cond)
+    length = cond.shape[1]
+    order = torch.randperm(length, generator=seeds.generator(protocol.seed, "shuffled conditions", length))
+    places = torch.empty_like(order)
+    places[order] = order.roll(1)
+    return cond[:, places.to(cond.device)]
 
 
 def _best(scores: Tensor) -> Tensor:

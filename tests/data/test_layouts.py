@@ -29,18 +29,6 @@ def real(name: str) -> Path:
     return REAL / name
 
 
-@pytest.fixture
-def bair(tmp_path: Path) -> Path:
-    bair_lab.example(tmp_path / "bair")
-    return tmp_path / "bair"
-
-
-@pytest.fixture
-def dance(tmp_path: Path) -> Path:
-    dance_lab.example(tmp_path / "dance")
-    return tmp_path / "dance"
-
-
 def check_bair(pack: Pack, source: Path) -> None:
     """Pixels equal the pictures in numeric order; cond[t] is row t-1 of both tables; cond[0] repeats row 0."""
     for episode in pack.episodes:

@@ -7,7 +7,7 @@ import pytest
 
 from foreframe.clip import ClipSpec
 from foreframe.data.pack import Pack, PackWriter
-from foreframe.data.sheet import _plots, contact_sheet
+from foreframe.data.sheet import _of_all_splits, _plots, contact_sheet
 from foreframe.errors import DataError
 from foreframe.video import read_png
 
@@ -72,3 +72,10 @@ def test_conditions_that_never_change_are_drawn_too(tmp_path: Path):
     with PackWriter(tmp_path / "pack", ClipSpec(3, 16, 24, "vector", 2), ("a", "b")) as writer:
         writer.add("c", "train", np.zeros((1, 16, 24, 3), np.uint8), np.zeros((1, 2)))
     contact_sheet(Pack.open(tmp_path / "pack"), tmp_path / "sheet.png")
+
+
+def test_a_sheet_shows_every_split_as_far_as_its_rows_reach(tmp_path: Path):
+    pack = make(tmp_path / "pack", ClipSpec(3, 16, 24), (5,) * 9)
+    assert [episode.split for episode in _of_all_splits(pack, 4)] == ["val", "train", "train", "train"]
+    assert [episode.split for episode in _of_all_splits(pack, 1)] == ["val"]
+    assert len(_of_all_splits(pack, 99)) == 9

@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from json import dumps
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from foreframe.data.clips import Chunk, Options, SourceClip, Survey
 from foreframe.data.folders import shown
@@ -48,6 +50,29 @@ def scan(
         return check_pack(folder, window=window, progress=progress)
     survey = find_layout(folder, layout).survey(folder, Options(size, cuts))
     return inspect(survey, folder, window=window, progress=progress)
+
+
+def check(
+    src: Path | str,
+    *,
+    layout: str | None = None,
+    size: tuple[int, int] | None = None,
+    cuts: tuple[int, ...] = (),
+    length: int = 0,
+    json: Path | None = None,
+) -> bool:
+    """`foreframe data check`: scan a source, a pack or a sample, print the report; whether nothing is wrong.
+
+    length: Frames that each clip should have at least; 0 for any. json: Also write the report to this file.
+    """
+    from foreframe.data.sources import is_sample, open_clips  # late: it packs what is checked here
+
+    folder = open_clips(src, progress=True).path if is_sample(src) else Path(src)
+    report = scan(folder, layout, size=size, cuts=cuts, window=length or None, progress=True)
+    Console().print(report, highlight=False)
+    if json is not None:
+        json.write_text(dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return report.ok
 
 
 def check_pack(folder: Path | str, *, window: int | None = None, progress: bool = False) -> Report:

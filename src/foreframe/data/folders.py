@@ -58,6 +58,14 @@ def listing(folder: Path, finds: Finds) -> tuple[list[str], list[str]]:
     return sorted(files, key=_nfc), sorted(folders, key=_nfc)
 
 
+def may_enter(folder: Path, finds: Finds) -> bool:
+    """Whether a layout's folder is there and inside the source; a link that leads out of it becomes a fault."""
+    if folder.is_symlink() and (problem := _bad_link(folder, finds.root)):
+        finds.fault(folder, "a folder, or a link that stays inside the source", problem)
+        return False
+    return folder.is_dir()
+
+
 def numbered(names: Iterable[str], pattern: re.Pattern[str]) -> tuple[dict[int, str], list[str], list[tuple[str, str]]]:
     """Names as {number: name} in rising order by the first group of `pattern`, the rest, and pairs of one number."""
     found: dict[int, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from foreframe.data.writing import refuse_existing
 from foreframe.errors import DataError
 
 OnBad = Literal["stop", "skip"]
+TOLD = 10
+"""Lines of warnings that an import prints."""
 
 
 def import_clips(
@@ -37,7 +40,7 @@ def import_clips(
         on_bad: "stop" lists every fault and packs nothing; "skip" leaves out what is faulty and lists it in the
             manifest: whole clips, or single frames where a long take may be cut.
         overwrite: Replace a pack that is at `dst`; a folder that is no pack is never replaced.
-        progress: Show a bar.
+        progress: Show a bar, then warnings and notes, on stderr.
     Raises:
         DataError: with all faults; or no layout fits, `dst` exists, nothing is left to pack, the disk is full.
     """
@@ -70,7 +73,20 @@ def import_clips(
             report.insist(advice)
         if not report.clips:
             report.insist("no clip is left to pack")
+    if progress:
+        _tell(report)
     return Pack.open(dst)
+
+
+def _tell(report: Report) -> None:
+    """What a user should know of an import that went well, on stderr."""
+    if report.left_out:
+        print(f"left out, as the manifest lists: {count(len(report.left_out), 'item')}", file=sys.stderr)
+    for kind, lines in (("warning", report.warnings), ("note", report.notes)):
+        for line in lines[:TOLD]:
+            print(f"{kind}: {line}", file=sys.stderr)
+        if len(lines) > TOLD:
+            print(f"... and {len(lines) - TOLD:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr)
 
 
 def _insist(report: Report, survey: Survey, advice: str) -> None:

@@ -1,4 +1,4 @@
-"""What a scan of clips found: counts, every fault, and what was left out; printed as tables or written as JSON."""
+"""What a scan of clips found: counts, every fault, and what was left out; printed for people or written as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foreframe.data.manifest import LeftOut
 from foreframe.errors import DataError, Fault
 
 SHOWN = 200
-"""Rows of a printed table; JSON always holds all of them."""
+"""Faults, warnings or notes that are printed; JSON always holds all of them."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,15 @@ class Report:
             yield table
         if self.faults:
             yield Text(f"{count(len(self.faults), 'fault')}:", style="bold red")
-            table = _table("path", "where", "expected", "found", numbers=False)
+            path = ""
             for fault in self.faults[:SHOWN]:
-                table.add_row(*(Text(part) for part in (fault.path, fault.where, fault.expected, fault.found)))
-            yield table
+                if fault.path != path:
+                    yield Text(f"  {fault.path}", style="bold")
+                    path = fault.path
+                where = f"{fault.where}: " if fault.where else ""
+                yield Text.assemble(
+                    "    ", (where, "cyan"), f"expected {fault.expected}, ", ("found ", "red"), fault.found
+                )
             if len(self.faults) > SHOWN:
                 yield Text(f"... and {len(self.faults) - SHOWN:,} more; the JSON form lists all of them")
         for title, style, lines in (("warning", "yellow", self.warnings), ("note", "cyan", self.notes)):
@@ -97,8 +102,8 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _table(*columns: str, numbers: bool = True) -> Table:
+def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if numbers and number else "left", overflow="fold")
+        table.add_column(name, justify="right" if number else "left")
     return table

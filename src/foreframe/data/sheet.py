@@ -12,18 +12,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.transforms import IdentityTransform
 from numpy.typing import NDArray
 
 from foreframe.data.pack import Episode, Pack
 from foreframe.data.report import count
+from foreframe.video import write_png
 
 DPI = 100
 MARGIN, GAP, LINE = 24, 4, 22
 PLOT = 96
 """Heights in pixels: a line of text, a plot of a vector condition."""
 INK, FAINT, GRID = "#1e2126", "#6b7280", "#e5e7eb"
+HAIRLINE = (209, 213, 219)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#b59f00", "#332288", "#882255")
 
 
@@ -45,7 +45,7 @@ def contact_sheet(
     Raises:
         DataError: the pack has no such split.
     """
-    episodes = _spread(pack.split(split) if split else _of_all_splits(pack), clips)
+    episodes = _spread(pack.split(split), clips) if split else _of_all_splits(pack, clips)
     scale = scale or min(4, max(1, math.ceil(96 / min(pack.spec.height, pack.spec.width))))
     return _Sheet(pack, episodes, frames, scale).draw(Path(path))
 
@@ -55,6 +55,8 @@ class _Sheet:
 
     def __init__(self, pack: Pack, episodes: Sequence[Episode], frames: int, scale: int) -> None:
         self.pack, self.episodes, self.frames = pack, episodes, min(frames, max(item.length for item in episodes))
+        self.scale = scale
+        self.pictures: list[tuple[NDArray[np.uint8], int, int]] = []
         self.cell_w, self.cell_h = pack.spec.width * scale, pack.spec.height * scale
         self.vector, self.image = pack.spec.cond == "vector", pack.spec.cond == "image"
         values = [cond for item in episodes if (cond := pack.read(item, 0, item.length)[1]) is not None]
@@ -71,9 +73,13 @@ class _Sheet:
         self._head()
         for row, episode in enumerate(self.episodes):
             self._clip(episode, self.head + row * self.row_h)
-        path.parent.mkdir(parents=True, exist_ok=True)
         canvas = FigureCanvasAgg(self.figure)
-        canvas.print_png(str(path))
+        canvas.draw()
+        sheet = np.array(canvas.buffer_rgba())[..., :3]
+        for picture, x, y in self.pictures:  # pasted here, because Matplotlib resamples what it draws
+            sheet[y - 1 : y + self.cell_h + 1, x - 1 : x + self.cell_w + 1] = HAIRLINE
+            sheet[y : y + self.cell_h, x : x + self.cell_w] = picture
+        write_png(path, np.ascontiguousarray(sheet))
         return path
 
     def _head(self) -> None:
@@ -83,7 +89,8 @@ class _Sheet:
             for split, number in ((split, pack.manifest.splits[split]) for split in pack.splits)
         )
         rate = f", {pack.fps:g} frames/s" if pack.fps else ""
-        self._text(MARGIN, MARGIN + 4, pack.path.resolve().name, size=13, weight="bold")
+        name = str(pack.manifest.source.get("folder") or pack.path.resolve().name)
+        self._text(MARGIN, MARGIN + 4, _shortened(name, 60), size=13, weight="bold")
         self._text(MARGIN, MARGIN + LINE + 4, f"{pack.spec.height} x {pack.spec.width} pixels{rate}.  {counts}")
         self._text(MARGIN, MARGIN + 2 * LINE + 2, self._condition(), colour=FAINT)
         if self.vector:
@@ -100,7 +107,7 @@ class _Sheet:
         for plot in self.plots:
             for column in plot.columns:
                 name = self.pack.cond_names[column]
-                wide = 34 + 7.2 * len(name)
+                wide = 40 + 7.2 * len(name)
                 if x + wide > self.width - MARGIN:
                     x, y = float(MARGIN), y + LINE
                 axes = self._axes(x, y + 4, 18, 4)
@@ -111,10 +118,10 @@ class _Sheet:
             x += 14
 
     def _legend_lines(self) -> int:
-        total = sum(34 + 7.2 * len(name) for name in self.pack.cond_names) + 14 * len(self.plots)
+        total = sum(40 + 7.2 * len(name) for name in self.pack.cond_names) + 14 * len(self.plots)
         return math.ceil(total / max(1, self.width - 2 * MARGIN) * 1.1)
 
-    def _clip(self, episode: Episode, top: float) -> None:
+    def _clip(self, episode: Episode, top: int) -> None:
         times = _spread(range(episode.length), self.frames)
         pixels, cond = self.pack.read(episode, 0, episode.length)
         self._text(self.left, top, _shortened(episode.name, 70), size=10, weight="bold")
@@ -153,16 +160,9 @@ class _Sheet:
             for side in axes.spines.values():
                 side.set_visible(False)
 
-    def _picture(self, pixels: NDArray[np.uint8], x: float, y: float) -> None:
-        axes = self._axes(x, y, self.cell_w, self.cell_h)
+    def _picture(self, pixels: NDArray[np.uint8], x: int, y: int) -> None:
         shown = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
-        axes.imshow(shown, interpolation="nearest", aspect="auto")
-        axes.axis("off")
-        # A hairline around the pixels, not over them; measured in pixels from the lower left corner.
-        corner = (x - 0.5, self.height - y - self.cell_h - 0.5)
-        line = Rectangle(corner, self.cell_w + 1, self.cell_h + 1, fill=False, color=GRID, linewidth=0.72)
-        line.set_transform(IdentityTransform())
-        self.figure.add_artist(line)
+        self.pictures.append((shown.repeat(self.scale, axis=0).repeat(self.scale, axis=1), x, y))
 
     def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
@@ -208,8 +208,14 @@ def _plots(names: Sequence[str], values: NDArray[Any]) -> list[_Plot]:
     return plots
 
 
-def _of_all_splits(pack: Pack) -> list[Episode]:
-    return [episode for split in pack.splits for episode in pack.split(split)]
+def _of_all_splits(pack: Pack, wanted: int) -> list[Episode]:
+    """Episodes spread over the pack, at least one of each split as far as `wanted` reaches, most of the largest."""
+    splits = {split: pack.split(split) for split in pack.splits}
+    quota = dict.fromkeys(list(splits)[:wanted], 1)
+    while sum(quota.values()) < min(wanted, len(pack.episodes)):
+        open_ones = [split for split in quota if quota[split] < len(splits[split])]
+        quota[max(open_ones, key=lambda split: len(splits[split]) / quota[split])] += 1
+    return [episode for split, number in quota.items() for episode in _spread(splits[split], number)]
 
 
 def _spread(items: Sequence[Any], wanted: int) -> list[Any]:

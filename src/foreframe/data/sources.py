@@ -41,8 +41,8 @@ def open_clips(
     Raises:
         DataError: nothing of the kind is there, or the source has faults (all are listed).
     """
-    name = str(data).removeprefix("sample:")
-    if str(data).startswith("sample:") or (name in SAMPLES and not isinstance(data, Path)):
+    if is_sample(data):
+        name = str(data).removeprefix("sample:")
         if name not in SAMPLES:
             raise DataError(f"{data}: no such sample; there is {', '.join(SAMPLES)}")
         return _sample(progress)
@@ -64,6 +64,11 @@ def open_clips(
     return _made_once(target, make)
 
 
+def is_sample(data: Path | str) -> bool:
+    """Whether `data` names a built-in sample rather than a folder."""
+    return str(data).startswith("sample:") or (data in SAMPLES and not isinstance(data, Path))
+
+
 def cache_folder() -> Path:
     """Where packed sources are kept: $FOREFRAME_CACHE, or the platform's place for caches."""
     if own := os.environ.get("FOREFRAME_CACHE"):
@@ -79,13 +84,19 @@ def cache_folder() -> Path:
 
 def _made_once(target: Path, make: Callable[[], None]) -> Pack:
     """The pack at `target`, made if it is not there. Two at once do not meet: whoever is second takes the first's."""
-    if not is_pack(target):
-        try:
-            make()
-        except DataError:
-            if not is_pack(target):
-                raise
-    return Pack.open(target)
+    try:
+        if not target.exists():
+            try:
+                make()
+            except DataError:
+                if not is_pack(target):
+                    raise
+                return Pack.open(target)
+        return Pack.open(target)
+    except DataError as error:
+        if target.exists():
+            raise DataError(f"{error}\nThis is only a cache: delete {target} and start again", error.faults) from error
+        raise
 
 
 def _sample(progress: bool) -> Pack:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -105,6 +106,8 @@ class PackWriter:
                 self._files[name] = (self._folder / name).open("wb")
                 self._files[name].write(bytes(HEADER_BYTES))
         except OSError as error:
+            if self._files:
+                self.__exit__(type(error), error, None)
             raise DataError(f"{self.dst}: cannot be made: {error.strerror}") from error
         return self
 
@@ -148,10 +151,12 @@ class PackWriter:
 
     def rollback(self) -> None:
         """Forget the frames added since the last `commit`."""
-        for name, file in self._files.items():
-            bytes_a_frame = self._frame_bytes(name)
-            file.seek(HEADER_BYTES + self._committed * bytes_a_frame)
-            file.truncate()
+        try:
+            for name, file in self._files.items():
+                file.seek(HEADER_BYTES + self._committed * self._frame_bytes(name))
+                file.truncate()
+        except OSError as error:
+            raise self._cannot_write(error) from error
         self._pending = 0
 
     def leave_out(self, clip: str, reasons: Iterable[str]) -> None:
@@ -168,7 +173,8 @@ class PackWriter:
             raise self._cannot_write(problem) from problem
         finally:
             for file in self._files.values():
-                file.close()
+                with suppress(OSError):  # closing writes what is left; a full disk was reported already
+                    file.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _finish(self) -> None:

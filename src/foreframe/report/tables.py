@@ -46,8 +46,12 @@ def write_result(result: dict[str, Any], path: Path) -> Path:
 
 
 def _mode_name(protocol: dict[str, Any]) -> str:
-    samples = protocol["samples"]
-    return f"{protocol['mode']}, mean of {samples} samples" if samples > 1 else str(protocol["mode"])
+    parts = [protocol["mode"]]
+    if protocol["samples"] > 1:
+        parts.append(f"mean of {protocol['samples']} samples")
+    if protocol["conditions"] != "true":
+        parts.append(f"{protocol['conditions']} conditions")
+    return ", ".join(parts)
 
 
 def _cell(summary: dict[str, Any]) -> str:

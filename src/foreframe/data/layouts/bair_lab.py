@@ -20,7 +20,7 @@ import numpy as np
 
 from foreframe.clip import ClipSpec
 from foreframe.data.clips import Chunk, Options, SourceClip, Survey
-from foreframe.data.folders import Finds, by_number, counted, listing, numbered, relative, runs
+from foreframe.data.folders import Finds, by_number, counted, listing, may_enter, numbered, relative, runs
 from foreframe.data.pictures import Size, check_size, commonest_size, example_picture, read_pictures
 from foreframe.data.tables import read_table
 from foreframe.errors import ConfigError
@@ -57,9 +57,11 @@ def survey(folder: Path, options: Options) -> Survey:
         raise ConfigError(f"cuts: {NAME} keeps each clip in a folder of its own, so there is nothing to cut")
     finds = Finds(folder)
     root = _root(folder)
+    if root != folder and not may_enter(root, finds):
+        return Survey(NAME, None, (), COND_NAMES, SHIFT, {}, tuple(finds.faults))
     found: list[tuple[str, Path, list[str]]] = []
     names: dict[str, str] = {}
-    for split in (name for name in SPLITS if (root / name).is_dir()):
+    for split in (name for name in SPLITS if may_enter(root / name, finds)):
         if SPLITS[split] in names:
             finds.fault(root / split, "one folder for the split", f"also {names[SPLITS[split]]}/")
             continue
@@ -99,9 +101,11 @@ def _root(folder: Path) -> Path:
 def _clips_of(folder: Path, split: str, finds: Finds) -> list[tuple[str, Path, list[str]]]:
     """(split, folder, files) of each clip of one split, by trajectory file and number."""
     found = []
+    before = len(finds.faults)
     files, groups = listing(folder, finds)
     finds.ignored += [relative(folder / name, finds.root) for name in files]
     for group in groups:
+        known = len(finds.faults)
         files, clips = listing(folder / group, finds)
         finds.ignored += [relative(folder / group / name, finds.root) for name in files]
         for clip in sorted(clips, key=by_number):
@@ -110,9 +114,9 @@ def _clips_of(folder: Path, split: str, finds: Finds) -> list[tuple[str, Path, l
             for name in deeper:
                 finds.fault(path / name, "pictures and tables only", "a folder")
             found.append((split, path, inside))
-        if not clips:
+        if not clips and len(finds.faults) == known:
             finds.fault(folder / group, "a folder for each clip", "none")
-    if not groups:
+    if not groups and len(finds.faults) == before:
         finds.fault(folder, "folders of clips", "an empty folder")
     return found
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from foreframe.clip import ClipSpec
 from foreframe.data.clips import Chunk, Options, SourceClip, Survey
-from foreframe.data.folders import Finds, by_number, listing, numbered, relative, runs
+from foreframe.data.folders import Finds, by_number, listing, may_enter, numbered, relative, runs
 from foreframe.data.pictures import Size, check_size, commonest_size, example_picture, read_pictures
 from foreframe.errors import ConfigError
 from foreframe.video import write_png
@@ -45,7 +45,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> Survey:
     """The takes of train and val by the numbers of their pictures, and what is wrong with their pairing."""
     finds = Finds(folder)
-    pairs = {split: _pairs(folder / split, split, finds) for split in SPLITS if (folder / split).is_dir()}
+    pairs = {split: _pairs(folder / split, split, finds) for split in SPLITS if may_enter(folder / split, finds)}
     size = check_size(options.size, DEFAULT_SIZE)
     clips: list[SourceClip] = []
     warnings: list[str] = []
@@ -97,8 +97,9 @@ def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict
     found: list[dict[int, str]] = []
     for part in ("img", "label"):
         inner = folder / f"{split}_{part}"
-        if not inner.is_dir():
-            finds.fault(inner, f"a folder of {'frames' if part == 'img' else 'poses'}", "no such folder")
+        if not may_enter(inner, finds):
+            if not inner.is_dir():
+                finds.fault(inner, f"a folder of {'frames' if part == 'img' else 'poses'}", "no such folder")
             found.append({})
             continue
         files, folders = listing(inner, finds)
@@ -151,7 +152,7 @@ def _read(
 
 def _test_notes(folder: Path, finds: Finds) -> tuple[str, ...]:
     """How many test sequences there are; they are not packed, having no frames to compare with."""
-    if not (folder / "test_label").is_dir():
+    if not (may_enter(folder, finds) and may_enter(folder / "test_label", finds)):
         return ()
     _, sequences = listing(folder / "test_label", finds)
     sequences = sorted(sequences, key=by_number)

@@ -1,0 +1,288 @@
+"""Imports and the cache: what is wrong is never packed, and what is packed is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from foreframe.data import importing, sources
+from foreframe.data.check import scan
+from foreframe.data.importing import import_clips
+from foreframe.data.layouts import bair_lab, dance_lab
+from foreframe.data.pack import PackWriter
+from foreframe.data.sources import open_clips
+from foreframe.errors import DataError
+from foreframe.video import read_png
+
+ONE, TWO = "processed_data/train/traj_0/1", "processed_data/train/traj_0/2"
+IMG, LABEL = "train/train_img", "train/train_label"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def row(path: Path, number: int, text: str) -> None:
+    lines = path.read_text().splitlines()
+    lines[number - 1] = text
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_everything_wrong_is_listed_at_once_and_nothing_is_packed(bair: Path, tmp_path: Path):
+    (bair / TWO / "actions.csv").unlink()
+    cut(bair / ONE / "3.png")
+    cut(bair / ONE / "9.png")
+    row(bair / ONE / "actions.csv", 2, "1,2,inf,4")
+    row(bair / "processed_data/test/traj_2/9/actions.csv", 1, "x,2,3,4")
+    with pytest.raises(DataError) as caught:
+        import_clips(bair, tmp_path / "pack")
+    assert [(fault.path, fault.where.partition(", byte")[0]) for fault in caught.value.faults] == [
+        (f"{ONE}/actions.csv", "row 2, column 3"),
+        (f"{ONE}/3.png", "frame 3"),
+        (f"{ONE}/9.png", "frame 9"),
+        (f"{TWO}/actions.csv", ""),
+        ("processed_data/test/traj_2/9/actions.csv", "row 1, column 1"),
+    ]
+    assert str(caught.value).startswith(f"{bair} (bair_lab): 5 faults; nothing was packed")
+    assert [path.name for path in tmp_path.iterdir()] == ["bair"]
+
+
+def test_a_scan_gives_the_same_faults_as_an_import(bair: Path, tmp_path: Path):
+    cut(bair / ONE / "3.png")
+    with pytest.raises(DataError) as caught:
+        import_clips(bair, tmp_path / "pack")
+    assert tuple(scan(bair).faults) == caught.value.faults
+
+
+def test_skipping_leaves_bad_clips_out_and_lists_them_in_the_manifest(bair: Path, tmp_path: Path):
+    cut(bair / ONE / "3.png")
+    (bair / "processed_data/train/traj_9").mkdir()
+    pack = import_clips(bair, tmp_path / "pack", on_bad="skip")
+    pack.verify()
+    assert [episode.name for episode in pack.split("train")] == [TWO]
+    left_out = {item.clip: item.reasons for item in pack.manifest.left_out}
+    assert set(left_out) == {ONE, "processed_data/train/traj_9"}
+    assert "frame 3" in left_out[ONE][0]
+    np.testing.assert_array_equal(pack.frames[7], read_png(bair / TWO / "7.png"))
+    assert [note for note in scan(pack.path).notes if ONE in note]
+
+
+def test_skipping_cuts_a_take_at_bad_frames(dance: Path, tmp_path: Path):
+    cut(dance / IMG / "frame000004.png")
+    cut(dance / LABEL / "frame000006.png")
+    (dance / LABEL / "frame000009.png").unlink()
+    pack = import_clips(dance, tmp_path / "pack", on_bad="skip")
+    names = [episode.name for episode in pack.split("train")]
+    assert names == ["train/000000-000003", "train/000007-000008", "train/000010-000011"]
+    assert [item.clip for item in pack.manifest.left_out] == [
+        f"{LABEL}/frame000009.png",
+        "train/000005-000005",
+        f"{IMG}/frame000004.png",
+        f"{LABEL}/frame000006.png",
+    ]
+    for episode in pack.split("train"):
+        first = int(episode.name[6:12])
+        frames, poses = pack.read(episode, 0, episode.length)
+        clean = import_clips(dance, tmp_path / f"p{first}", on_bad="skip")
+        np.testing.assert_array_equal(frames, clean.read(episode, 0, episode.length)[0])
+        assert poses is not None
+    whole = np.concatenate([pack.read(episode, 0, episode.length)[0] for episode in pack.split("train")])
+    dance_lab.example(tmp_path / "again")
+    good = import_clips(tmp_path / "again", tmp_path / "good").frames[[0, 1, 2, 3, 7, 8, 10, 11]]
+    np.testing.assert_array_equal(whole, good)
+
+
+def test_takes_longer_than_a_reading_step_are_cut_at_their_bad_frames_too(dance: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("foreframe.data.check.CHUNK", 4)
+    plain = import_clips(dance, tmp_path / "plain")
+    for number, expected in ((4, ["000000-000003", "000005-000011"]), (3, ["000000-000002", "000004-000011"])):
+        shutil.copytree(dance, tmp_path / f"d{number}")
+        cut(tmp_path / f"d{number}" / IMG / f"frame{number:06d}.png")
+        pack = import_clips(tmp_path / f"d{number}", tmp_path / f"p{number}", on_bad="skip")
+        assert [episode.name for episode in pack.split("train")] == [f"train/{name}" for name in expected]
+        for episode in pack.split("train"):
+            start = int(episode.name[6:12])
+            np.testing.assert_array_equal(
+                pack.read(episode, 0, episode.length)[0], plain.frames[start : start + episode.length]
+            )
+
+
+def test_where_nothing_is_left_to_pack_the_faults_are_listed(bair: Path, tmp_path: Path):
+    for path in bair.glob("processed_data/*/*/*/actions.csv"):
+        path.unlink()
+    with pytest.raises(DataError) as caught:
+        import_clips(bair, tmp_path / "pack", on_bad="skip")
+    assert len(caught.value.faults) == 4
+    assert "no clip is left to pack" in str(caught.value)
+    for path in bair.glob("processed_data/*/*/*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"no clip can be used \(4 clips found\)"):
+        import_clips(bair, tmp_path / "pack", on_bad="skip")
+
+
+def test_an_empty_split_and_a_source_of_test_inputs_alone_are_refused(dance: Path, bair: Path, tmp_path: Path):
+    shutil.rmtree(dance / "train")
+    shutil.rmtree(dance / "val")
+    with pytest.raises(DataError, match="test inputs only: use `rollout` with them"):
+        import_clips(dance, tmp_path / "pack")
+    shutil.rmtree(bair / "processed_data" / "train")
+    (bair / "processed_data" / "train").mkdir()
+    with pytest.raises(DataError, match="processed_data/train: expected folders of clips, found an empty folder"):
+        import_clips(bair, tmp_path / "pack")
+
+
+def test_a_layout_forced_on_another_folder_lists_what_is_missing(bair: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"\(dance_lab\): 1 fault; no clip can be used"):
+        import_clips(bair, tmp_path / "pack", layout="dance_lab")
+
+
+def test_a_pack_that_exists_lies_inside_its_source_or_is_the_source_is_refused(bair: Path, tmp_path: Path):
+    import_clips(bair, tmp_path / "pack")
+    with pytest.raises(DataError, match="already exists"):
+        import_clips(bair, tmp_path / "pack")
+    import_clips(bair, tmp_path / "pack", overwrite=True)
+    with pytest.raises(DataError, match="lies inside the source"):
+        import_clips(bair, bair / "pack")
+    with pytest.raises(DataError, match="is a pack already"):
+        import_clips(tmp_path / "pack", tmp_path / "other")
+
+
+def test_a_killed_import_leaves_no_pack(bair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real, calls = PackWriter.append, 0
+
+    def killed(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PackWriter, "append", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_clips(bair, tmp_path / "pack")
+    assert [path.name for path in tmp_path.iterdir()] == ["bair"]
+
+
+def test_an_import_tells_warnings_notes_and_what_it_left_out(dance: Path, tmp_path: Path, capsys):
+    cut(dance / IMG / "frame000004.png")
+    import_clips(dance, tmp_path / "pack", on_bad="skip", progress=True)
+    told = capsys.readouterr().err
+    assert "left out, as the manifest lists: 1 item\n" in told
+    assert "note: test inputs without truth, not packed: 0 (4 poses)" in told
+
+
+def test_an_import_holds_little_in_memory(tmp_path: Path):
+    bair_lab.example(tmp_path / "bair")
+    for number in range(20, 60):
+        shutil.copytree(tmp_path / "bair" / ONE, tmp_path / "bair/processed_data/train/traj_0" / str(number))
+    tracemalloc.start()
+    pack = import_clips(tmp_path / "bair", tmp_path / "pack")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pack.episodes) == 44
+    assert peak < 8 * 2**20
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FOREFRAME_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "packs"
+
+
+def test_a_damaged_cache_says_that_it_may_be_deleted(bair: Path, cache: Path):
+    pack = open_clips(bair)
+    (pack.path / "frames.npy").unlink()
+    with pytest.raises(DataError, match=r"frames\.npy: missing") as caught:
+        open_clips(bair)
+    assert str(caught.value).endswith(f"This is only a cache: delete {pack.path} and start again")
+    shutil.rmtree(pack.path)
+    assert open_clips(bair).hash == pack.hash
+
+
+def test_a_source_is_packed_into_the_cache_once_and_again_when_it_changes(
+    bair: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    first = open_clips(bair, progress=True)
+    assert first.path.parent == cache
+    assert f"packing {bair} into {first.path}" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "import_clips", lambda *_, **__: pytest.fail("packed again"))
+        assert open_clips(bair).hash == first.hash
+    os.utime(bair / ONE / "0.png", ns=(1, 1))
+    assert open_clips(bair).path != first.path
+    assert open_clips(bair, size=(8, 8)).spec.height == 8
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_a_pack_is_opened_where_it_lies(bair: Path, tmp_path: Path, cache: Path):
+    pack = import_clips(bair, tmp_path / "pack")
+    assert open_clips(tmp_path / "pack").path == pack.path
+    assert not cache.exists()
+
+
+def test_two_at_once_make_one_pack_and_both_use_it(bair: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    real, gate, packs = importing.inspect, threading.Barrier(2), []
+
+    def together(*arguments, **options):
+        gate.wait(10)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(importing, "inspect", together)
+    threads = [threading.Thread(target=lambda: packs.append(open_clips(bair))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert packs[0].path == packs[1].path
+    assert packs[0].hash == packs[1].hash
+    packs[0].verify()
+    assert [path.name for path in cache.iterdir()] == [packs[0].path.name]
+
+
+def test_a_faulty_source_leaves_nothing_in_the_cache(bair: Path, cache: Path):
+    cut(bair / ONE / "3.png")
+    with pytest.raises(DataError, match="1 fault"):
+        open_clips(bair)
+    assert list(cache.iterdir()) == []
+
+
+def test_the_built_in_sample_is_decoded_once_with_rows_shifted_by_one(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    sample = pytest.importorskip("foreframe.data.sample")
+    rng = np.random.default_rng(0)
+    clips = [
+        SimpleNamespace(
+            name=f"push-{number}",
+            split="train" if number else "val",
+            frames=rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
+            actions=rng.normal(size=(6, 4)).astype(np.float32),
+            positions=rng.normal(size=(6, 3)).astype(np.float32),
+        )
+        for number in range(3)
+    ]
+    monkeypatch.setattr(sample, "header", lambda: {"sha256": "ab" * 32})
+    monkeypatch.setattr(sample, "decode_sample", lambda: iter(clips))
+    pack = open_clips("push")
+    monkeypatch.setattr(sample, "decode_sample", lambda: pytest.fail("decoded again"))
+    assert open_clips("sample:push").hash == pack.hash
+    assert pack.fps == 10
+    for episode, clip in zip(pack.episodes, clips, strict=True):
+        frames, cond = pack.read(episode, 0, 6)
+        np.testing.assert_array_equal(frames, clip.frames)
+        rows = np.concatenate([clip.actions, clip.positions], axis=1)
+        np.testing.assert_array_equal(cond, rows[[0, 0, 1, 2, 3, 4]])
+
+
+def test_what_is_not_there_is_said_and_samples_are_named(cache: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"no such sample; there is push"):
+        open_clips("sample:pull")
+    with pytest.raises(
+        DataError, match=r"there is nothing; expected a pack, a folder of clips, or the built-in sample"
+    ):
+        open_clips(tmp_path / "nowhere")
