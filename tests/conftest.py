@@ -28,7 +28,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def moving_square(seed: int, frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A bright square pushed about by actions: frames (T, H, W, 3) uint8, actions (T, 2) of which row t leads into t."""
+    """A bright square pushed about: frames (T, H, W, 3) uint8 and actions (T, 2), of which row t leads into frame t."""
     draw = np.random.default_rng(seed)
     place = draw.uniform(8, [height - 16, width - 16])
     pictures = np.full((frames, height, width, 3), 40, np.uint8)
@@ -41,7 +41,9 @@ def moving_square(seed: int, frames: int, height: int, width: int) -> tuple[np.n
     return pictures, actions / 4
 
 
-def write_pack(path: Path, cond: str = "vector", size: tuple[int, int] = (64, 64), clips: int = 8, frames: int = 8) -> Pack:
+def write_pack(
+    path: Path, cond: str = "vector", size: tuple[int, int] = (64, 64), clips: int = 8, frames: int = 8
+) -> Pack:
     """A pack with splits train, val and test of moving squares."""
     cond_size = {"vector": 2, "image": 3, "none": 0}[cond]
     spec = ClipSpec(3, *size, cond, cond_size)  # type: ignore[arg-type]

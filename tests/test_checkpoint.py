@@ -53,7 +53,9 @@ def test_a_flipped_byte_is_found_and_the_file_named_with_both_hashes(tmp_path, n
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(CheckpointError, match=rf"{name}: damaged: expected SHA-256 [0-9a-f]{{64}}, found [0-9a-f]{{64}}"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name}: damaged: expected SHA-256 [0-9a-f]{{64}}, found [0-9a-f]{{64}}"
+    ):
         checkpoint.choose(tmp_path)
 
 
@@ -92,7 +94,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole_and_says_so(tmp_path, m
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.fsync" if call == "fsync" else f"pathlib.Path.{call}", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*earlier checkpoints are untouched"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*earlier checkpoints are untouched"):
         checkpoint.save(tmp_path, 10, tensors(), {}, None)
     monkeypatch.undo()
     assert checkpoint.newest(tmp_path).step == 5

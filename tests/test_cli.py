@@ -14,7 +14,8 @@ from foreframe import cli
 from tests.conftest import write_pack
 
 TINY = [
-    "--model.width", "4", "--model.g-dim", "8", "--model.z-dim", "3", "--model.rnn-size", "8", "--model.backbone", "dcgan",
+    "--model.width", "4", "--model.g-dim", "8", "--model.z-dim", "3", "--model.rnn-size", "8",
+    "--model.backbone", "dcgan",
     "--horizon", "3", "--batch", "2", "--threads", "1", "--validate-every", "2", "--save-every", "2",
 ]  # fmt: skip
 
@@ -92,7 +93,7 @@ def test_rollout_predicts_with_no_future_given(capsys, run, pack, tmp_path):
         video.write_png(tmp_path / f"{t}.png", np.array(frames[t]))
     np.savetxt(tmp_path / "cond.csv", np.vstack([cond, cond]), delimiter=",", fmt="%.5f")
     options = ["--frames", tmp_path / "0.png", tmp_path / "1.png", "--cond", tmp_path / "cond.csv"]
-    code, out, err = call(capsys, "rollout", run, *options, "--out", tmp_path / "out")
+    code, _, err = call(capsys, "rollout", run, *options, "--out", tmp_path / "out")
     assert code == 0, err
     assert len(list((tmp_path / "out" / "frames" / "sample-1").iterdir())) == 14
     assert not (tmp_path / "out" / "psnr.json").exists()

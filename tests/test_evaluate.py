@@ -26,7 +26,11 @@ class Oracle(torch.nn.Module):
         return ()
 
     def step(self, state, frame, cond, noise, target=None, context_left=-1):
-        out = torch.full_like(frame, self.grey) if self.grey is not None else (frame + 0.01 * noise[:, :, None, None]).clamp(0, 1)
+        out = (
+            torch.full_like(frame, self.grey)
+            if self.grey is not None
+            else (frame + 0.01 * noise[:, :, None, None]).clamp(0, 1)
+        )
         return state, Step(out, None, None, None)
 
 
@@ -79,7 +83,10 @@ def test_scores_do_not_depend_on_the_batch(tiny, vector_pack):
 
 
 def test_modes_see_what_their_names_say(tiny, vector_pack):
-    results = {m: evaluate(tiny, vector_pack, Protocol("test", 2, 4, m), CPU) for m in ("prediction", "reconstruction", "one-step")}
+    results = {
+        m: evaluate(tiny, vector_pack, Protocol("test", 2, 4, m), CPU)
+        for m in ("prediction", "reconstruction", "one-step")
+    }
     assert len({r["scores"]["psnr"]["mean"] for r in results.values()}) == 3
     protocols = {m: (r["protocol"]["feed"], r["protocol"]["latent"]) for m, r in results.items()}
     assert protocols == {
@@ -101,7 +108,18 @@ def test_a_result_is_plain_json_and_says_how_it_was_made(vector_pack):
     result = evaluate(Oracle(0.5).eval(), vector_pack, Protocol("test", 2, 4, clips=1), CPU)
     again = json.loads(json.dumps(result, allow_nan=False))
     protocol = again["protocol"]
-    for key in ("mode", "context", "horizon", "samples", "reduction", "split", "clips", "metrics", "data_sha256", "seed"):
+    for key in (
+        "mode",
+        "context",
+        "horizon",
+        "samples",
+        "reduction",
+        "split",
+        "clips",
+        "metrics",
+        "data_sha256",
+        "seed",
+    ):
         assert key in protocol
     assert protocol["clips"] == 1
     assert again["scores"]["psnr"]["ci95"] is None

@@ -82,7 +82,9 @@ def test_active_units_counts_those_that_differ_from_the_prior():
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(-1e3, 1e3), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(
+    st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(-1e3, 1e3), st.sampled_from([torch.float32, torch.bfloat16])
+)
 def test_kl_and_its_gradient_are_finite_whatever_a_head_says(q_logvar, p_logvar, mean, dtype):
     raw = torch.tensor([[[q_logvar]], [[p_logvar]], [[mean]]], dtype=dtype, requires_grad=True)
     q, p = Gaussian.bounded(raw[2:], raw[:1]), Gaussian.bounded(torch.zeros_like(raw[2:]), raw[1:2])

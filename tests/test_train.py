@@ -128,7 +128,9 @@ def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole)
 
 
 @pytest.mark.parametrize("forgotten", ["weights", "optimizer", "ema"])
-def test_the_equality_test_notices_when_a_piece_of_state_is_forgotten(vector_pack, tmp_path, whole, forgotten, monkeypatch):
+def test_the_equality_test_notices_when_a_piece_of_state_is_forgotten(
+    vector_pack, tmp_path, whole, forgotten, monkeypatch
+):
     run = tmp_path / "run"
     make(vector_pack, run, replace(TINY, steps=11)).run()
     record = replace(RunConfig.read(run), train=TINY)

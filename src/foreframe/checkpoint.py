@@ -114,7 +114,9 @@ def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:
     return TrainedModel(run, config, chosen, model.to(device).eval().requires_grad_(False))
 
 
-def save(run: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], best_step: int | None) -> Path:
+def save(
+    run: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], best_step: int | None
+) -> Path:
     """Write the checkpoint of `step` and remove older ones, but for the two newest and the best.
 
     Args:
@@ -133,7 +135,10 @@ def save(run: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dic
             shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()
         for name, group in tensors.items():
-            save_file({key: value.detach().contiguous().cpu() for key, value in group.items()}, temporary / f"{name}.safetensors")
+            save_file(
+                {key: value.detach().contiguous().cpu() for key, value in group.items()},
+                temporary / f"{name}.safetensors",
+            )
         _write_json(temporary / "state.json", {**state, "step": step})
         files = {
             path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(temporary.iterdir())

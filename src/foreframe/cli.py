@@ -78,11 +78,13 @@ def train(arguments: list[str]) -> None:
     from foreframe.train import Trainer, describe_model
 
     config = _settings(request.preset, rest)
-    config = replace(config, steps=request.steps or config.steps, seed=config.seed if request.seed is None else request.seed)
+    config = replace(
+        config, steps=request.steps or config.steps, seed=config.seed if request.seed is None else request.seed
+    )
     if (request.run / "config.json").exists():
         raise UsageError(f"{request.run}: holds a run already; `foreframe resume {request.run}` goes on with it")
     device = runtime.choose_device(request.device, request.threads)
-    pack = open_clips(request.data)
+    pack = open_clips(request.data, progress=True)
     data = DataSource(str(pack.path.resolve()), pack.hash)
     record = RunConfig(
         request.preset, name_of(config.model), pack.spec, data, config, pack.cond_names, pack.fps or 10.0
@@ -90,7 +92,9 @@ def train(arguments: list[str]) -> None:
     trainer = Trainer(record, pack, request.run, device)
     request.run.mkdir(parents=True, exist_ok=True)
     record.write(request.run)
-    print(f"{request.preset}: {describe_model(trainer.model)}, {len(trainer.windows):,} windows of {config.length} frames")
+    print(
+        f"{request.preset}: {describe_model(trainer.model)}, {len(trainer.windows):,} windows of {config.length} frames"
+    )
     print(f"{request.run}: {trainer.run(request.max_minutes)}")
 
 
@@ -176,7 +180,7 @@ def evaluate(
     )
     total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
     with Bar(mode, total) as bar:
-        result = scoring.evaluate_run(trained, pack, protocol, chosen, advance=lambda by: bar.advance(by=by))
+        result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done)
     path = write_result(result, json or run / "eval" / _result_name(protocol))
     print_result(result)
     print(f"written: {path}")
@@ -233,7 +237,9 @@ def rollout(
     else:
         chosen, trained, pack = _open(run, data, checkpoint, device, threads)
         start = gallery.from_pack(trained, pack, split, clip, horizon)
-    made = gallery.write_rollout(trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps)
+    made = gallery.write_rollout(
+        trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps
+    )
     print(made)
 
 
@@ -272,7 +278,9 @@ def data_import(
     """
     from foreframe.data.importing import import_clips
 
-    pack = import_clips(src, dst, layout=layout, size=size, cuts=cuts, on_bad=on_bad, overwrite=overwrite)
+    pack = import_clips(
+        src, dst, layout=layout, size=size, cuts=cuts, on_bad=on_bad, overwrite=overwrite, progress=True
+    )
     counts = ", ".join(f"{split} {values['episodes']}" for split, values in pack.manifest.splits.items())
     print(f"{pack.path}: clips of {pack.spec}: {counts} ({len(pack.frames):,} frames)")
 
@@ -301,7 +309,9 @@ def data_check(
         raise SystemExit(1)
 
 
-def data_show(src: tyro.conf.Positional[str], out: Path = Path("clips.png"), clips: int = 6, split: str | None = None) -> None:
+def data_show(
+    src: tyro.conf.Positional[str], out: Path = Path("clips.png"), clips: int = 6, split: str | None = None
+) -> None:
     """Draw a contact sheet: some clips over time, with their conditions under them.
 
     Args:
@@ -313,7 +323,7 @@ def data_show(src: tyro.conf.Positional[str], out: Path = Path("clips.png"), cli
     from foreframe.data.sheet import contact_sheet
     from foreframe.data.sources import open_clips
 
-    contact_sheet(open_clips(src), out, clips=clips, split=split)
+    contact_sheet(open_clips(src, progress=True), out, clips=clips, split=split)
     print(f"written: {out}")
 
 
@@ -382,7 +392,7 @@ def _open(
     trained = load_run(run, checkpoint, chosen)
     if not clips:
         return chosen, trained, None
-    return chosen, trained, Pack.open(trained.config.data.path) if data is None else open_clips(data)
+    return chosen, trained, Pack.open(trained.config.data.path) if data is None else open_clips(data, progress=True)
 
 
 def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int:

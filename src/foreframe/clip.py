@@ -34,7 +34,11 @@ class ClipSpec:
     cond_size: int = 0
 
     def __str__(self) -> str:
-        cond = {"none": "no condition", "vector": f"{self.cond_size} numbers", "image": f"{self.cond_size}-channel pictures"}
+        cond = {
+            "none": "no condition",
+            "vector": f"{self.cond_size} numbers",
+            "image": f"{self.cond_size}-channel pictures",
+        }
         return f"{self.channels}x{self.height}x{self.width} with {cond[self.cond]}"
 
 
@@ -57,9 +61,8 @@ class Clip:
         if self.cond.ndim not in (3, 5):
             raise ValueError(f"cond: expected (B, T, D) or (B, T, C, H, W), got {tuple(self.cond.shape)}")
         if self.cond.shape[:2] != self.frames.shape[:2]:
-            raise ValueError(
-                f"cond: expected {tuple(self.frames.shape[:2])} clips and frames as in frames, got {tuple(self.cond.shape[:2])}"
-            )
+            expected, got = tuple(self.frames.shape[:2]), tuple(self.cond.shape[:2])
+            raise ValueError(f"cond: expected {expected} clips and frames as in frames, got {got}")
 
     def __len__(self) -> int:
         """T, the number of frames."""

@@ -41,7 +41,11 @@ def from_dict(cls: type[T], values: object, where: str = "", kinds: dict[str, ty
             raise ConfigError(f"unknown setting '{path}'{nearest(str(key), fields)} (known here: {known})")
         arguments[key] = _read((kinds or {}).get(path, hints[key]), value, path, kinds)
     for name, field in fields.items():
-        if name not in arguments and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        if (
+            name not in arguments
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        ):
             raise ConfigError(f"missing setting '{where + '.' if where else ''}{name}' of {cls.__name__}")
     return cls(**arguments)
 
@@ -96,13 +100,15 @@ def _plain(value: Any) -> Any:
 
 def _read(hint: Any, value: Any, path: str, kinds: dict[str, type] | None = None) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    group = origin if dataclasses.is_dataclass(origin) else hint
+    group: Any = origin if dataclasses.is_dataclass(origin) else hint
     if dataclasses.is_dataclass(group):
-        return from_dict(group, value, path, kinds)
+        return from_dict(group, value, path, kinds)  # type: ignore[arg-type]
     if origin is typing.Literal:
         if value not in arguments:
             expected = ", ".join(repr(choice) for choice in arguments)
-            raise ConfigError(f"{path}: expected one of {expected}, found {value!r}{nearest(str(value), map(str, arguments))}")
+            raise ConfigError(
+                f"{path}: expected one of {expected}, found {value!r}{nearest(str(value), map(str, arguments))}"
+            )
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
@@ -115,8 +121,10 @@ def _read(hint: Any, value: Any, path: str, kinds: dict[str, type] | None = None
         endless = len(arguments) == 2 and arguments[1] is Ellipsis
         if not endless and len(value) != len(arguments):
             raise ConfigError(f"{path}: expected {len(arguments)} values, found {len(value)}")
-        kinds = [arguments[0]] * len(value) if endless else list(arguments)
-        return tuple(_read(kind, part, f"{path}[{i}]") for i, (kind, part) in enumerate(zip(kinds, value, strict=True)))
+        hints = [arguments[0]] * len(value) if endless else list(arguments)
+        return tuple(
+            _read(inner, part, f"{path}[{i}]") for i, (inner, part) in enumerate(zip(hints, value, strict=True))
+        )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

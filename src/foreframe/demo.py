@@ -14,6 +14,7 @@ from foreframe.log import Bar, read_log
 from foreframe.presets import find
 from foreframe.recipe import DataSource, RunConfig
 from foreframe.report import figures, gallery, page, tables
+from foreframe.rollout import ModeName
 from foreframe.train import Trainer, describe_model
 
 PRESET = "push-demo"
@@ -34,11 +35,12 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     print(f"{PRESET}: {describe_model(trainer.model)}; training on {len(pack.split('train'))} clips")
     print(trainer.run(max_minutes))
     trained = load_run(run, "best", device)
-    results = {}
-    for mode, samples in (("prediction", SAMPLES), ("reconstruction", 1)):
+    results: dict[str, dict[str, Any]] = {}
+    wanted: list[tuple[ModeName, int]] = [("prediction", SAMPLES), ("reconstruction", 1)]
+    for mode, samples in wanted:
         protocol = evaluate.Protocol("test", trained.config.train.context, trained.config.train.horizon, mode, samples)
         with Bar(f"scoring {mode}", samples * len(pack.split("test"))) as bar:
-            results[mode] = evaluate.evaluate_run(trained, pack, protocol, device, lambda by, bar=bar: bar.advance(by=by))
+            results[mode] = evaluate.evaluate_run(trained, pack, protocol, device, bar.done)
         tables.write_result(results[mode], out / f"{mode}.json")
     tables.print_result(results["prediction"])
     for clip in range(min(CLIPS_SHOWN, len(pack.split("test")))):
@@ -96,11 +98,12 @@ def _write_page(
     header, rows = tables.result_table(prediction)
     seen = tables.result_table(results["reconstruction"])[1][0]
     rows = [rows[0], *rows[1:], [f"{seen[0]} (z has seen the frame: not a prediction)", *seen[1:]]]
+    hardware = prediction["hardware"]
     intro = (
         f"A simulated robot arm pushes objects. The model is given {config.train.context} frames and the arm's actions "
         f"and positions, and predicts the {config.train.horizon} frames that follow. Every clip here was kept out of "
-        f"training.\n\nPrediction is {_gain(prediction):+.2f} dB against repeating the last frame. Made in {minutes:.1f} "
-        f"minutes on {prediction['hardware']['device']} with {prediction['hardware']['threads']} threads."
+        f"training.\n\nPrediction is {_gain(prediction):+.2f} dB against repeating the last frame. Made in "
+        f"{minutes:.1f} minutes on {hardware['device']} with {hardware['threads']} threads."
     )
     page.write_page(
         path,
@@ -113,5 +116,5 @@ def _write_page(
             for clip in range(CLIPS_SHOWN)
             if (out / f"clip-{clip}" / "rollout.gif").exists()
         ],
-        details={"protocol": prediction["protocol"], "model": prediction["model"], "hardware": prediction["hardware"]},
+        details={"protocol": prediction["protocol"], "model": prediction["model"], "hardware": hardware},
     )

@@ -22,8 +22,8 @@ from foreframe.clip import Clip
 from foreframe.data.pack import Pack
 from foreframe.data.windows import Windows
 from foreframe.errors import DataError
-from foreframe.recipe import RunConfig
 from foreframe.metrics import METRICS, summarise
+from foreframe.recipe import RunConfig
 from foreframe.rollout import MODES, ModeName, draw_noise, predict
 
 MEDIAN_FRAMES = 500
@@ -55,7 +55,12 @@ def full_horizon(pack: Pack, split: str, context: int) -> int:
 
 
 def evaluate(
-    model: Any, pack: Pack, protocol: Protocol, device: torch.device, batch: int = 16, advance: Callable[[int], None] | None = None
+    model: Any,
+    pack: Pack,
+    protocol: Protocol,
+    device: torch.device,
+    batch: int = 16,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a model on one split of a pack.
 
@@ -72,7 +77,9 @@ def evaluate(
         DataError: the split has no clip that long, or its clips are not what the model takes.
     """
     if protocol.horizon < 1:
-        raise DataError(f"split '{protocol.split}': its clips leave no frame to predict after {protocol.context} of context")
+        raise DataError(
+            f"split '{protocol.split}': its clips leave no frame to predict after {protocol.context} of context"
+        )
     length = protocol.context + protocol.horizon
     windows = Windows(pack, protocol.split, length, "first")
     chosen = _spread(len(windows), protocol.clips)
@@ -106,7 +113,11 @@ def evaluate(
 
 
 def evaluate_run(
-    trained: TrainedModel, pack: Pack, protocol: Protocol, device: torch.device, advance: Callable[[int], None] | None = None
+    trained: TrainedModel,
+    pack: Pack,
+    protocol: Protocol,
+    device: torch.device,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for a run on disk: the result also says which weights, which clips and which machine.
 

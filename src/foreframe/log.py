@@ -97,7 +97,7 @@ class Bar:
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self._console = Console(file=sys.stderr)
         self._live = self._console.is_terminal
-        self._what, self._total, self._done = what, total, done
+        self._what, self._total, self._done, self._note = what, total, done, ""
         self._printed = time.monotonic()
         self._begun, self._first = self._printed, done
         columns = (
@@ -120,13 +120,18 @@ class Bar:
     def advance(self, note: str = "", by: int = 1) -> None:
         """`by` more units done; `note` stands beside the bar."""
         self._done += by
-        self._progress.update(self._task, completed=self._done, **({"note": note} if note else {}))
+        self._note = note or self._note
+        self._progress.update(self._task, completed=self._done, note=self._note)
         now = time.monotonic()
         if not self._live and (now - self._printed > PLAIN_SECONDS or self._done == self._total):
             rate = (self._done - self._first) / max(now - self._begun, 1e-9)
             left = (self._total - self._done) / rate if rate else 0.0
             print(f"{self._what} {self._done}/{self._total}  {note}  {_clock(left)} left", file=sys.stderr, flush=True)
             self._printed = now
+
+    def done(self, by: int) -> None:
+        """`by` more units done; a callback for what knows no bars."""
+        self.advance(by=by)
 
     def say(self, text: str) -> None:
         """A line above the bar."""

@@ -88,7 +88,14 @@ class TrainConfig(Generic[M]):
 
     def check(self) -> None:
         """Raises ConfigError for numbers that cannot be."""
-        for name, least in (("context", 1), ("horizon", 1), ("steps", 1), ("batch", 1), ("log_every", 1), ("save_every", 1)):
+        for name, least in (
+            ("context", 1),
+            ("horizon", 1),
+            ("steps", 1),
+            ("batch", 1),
+            ("log_every", 1),
+            ("save_every", 1),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected at least {least}, found {getattr(self, name)}")
         for name in ("ema",):
@@ -135,7 +142,9 @@ class RunConfig:
             raise CheckpointError(_no_run_file(run))
         path = run / "config.json"
         if not path.is_file():
-            raise CheckpointError(f"{run}: not a run (there is no config.json in it); give the folder that `foreframe train --run` made")
+            raise CheckpointError(
+                f"{run}: not a run (there is no config.json in it); give the folder that `foreframe train --run` made"
+            )
         values = settings.read_json(path)
         try:
             if not isinstance(values, dict) or values.get("format") != FORMAT:

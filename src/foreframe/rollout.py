@@ -39,7 +39,12 @@ assert tuple(MODES) == get_args(ModeName)
 
 @torch.no_grad()
 def rollout(
-    model: Any, context: Tensor, cond: Tensor | None, noise: Tensor, mode: ModeName = "prediction", truth: Tensor | None = None
+    model: Any,
+    context: Tensor,
+    cond: Tensor | None,
+    noise: Tensor,
+    mode: ModeName = "prediction",
+    truth: Tensor | None = None,
 ) -> Iterator[Step]:
     """Predict frames K, K+1, ... one after another.
 
@@ -57,10 +62,14 @@ def rollout(
         ValueError: the model is in training mode, or lengths do not fit.
     """
     if model.training:
-        raise ValueError("rollout() takes a model in eval mode: BatchNorm would mix the clips of a batch; call model.eval()")
+        raise ValueError(
+            "rollout() takes a model in eval mode: BatchNorm would mix the clips of a batch; call model.eval()"
+        )
     known, length = context.shape[1], noise.shape[1] + 1
     if cond is not None and cond.shape[1] < length:
-        raise ValueError(f"cond has {cond.shape[1]} frames, but {length} are to be covered ({known} context frames included)")
+        raise ValueError(
+            f"cond has {cond.shape[1]} frames, but {length} are to be covered ({known} context frames included)"
+        )
     switches = MODES[mode]
     if mode != "prediction" and (truth is None or truth.shape[1] < length):
         raise ValueError(f"mode '{mode}' looks at the true frames: give all {length} of them as truth")
@@ -78,7 +87,9 @@ def rollout(
         frame = truth[:, t] if switches.feed == "true" and truth is not None else step.frame
 
 
-def draw_noise(model: Any, clips: list[int], length: int, seed: int, sample: int = 0, temperature: float = 1.0) -> Tensor:
+def draw_noise(
+    model: Any, clips: list[int], length: int, seed: int, sample: int = 0, temperature: float = 1.0
+) -> Tensor:
     """Noise (B, length-1, Z...) for a rollout over `length` frames, on the CPU.
 
     A function of (seed, clip, sample) alone: a clip's sample is the same whatever batch it is in.
@@ -90,7 +101,12 @@ def draw_noise(model: Any, clips: list[int], length: int, seed: int, sample: int
 
 
 def predict(
-    model: Any, context: Tensor, cond: Tensor | None, noise: Tensor, mode: ModeName = "prediction", truth: Tensor | None = None
+    model: Any,
+    context: Tensor,
+    cond: Tensor | None,
+    noise: Tensor,
+    mode: ModeName = "prediction",
+    truth: Tensor | None = None,
 ) -> Tensor:
     """All frames of a `rollout` at once, (B, T-K, C, H, W)."""
     return torch.stack([step.frame for step in rollout(model, context, cond, noise, mode, truth)], 1)

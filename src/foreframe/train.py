@@ -60,7 +60,8 @@ class Trainer:
     @property
     def scored(self) -> nn.Module:
         """The model that is validated and used: the average where there is one."""
-        return self.model if self.average is None else self.average
+        scored: nn.Module = self.model if self.average is None else self.average
+        return scored
 
     def run(self, max_minutes: float | None = None) -> str:
         """Train to the end, or until `max_minutes` have passed or a signal asks to stop; says why it ended."""
@@ -236,7 +237,10 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 def _values(terms: Terms) -> dict[str, float]:
     """The terms as numbers for the log; `psnr` is of the training batch, whose z saw the answer."""
-    values = {name: float(getattr(terms, name).detach()) for name in ("loss", "reconstruction", "kl", "kl_nats", "active_units")}
+    values = {
+        name: float(getattr(terms, name).detach())
+        for name in ("loss", "reconstruction", "kl", "kl_nats", "active_units")
+    }
     return {**values, "psnr": -10 * math.log10(max(float(terms.mse), 1e-10))}
 
 
@@ -256,8 +260,9 @@ def _stop_requests() -> Iterator[list[str]]:
     asked: list[str] = []
 
     def handle(number: int, _: object) -> None:
-        signal.signal(number, previous[number])
-        asked.append(signal.Signals(number).name)
+        name = signal.Signals(number)
+        signal.signal(name, previous[name])
+        asked.append(name.name)
 
     watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     try:
@@ -274,4 +279,3 @@ def _stop_requests() -> Iterator[list[str]]:
 def describe_model(model: nn.Module) -> str:
     """`1,585,620 parameters`."""
     return f"{sum(p.numel() for p in model.parameters()):,} parameters"
-

@@ -20,7 +20,9 @@ CONTEXT, LENGTH = 2, 5
 def small(name: str):
     """The model's default configuration, made quick: every whole number of 32 or more is divided by 8."""
     config = models.module(name).Config()
-    wide = {f.name: getattr(config, f.name) // 8 for f in fields(config) if getattr(config, f.name) in range(32, 10_000)}
+    wide = {
+        f.name: getattr(config, f.name) // 8 for f in fields(config) if getattr(config, f.name) in range(32, 10_000)
+    }
     return replace(config, **wide)
 
 
@@ -136,7 +138,7 @@ def test_a_rollout_goes_on_beyond_the_trained_length(made):
 
 
 def test_every_parameter_learns(made):
-    model, spec, clip = made
+    model, _, clip = made
     model.train().requires_grad_(True)
     out = model(clip, CONTEXT, torch.zeros(2, LENGTH - 1, dtype=torch.bool), noise(model, 2))
     loss = out.frames.square().mean()

@@ -29,7 +29,9 @@ def small(**options):
 
 def test_the_identity_activations_of_the_template_are_a_switch():
     slopes = {
-        switch: {m.negative_slope for m in small(identity_activations=switch).label if isinstance(m, torch.nn.LeakyReLU)}
+        switch: {
+            m.negative_slope for m in small(identity_activations=switch).label if isinstance(m, torch.nn.LeakyReLU)
+        }
         for switch in (False, True)
     }
     assert slopes == {False: {0.01}, True: {1.0}}

@@ -77,7 +77,9 @@ class Model(nn.Module):
                 "import the clips with --size 64 64"
             )
         if spec.cond == "image":
-            raise ConfigError("svg takes a vector condition or none, these clips have pictures; use pose_unet or pose_cvae")
+            raise ConfigError(
+                "svg takes a vector condition or none, these clips have pictures; use pose_unet or pose_cvae"
+            )
         self.config = config
         self.encoder, self.decoder = make_backbone(
             config.backbone, spec.height, spec.channels, config.g_dim, config.width
@@ -137,7 +139,10 @@ class Model(nn.Module):
         state = self.initial(clip, context)
         # Every true frame is encoded once, with the BatchNorm statistics of its own time step.
         last = len(clip) - (1 if self.posterior is None else 0)
-        true = [self.encoder(clip.frames[:, t]) if t < last and self._needed(t, context, forcing) else None for t in range(len(clip))]
+        true = [
+            self.encoder(clip.frames[:, t]) if t < last and self._needed(t, context, forcing) else None
+            for t in range(len(clip))
+        ]
         for t in range(1, len(clip)):
             fed = true[t - 1] if t <= context or bool(forcing[:, t - 1].all()) else None
             if fed is None:

@@ -68,7 +68,7 @@ class DcganDecoder(nn.Module):
         self.out = nn.Sequential(nn.ConvTranspose2d(2 * widths[-1], channels, 4, 2, 1), nn.Sigmoid())
 
     def forward(self, vector: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
-        maps = self.stem(vector[:, :, None, None])
+        maps: Tensor = self.stem(vector[:, :, None, None])
         for stage, skip in zip([*self.stages, self.out], reversed(skips), strict=True):
             maps = stage(torch.cat([maps, skip], 1))
         return maps
@@ -119,7 +119,7 @@ class VggDecoder(nn.Module):
         )
 
     def forward(self, vector: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
-        maps = self.stem(vector[:, :, None, None])
+        maps: Tensor = self.stem(vector[:, :, None, None])
         for block, skip in zip([*self.blocks, self.out], reversed(skips), strict=True):
             maps = block(torch.cat([self.up(maps), skip], 1))
         return maps

@@ -19,7 +19,8 @@ class ResidualBlock(nn.Module):
         self.identity = _adapter(before, after)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.body(maps) + self.identity(maps)
+        added: Tensor = self.body(maps) + self.identity(maps)
+        return added
 
 
 class DepthConvBlock(nn.Module):
@@ -41,7 +42,8 @@ class DepthConvBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         maps = self.depth(maps) + self.identity(maps)
         value, gate = self.expand(maps).chunk(2, 1)
-        return maps + self.contract(value * self.gate(gate))
+        mixed: Tensor = maps + self.contract(value * self.gate(gate))
+        return mixed
 
 
 def _adapter(before: int, after: int) -> nn.Module:

@@ -39,7 +39,9 @@ def find(name: str) -> TrainConfig[Any]:
         file, function = name.rsplit(":", 1)
         config = _from_file(Path(file), function)()
         if not isinstance(config, TrainConfig):
-            raise UsageError(f"{name}: expected a function that returns a TrainConfig, it returned {type(config).__name__}")
+            raise UsageError(
+                f"{name}: expected a function that returns a TrainConfig, it returned {type(config).__name__}"
+            )
         return config
     known = presets()
     if name not in known:
@@ -55,7 +57,9 @@ def _from_file(path: Path, function: str) -> Preset:
     spec.loader.exec_module(module)
     known = dict(_public_functions(module))
     if function not in known:
-        raise UsageError(f"{path}: no preset '{function}'{nearest(function, known)} (it has: {', '.join(known) or 'none'})")
+        raise UsageError(
+            f"{path}: no preset '{function}'{nearest(function, known)} (it has: {', '.join(known) or 'none'})"
+        )
     return known[function]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from foreframe.losses import LossConfig
 from foreframe.models.pose_cvae import Config
 from foreframe.recipe import OptimizerConfig, TrainConfig
-from foreframe.losses import LossConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 
 

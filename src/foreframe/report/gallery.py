@@ -81,7 +81,9 @@ def from_files(trained: TrainedModel, frames: list[Path], cond: Path | None, hor
     """
     spec, train = trained.config.spec, trained.config.train
     if len(frames) != train.context:
-        raise DataError(f"--frames: expected {train.context} pictures, as many as the model's context, got {len(frames)}")
+        raise DataError(
+            f"--frames: expected {train.context} pictures, as many as the model's context, got {len(frames)}"
+        )
     context = _frames(np.stack([_picture(path, spec) for path in frames]))
     if spec.cond == "none":
         if cond is not None:
@@ -118,12 +120,15 @@ def write_rollout(
     """Roll out and write everything into `out`; returns a few lines that say what was made.
 
     rollout.gif and rollout.mp4: truth, prediction, error, further samples. strip.png: the same as a picture.
-    frames/sample-1/00003.png ...: every predicted frame as it is, numbered from 1 as in the strip. psnr.json, psnr.png, psnr.svg: score per
-    frame where the truth is known, beside the last context frame repeated.
+    frames/sample-1/00003.png ...: every predicted frame as it is, numbered from 1 as in the strip.
+    psnr.json, psnr.png, psnr.svg: score per frame where the truth is known, beside the last context frame
+    repeated.
     """
     known = start.context.shape[1]
     if mode != "prediction" and (start.truth is None or start.truth.shape[1] < start.length):
-        raise DataError(f"--mode {mode} looks at the true frames, which are not known here; only prediction is possible")
+        raise DataError(
+            f"--mode {mode} looks at the true frames, which are not known here; only prediction is possible"
+        )
     truth = None if start.truth is None or mode == "prediction" else start.truth.to(device)
     cond = None if start.cond is None else start.cond.to(device)
     noise = torch.cat(
@@ -145,9 +150,7 @@ def write_rollout(
     return "\n".join(lines)
 
 
-def _write_scores(
-    out: Path, start: Start, futures: list[Tensor], mode: str, known: int, trained: TrainedModel
-) -> str:
+def _write_scores(out: Path, start: Start, futures: list[Tensor], mode: str, known: int, trained: TrainedModel) -> str:
     assert start.truth is not None
     truth = start.truth[0, known:]
     curves = {
@@ -202,7 +205,11 @@ def _picture(path: Path, spec: ClipSpec) -> NDArray[np.uint8]:
 
 
 def _pose_folder(folder: Path, spec: ClipSpec) -> NDArray[np.uint8]:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg")] if folder.is_dir() else []
+    paths = (
+        [path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
+        if folder.is_dir()
+        else []
+    )
     if not paths:
         raise DataError(f"--cond {folder}: expected a folder of pose pictures, found none")
     paths.sort(key=lambda path: by_number("".join(filter(str.isdigit, path.stem)) or path.stem))

@@ -14,7 +14,9 @@ def result_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a result: the model by the name of its mode, best-of-N, and the free baselines."""
     protocol = result["protocol"]
     metrics = list(protocol["metrics"])
-    header = [f"{protocol['clips']} clips, frames {protocol['context'] + 1} to {protocol['context'] + protocol['horizon']}"]
+    header = [
+        f"{protocol['clips']} clips, frames {protocol['context'] + 1} to {protocol['context'] + protocol['horizon']}"
+    ]
     rows = [[_mode_name(protocol), *(_cell(result["scores"][name]) for name in metrics)]]
     if "best_of_n" in result:
         name = f"{protocol['mode']}, best of {protocol['samples']} (each metric by itself)"
