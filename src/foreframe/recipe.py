@@ -56,6 +56,8 @@ class TrainConfig(Generic[M]):
     """B, clips in a step."""
     split: str = "train"
     """Split that is trained on."""
+    standardise: bool = True
+    """Bring a vector condition to mean 0 and deviation 1 over the training clips; the labs feed it as it is."""
     windows: Literal["all", "tiled", "first"] = "all"
     """Where training clips may begin: anywhere, at every (K + horizon)th frame, or only at frame 0."""
     epoch_steps: int = 0

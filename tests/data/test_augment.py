@@ -54,6 +54,24 @@ def test_the_same_generator_varies_the_same_way():
     assert torch.equal(augment(clip, config, generator(5)).frames, augment(clip, config, generator(5)).frames)
 
 
+@pytest.mark.parametrize("setting", ["shift", "scale", "rotate", "shear", "warp"])
+def test_each_setting_does_something_and_none_reaches_into_another(setting):
+    clip = random_clip(SPEC, batch=8)
+    amount = {"shift": 4.0, "scale": 0.2, "rotate": 10.0, "shear": 0.3, "warp": 3.0}[setting]
+    out = augment(clip, AugmentConfig(**{setting: amount}), generator(6))
+    assert (out.frames - clip.frames).abs().mean() > 0.01
+    assert 0 <= out.frames.min() <= out.frames.max() <= 1
+    flipped = augment(clip, AugmentConfig(flip=True, **{setting: amount}), generator(6))
+    assert any(torch.equal(a, b) for a, b in zip(out.frames, flipped.frames, strict=True))
+
+
+def test_turning_keeps_lengths():
+    picture = torch.zeros(1, 1, 1, 33, 33)
+    picture[..., 16, 4:29] = 1.0  # a bar through the centre keeps its length whatever the angle
+    lengths = [augment(Clip(picture), AugmentConfig(rotate=90.0), generator(i)).frames.sum().item() for i in range(10)]
+    assert all(22 < length < 27 for length in lengths)
+
+
 def test_a_vector_condition_is_refused():
-    with pytest.raises(ConfigError, match="switch it off for data with a vector condition"):
+    with pytest.raises(ConfigError, match="switch it off for such data"):
         augment(random_clip(ClipSpec(3, 64, 64, "vector", 2)), AugmentConfig(flip=True), generator(0))

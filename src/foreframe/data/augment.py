@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,98 +12,77 @@ from torch.nn import functional
 from foreframe.clip import Clip
 from foreframe.errors import ConfigError
 
+KNOTS = (2, 3)
+"""Rows and columns of the coarse net that `warp` pulls at: a person is bent, not crumpled."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is varied from clip to clip in training; all off by default."""
+    """How much clips are varied in training; all off by default. What comes in from outside repeats the edge."""
 
     flip: bool = False
-    """Mirror half of the clips left to right; not with numbers as condition, whose meaning a mirror changes."""
+    """Mirror half of the clips left to right."""
     shift: float = 0.0
-    """Move each clip by up to this many pixels each way; the edge is repeated."""
-    subpixel: bool = False
-    """Shift by fractions of a pixel too (bilinear), not by whole pixels only."""
+    """Move by up to this many pixels each way."""
     scale: float = 0.0
-    """Enlarge or shrink each clip about its centre by up to this part: 0.05 for 0.95 to 1.05."""
+    """Change width and height by up to this part, each by itself: 0.1 for factors between 1/1.1 and 1.1."""
+    rotate: float = 0.0
+    """Turn by up to this many degrees."""
+    shear: float = 0.0
+    """Lean by up to this part of the height."""
+    warp: float = 0.0
+    """Pull at a coarse net of points, by this many pixels (the deviation of a Gaussian)."""
+
+    @property
+    def active(self) -> bool:
+        return self.flip or any((self.shift, self.scale, self.rotate, self.shear, self.warp))
 
     def check(self) -> None:
         """Raises ConfigError for numbers that cannot be."""
-        if not 0 <= self.shift < 1024:
-            raise ConfigError(f"augment.shift: expected 0 to 1023 pixels, found {self.shift}")
-        if not 0 <= self.scale < 1:
-            raise ConfigError(f"augment.scale: expected 0 <= scale < 1, found {self.scale}")
+        for name, most in (("shift", 1024), ("scale", 4), ("rotate", 180), ("shear", 4), ("warp", 1024)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"augment.{name}: expected 0 to {most}, found {getattr(self, name)}")
 
 
 def augment(clip: Clip, config: AugmentConfig, generator: torch.Generator) -> Clip:
-    """A clip with its frames, and picture conditions with them, mirrored, moved and scaled; a new Clip.
+    """A varied copy of a clip of floats; with nothing switched on, the clip itself.
 
-    Draws are made on the CPU, as many for each setting, so that they are the same on every device and a setting
-    that is off changes no other. uint8 stays uint8 (rounded), float stays float. Whole-pixel moves copy pixels.
+    Draws are made on the CPU, as many whatever is switched on, so that they are the same on every device and a
+    setting that is off changes no other.
 
     Raises:
-        ConfigError: a flip is asked for with a vector condition, or a number is out of range.
+        ConfigError: the condition is a vector, which a moved or mirrored picture would contradict.
     """
-    config.check()
-    if config.flip and clip.cond is not None and clip.cond.ndim == 3:
-        raise ConfigError(
-            "augment.flip: a mirrored picture does not go with the same numbers (a move to the left stays one);"
-            " switch it off for data with a vector condition"
-        )
-    if not (config.flip or config.shift or config.scale):
+    if not config.active:
         return clip
-    flip, across, down, scale = (torch.rand((4, clip.batch), generator=generator) * 2 - 1).unbind()
-    mirrored = (flip < 0) & config.flip
-    across, down = across * config.shift, down * config.shift
-    if not config.subpixel:
-        across, down = across.round(), down.round()
-    if config.scale == 0 and not config.subpixel:
-        change = _Whole(mirrored, across.long(), down.long())
-        frames, cond = change(clip.frames), clip.cond
-        return Clip(frames, change(cond) if cond is not None and cond.ndim == 5 else cond)
-    smooth = _Smooth(mirrored, across, down, 1 + scale * config.scale)
-    return Clip(smooth(clip.frames), smooth(clip.cond) if clip.cond is not None and clip.cond.ndim == 5 else clip.cond)
+    config.check()
+    if clip.spec.cond == "vector":
+        raise ConfigError("augment: numbers as condition do not move with the picture; switch it off for such data")
+    grid = _grid(clip, config, generator).to(clip.frames.device)
+    return Clip(_sample(clip.frames, grid), None if clip.cond is None else _sample(clip.cond, grid))
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """Mirrors and moves by whole pixels; flip, across and down (B,)."""
+def _grid(clip: Clip, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Where each pixel of the result comes from: (B, H, W, 2), x and y from -1 to 1."""
+    batch, height, width = clip.batch, *clip.frames.shape[-2:]
+    coin, right, down, wide, tall, turn, lean = (2 * torch.rand(7, batch, generator=generator) - 1).unbind()
+    mirror = torch.where((coin < 0) & torch.tensor(config.flip), -1.0, 1.0)
+    angle = turn * math.radians(config.rotate)
+    wide, tall = (1 + config.scale) ** wide, (1 + config.scale) ** tall
+    aspect = width / height  # turning and leaning happen in pixels, the grid's axes are both 2 long
+    theta = torch.zeros(batch, 2, 3)
+    theta[:, 0, 0] = mirror * wide * angle.cos()
+    theta[:, 0, 1] = wide * (lean * config.shear - angle.sin()) / aspect
+    theta[:, 1, 0] = tall * angle.sin() * aspect
+    theta[:, 1, 1] = tall * angle.cos()
+    theta[:, 0, 2], theta[:, 1, 2] = 2 * config.shift / width * right, 2 * config.shift / height * down
+    grid = functional.affine_grid(theta, [batch, 1, height, width], align_corners=False)
+    pulls = torch.randn(batch, 2, *KNOTS, generator=generator) * config.warp
+    pulls = functional.interpolate(pulls, (height, width), mode="bicubic", align_corners=True)
+    return grid + pulls.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])
 
-    flip: Tensor
-    across: Tensor
-    down: Tensor
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        _, _, _, height, width = frames.shape
-        rows = (torch.arange(height) - self.down[:, None]).clamp(0, height - 1)
-        columns = (torch.arange(width) - self.across[:, None]).clamp(0, width - 1)
-        columns = torch.where(self.flip[:, None], width - 1 - columns, columns)
-        rows, columns = rows.to(frames.device), columns.to(frames.device)
-        clips = torch.arange(len(frames), device=frames.device)[:, None, None]
-        # Indexing beside slices puts the indexed axes first: (B, H, W, T, C).
-        return frames[clips, :, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 4, 1, 2)
-
-
-@dataclass(frozen=True)
-class _Smooth:
-    """Mirrors, moves and scales with bilinear sampling; flip, across, down and scale (B,)."""
-
-    flip: Tensor
-    across: Tensor
-    down: Tensor
-    scale: Tensor
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        batch, length, channels, height, width = frames.shape
-        # Where each pixel of the result comes from, in coordinates from -1 to 1.
-        sign = torch.where(self.flip, -1.0, 1.0)
-        theta = torch.zeros(batch, 2, 3)
-        theta[:, 0, 0], theta[:, 1, 1] = sign / self.scale, 1 / self.scale
-        theta[:, 0, 2] = -sign * 2 * self.across / width / self.scale
-        theta[:, 1, 2] = -2 * self.down / height / self.scale
-        flat = frames.reshape(batch, length * channels, height, width)
-        grid = functional.affine_grid(theta, list(flat.shape), align_corners=False).to(frames.device)
-        values = flat if flat.is_floating_point() else flat.float()
-        moved = functional.grid_sample(values, grid.to(values.dtype), padding_mode="border", align_corners=False)
-        if frames.dtype == torch.uint8:
-            moved = moved.round().clamp(0, 255).to(torch.uint8)
-        return moved.reshape(frames.shape)
+def _sample(pixels: Tensor, grid: Tensor) -> Tensor:
+    """All pictures (B, T, C, H, W) of a clip through its own grid, bilinear."""
+    moved = functional.grid_sample(pixels.flatten(1, 2), grid, padding_mode="border", align_corners=False)
+    return moved.view(pixels.shape)

@@ -69,7 +69,7 @@ class Model(nn.Module):
             raise ConfigError(f"pose_unet takes pose pictures as condition; these clips are {spec}")
         if spec.height % STRIDE or spec.width % STRIDE:
             raise ConfigError(
-                f"pose_unet takes heights and widths that are multiples of {STRIDE}; these clips are {spec}: resize or pad them"
+                f"pose_unet takes heights and widths that are multiples of {STRIDE}; these clips are {spec}"
             )
         if min(config.width, config.detail, config.latent, config.scene) < 1:
             raise ConfigError(f"pose_unet takes channels of 1 or more, found {config}")
@@ -102,7 +102,7 @@ class Model(nn.Module):
             _conv(config.detail + spec.channels + spec.cond_size, config.detail),
             nn.GroupNorm(1, config.detail),
             nn.SiLU(),
-            _undecided(_conv(config.detail, spec.channels + 1)),
+            _quiet(_conv(config.detail, spec.channels + 1), 0.3),
         )
 
     def initial(self, clip: Clip, context: int) -> State:
@@ -182,7 +182,7 @@ class Background(nn.Module):
             Residual(width), _conv(width, coarse, 2), Residual(coarse), Residual(coarse), Up(coarse, width)
         )
         self.out = nn.Sequential(
-            nn.GroupNorm(1, 2 * width), nn.SiLU(), _undecided(_conv(2 * width, 4 * (spec.channels + 1)))
+            nn.GroupNorm(1, 2 * width), nn.SiLU(), _quiet(_conv(2 * width, 4 * (spec.channels + 1)), 0.3)
         )
 
     def forward(self, frame: Tensor, seen: Tensor) -> Tensor:
@@ -212,10 +212,7 @@ class Residual(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
         self.first = _conv(channels, channels)
-        self.second = _conv(channels, channels)
-        with torch.no_grad():
-            self.second.weight.mul_(0.2)
-            self.second.bias.zero_()
+        self.second = _quiet(_conv(channels, channels), 0.2)
 
     def forward(self, maps: Tensor) -> Tensor:
         changed: Tensor = self.second(functional.silu(self.first(functional.silu(self.norm(maps)))))
@@ -238,8 +235,8 @@ def _conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, stride, 1)
 
 
-def _undecided(layer: nn.Conv2d, scale: float = 0.3) -> nn.Conv2d:
-    """Start near zero. A mask that begins far from one half is soon all of one kind, and stops learning there."""
+def _quiet(layer: nn.Conv2d, scale: float) -> nn.Conv2d:
+    """The layer, saying little at first. A mask that begins far from one half is soon all of one kind, and stays so."""
     with torch.no_grad():
         layer.weight.mul_(scale)
         if layer.bias is not None:
@@ -249,5 +246,5 @@ def _undecided(layer: nn.Conv2d, scale: float = 0.3) -> nn.Conv2d:
 
 def _gaussian_head(maps: int, seen: int, latent: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(maps + seen, maps, 1), Residual(maps), nn.SiLU(), _undecided(nn.Conv2d(maps, 2 * latent, 1), 0.1)
+        nn.Conv2d(maps + seen, maps, 1), Residual(maps), nn.SiLU(), _quiet(nn.Conv2d(maps, 2 * latent, 1), 0.1)
     )

@@ -20,6 +20,7 @@ from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
 from foreframe.nn.backbones import Backbone, init_dcgan, make_backbone
+from foreframe.nn.condition import Standardise
 from foreframe.nn.lstm import FramePredictor, GaussianLstm, Memory
 from foreframe.unrolled import Step, Unrolled
 
@@ -90,9 +91,14 @@ class Model(nn.Module):
         self.predictor = FramePredictor(
             inputs, config.g_dim, config.rnn_size, config.predictor_layers, config.predictor_norm
         )
+        self.standardise = Standardise(spec.cond_size)
         self.posterior = self._gaussian(config.posterior_layers) if latent else None
         self.prior = self._gaussian(config.prior_layers) if config.prior == "learned" else None
         self.apply(init_dcgan)
+
+    def fit_condition(self, values: Tensor) -> None:
+        """Standardise conditions by these, (N, D), from now on."""
+        self.standardise.fit(values)
 
     def initial(self, clip: Clip, context: int) -> State:
         """An empty memory for each clip; the first step fills the skips."""
@@ -176,7 +182,8 @@ class Model(nn.Module):
             posterior_memory, posterior = self.posterior(state.posterior, seen)
         source = posterior or prior
         z = None if source is None else source.sample(noise)
-        inputs = [part for part in (vector, z, cond) if part is not None]
+        heard = None if cond is None else self.standardise(cond)
+        inputs = [part for part in (vector, z, heard) if part is not None]
         predictor_memory, value = self.predictor(state.predictor, torch.cat(inputs, 1))
         frame = self.decoder(value, skips)
         return State(predictor_memory, posterior_memory, prior_memory, skips), Step(frame, z, prior, posterior)

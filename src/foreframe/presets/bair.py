@@ -45,12 +45,13 @@ def svg_bair_learned() -> TrainConfig[Config]:
 def svg_bair_fixed_lab() -> TrainConfig[Config]:
     """The action lab's own run, its choices kept: see docs/from-the-labs.md before believing its scores.
 
-    One coin a batch, frozen skip of frame K-2, clips from frame 0 only, beta from 0 to 1.
+    One coin a batch, frozen skip of frame K-2, clips from frame 0 only, beta from 0 to 1, raw conditions.
     """
     fixed = svg_bair_fixed()
     return replace(
         fixed,
         model=replace(fixed.model, skip="svg"),
+        standardise=False,
         windows="first",
         beta=replace(fixed.beta, stop=1.0),
         forcing=replace(fixed.forcing, coin="batch"),

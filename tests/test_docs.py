@@ -1,0 +1,321 @@
+"""The documentation keeps its word: commands parse, links and names exist, and the code in it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+
+import foreframe.data.layouts as folder_of_layouts
+from foreframe import cli, models
+from foreframe import config as settings
+from foreframe.clip import ClipSpec
+from foreframe.data.clips import Options
+from foreframe.data.pack import Pack
+from foreframe.presets import find, presets
+from foreframe.recipe import DataSource, RunConfig
+from foreframe.train import Trainer
+from tests.contract import test_layouts as layout_contract
+from tests.contract import test_models as model_contract
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXPECTED = {"start", "concepts", "from-the-labs", "add-a-model", "add-a-dataset", "reading-order", "data-format"}
+
+ACTION_LAB = (
+    "lr beta1 batch_size optimizer niter epoch_size tfr tfr_start_decay_epoch tfr_decay_step tfr_lower_bound "
+    "kl_anneal_cyclical kl_anneal_ratio kl_anneal_cycle seed n_past n_future n_eval rnn_size posterior_rnn_layers "
+    "predictor_rnn_layers z_dim g_dim beta num_workers last_frame_skip cuda model_dir log_dir data_root"
+).split()
+POSE_LAB = (
+    "batch_size lr device optim gpu test store_visualization DR save_root num_workers num_epoch per_save partial "
+    "train_vi_len val_vi_len frame_H frame_W F_dim L_dim N_dim D_out_dim tfr tfr_sde tfr_d_step ckpt_path fast_train "
+    "fast_partial fast_train_epoch kl_anneal_type kl_anneal_cycle kl_anneal_ratio"
+).split()
+SVG = (
+    "lr beta1 batch_size log_dir model_dir name data_root optimizer niter seed epoch_size image_width channels dataset "
+    "n_past n_future n_eval rnn_size prior_rnn_layers posterior_rnn_layers predictor_rnn_layers z_dim g_dim beta model "
+    "data_threads num_digits last_frame_skip model_path num_threads nsample N"
+).split()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def code(page: str, first_line: str) -> str:
+    """The Python block of a page that begins with this comment."""
+    (found,) = [b for b in blocks(ROOT / "docs" / page, "python") if b.startswith(f"# {first_line}\n")]
+    return found
+
+
+def to_be_written() -> set[str]:
+    """Paths of files that a page asks its reader to write: the first line of a Python block."""
+    text = "\n".join(block for page in PAGES for block in blocks(page, "python"))
+    return set(re.findall(r"^# (src/foreframe/\S+\.py)$", text, re.MULTILINE))
+
+
+# ---------------------------------------------------------------- commands
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command line) of every `foreframe ...` in a bash block."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [(page.name, line.strip()) for line in lines if line.strip().startswith("foreframe ")]
+    return found
+
+
+class Parsed(Exception):
+    """A command was read to its end without complaint."""
+
+
+def _parsed(*_: object, **__: object) -> NoReturn:
+    raise Parsed
+
+
+def _stub(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb's parser without the verb."""
+    return wraps(verb)(_parsed) if inspect.isfunction(verb) else verb
+
+
+def test_every_command_in_the_pages_parses(monkeypatch, capsys):
+    for table in (cli.VERBS, cli.DATA):
+        for name, verb in list(table.items()):
+            monkeypatch.setitem(table, name, _stub(verb))
+    # `train` reads its settings in two passes and opens its clips after both.
+    monkeypatch.setattr("foreframe.data.sources.open_clips", _parsed)
+    monkeypatch.setattr("foreframe.runtime.choose_device", lambda *_: torch.device("cpu"))
+    found = commands()
+    assert len(found) > 20
+    wrong = []
+    for page, line in found:
+        arguments = shlex.split(line, comments=True)[1:]
+        # A preset of the reader's own is read with the settings of a known one.
+        arguments = ["push-demo" if ".py:" in argument else argument for argument in arguments]
+        try:
+            cli.main(arguments)
+        except Parsed:
+            pass
+        except SystemExit as end:
+            if end.code:
+                wrong.append(f"{page}: {line}\n{capsys.readouterr().err}")
+        else:
+            if arguments not in (["presets"], ["--version"]):
+                wrong.append(f"{page}: {line}: did something else than parse")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_misspelt_command_would_be_found(monkeypatch, capsys):
+    monkeypatch.setitem(cli.VERBS, "evaluate", _stub(cli.VERBS["evaluate"]))
+    for arguments in (["evaluate", "runs/a", "--sample", "3"], ["evaluat", "runs/a"], ["evaluate"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        assert end.value.code == 2
+
+
+# ---------------------------------------------------------------- links and names
+
+
+def test_the_pages_are_all_there():
+    assert {page.stem for page in PAGES} >= EXPECTED
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            wrong.append(target)
+    assert not wrong
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_name_of_the_package_exists(page):
+    text, new = page.read_text(encoding="utf-8"), to_be_written()
+    wrong = []
+    for path in re.findall(r"(?<![\w/])((?:src/foreframe|tests)/[\w./*-]*)", text):
+        path = path.rstrip(".")
+        if path not in new and not any(ROOT.glob(path.rstrip("/"))):
+            wrong.append(path)
+    for path, name in re.findall(r"(src/foreframe/[\w/]+\.py):(\w[\w.]*)", text):
+        module = path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        if path not in new and not exists(f"{module}.{name.rstrip('.')}"):
+            wrong.append(f"{path}:{name}")
+    dotted = {path.removeprefix("src/").removesuffix(".py").replace("/", ".") for path in new}
+    for name in set(re.findall(r"(?<![\w/.])foreframe(?:\.[A-Za-z_]\w*)+", text)):
+        if name not in dotted and not exists(name):
+            wrong.append(name)
+    assert not wrong
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module of the package or something in one."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            if dataclasses.is_dataclass(found) and part in {field.name for field in dataclasses.fields(found)}:
+                return True
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+# ---------------------------------------------------------------- the flags of the labs
+
+
+def rows(section: str) -> dict[str, str]:
+    """{flag: the rest of its row} of the tables under one heading of from-the-labs.md."""
+    text = (ROOT / "docs" / "from-the-labs.md").read_text(encoding="utf-8")
+    (part,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    found = {}
+    for line in part.splitlines():
+        cells = line.split("|")
+        if len(cells) > 3:
+            found.update(dict.fromkeys(re.findall(r"--(\w+)", cells[1]), "|".join(cells[2:])))
+    return found
+
+
+SECTIONS = {
+    "Flags of the action lab": ACTION_LAB,
+    "Flags of the pose lab": POSE_LAB,
+    "Flags of edenton/svg": SVG,
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_flag_of_a_lab_has_a_row(section):
+    assert set(SECTIONS[section]) - set(rows(section)) == set()
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_that_a_lab_flag_is_mapped_to_exists(section):
+    named = {flag for rest in rows(section).values() for flag in re.findall(r"`--([\w.-]+)", rest)}
+    assert named - known_flags() == set()
+
+
+def known_flags() -> set[str]:
+    """Every flag of every verb and every setting of every preset, as it is typed."""
+    flags = {"debug", "help", "version"} | {field.name for field in dataclasses.fields(cli.Train)}
+    for verb in (*cli.VERBS.values(), *cli.DATA.values()):
+        flags |= set(inspect.signature(verb).parameters)
+    for name in presets():
+        flags |= set(settings.flatten(settings.to_dict(find(name))))
+    return {flag.replace("_", "-") for flag in flags}
+
+
+# ---------------------------------------------------------------- the code of the tutorials
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The model of add-a-model.md, as if its file lay in the package; the folder it lies in."""
+    (tmp_path / "tiny.py").write_text(code("add-a-model.md", "src/foreframe/models/tiny.py"))
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    yield tmp_path
+    sys.modules.pop("foreframe.models.tiny", None)
+    vars(models).pop("tiny", None)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in model_contract.SPECS if spec.cond != "image"], ids=str)
+def test_the_model_of_the_tutorial_holds_the_contract(tiny, spec):
+    torch.manual_seed(0)
+    model = models.build(model_contract.small("tiny"), spec).eval()
+    clip = model_contract.random_clip(spec, 2, model_contract.LENGTH)
+    checked = 0
+    for name, check in vars(model_contract).items():
+        if name.startswith("test_") and list(inspect.signature(check).parameters) == ["made"]:
+            check((model, spec, clip))
+            checked += 1
+    assert checked >= 7
+
+
+def test_the_model_of_the_tutorial_says_which_clips_it_cannot_take(tiny):
+    from foreframe.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="vector condition or none"):
+        models.build(model_contract.small("tiny"), ClipSpec(3, 32, 64, "image", 3))
+
+
+def test_the_preset_of_the_tutorial_trains_its_model(tiny, vector_pack: Pack, tmp_path):
+    file = tmp_path / "my_presets.py"
+    file.write_text(code("add-a-model.md", "my_presets.py"))
+    config = find(f"{file}:tiny_push")
+    config = dataclasses.replace(config, horizon=3, steps=2, batch=2, validate_every=0)
+    data = DataSource(str(vector_pack.path), vector_pack.hash)
+    record = RunConfig("tiny", "tiny", vector_pack.spec, data, config, vector_pack.cond_names)
+    run = tmp_path / "run"
+    run.mkdir()
+    record.write(run)
+    assert RunConfig.read(run) == record
+    assert Trainer(record, vector_pack, run, torch.device("cpu")).run() == "complete at step 2 of 2"
+
+
+def test_the_layout_of_the_tutorial_holds_the_contract(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "toy_car.py").write_text(code("add-a-dataset.md", "src/foreframe/data/layouts/toy_car.py"))
+    monkeypatch.setattr(folder_of_layouts, "__path__", [*folder_of_layouts.__path__, str(tmp_path / "package")])
+    folder_of_layouts.layouts.cache_clear()
+    try:
+        layout = folder_of_layouts.layouts()["toy_car"]
+        monkeypatch.setattr(layout_contract, "ALL", list(folder_of_layouts.layouts().values()))
+        checked = 0
+        for name, check in vars(layout_contract).items():
+            wanted = inspect.signature(check).parameters if name.startswith("test_") else {}
+            if not wanted or not set(wanted) <= {"layout", "source", "tmp_path"}:
+                continue
+            here = tmp_path / name
+            here.mkdir()
+            if "source" in wanted:
+                layout.example(here / "source")
+            offered = {"layout": layout, "source": here / "source", "tmp_path": here}
+            check(**{argument: offered[argument] for argument in wanted})
+            checked += 1
+        assert checked >= 8
+        survey = layout.survey(tmp_path / "test_importing_twice_gives_the_same_bytes" / "source", Options())
+        table = survey.clips[0].read(0, 10).cond
+        assert table[1:3, 0].tolist() == pytest.approx([-0.5, -0.4]), "row t-1 leads into frame t"
+    finally:
+        folder_of_layouts.layouts.cache_clear()
+        sys.modules.pop("foreframe.data.layouts.toy_car", None)
+        vars(folder_of_layouts).pop("toy_car", None)
+
+
+def test_the_pack_of_the_tutorial_can_be_opened(tmp_path):
+    script = tmp_path / "make_pack.py"
+    script.write_text(code("add-a-dataset.md", "make_pack.py"))
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(Pack.open(tmp_path / "my-pack").split("train")) == 5
