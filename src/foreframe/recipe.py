@@ -60,6 +60,10 @@ class TrainConfig(Generic[M]):
     """Bring a vector condition to mean 0 and deviation 1 over the training clips; the labs feed it as it is."""
     windows: Literal["all", "tiled", "first"] = "all"
     """Where training clips may begin: anywhere, at every (K + horizon)th frame, or only at frame 0."""
+    stride: int = 1
+    """Largest distance between the frames of a training window, drawn for each clip between 1 and this, small ones
+    more often. More than 1 only where a frame's condition says all about it (a pose), not how it differs from the
+    one before (an action)."""
     epoch_steps: int = 0
     """Steps that schedules call an epoch; 0: one pass over the windows."""
     seed: int = 1
@@ -97,6 +101,7 @@ class TrainConfig(Generic[M]):
             ("batch", 1),
             ("log_every", 1),
             ("save_every", 1),
+            ("stride", 1),
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected at least {least}, found {getattr(self, name)}")

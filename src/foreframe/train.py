@@ -24,7 +24,7 @@ from foreframe.clip import Clip
 from foreframe.data.augment import augment
 from foreframe.data.pack import Pack
 from foreframe.data.windows import Windows, batch_indices
-from foreframe.errors import DataError, TrainingError
+from foreframe.errors import ConfigError, DataError, TrainingError
 from foreframe.log import Bar, RunLog
 from foreframe.losses import Terms, elbo
 from foreframe.recipe import OptimizerConfig, RunConfig
@@ -46,6 +46,10 @@ class Trainer:
             raise DataError(
                 f"{pack.path}: not the data this run was started on (manifest {pack.hash[:12]}, "
                 f"expected {config.data.hash[:12]}); start a new run for other data"
+            )
+        if train.stride > 1 and pack.spec.cond == "vector":
+            raise ConfigError(
+                "stride: frames left out would leave out their actions too; use 1 with a vector condition"
             )
         self.config, self.train, self.pack, self.run_path, self.device = config, train, pack, run, device
         self.windows = Windows(pack, train.split, train.length, train.windows)
@@ -108,7 +112,8 @@ class Trainer:
         beta, forcing = train.beta.value(clock), train.forcing.value(clock)
         rate = train.optimizer.lr * train.rate.value(clock)
         _, indices = batch_indices(len(self.windows), train.batch, train.seed, step)
-        clip = self.windows.batch(indices).to(self.device).unit()
+        clip = self.windows.batch(indices, draw_strides(train.stride, len(indices), train.seed, step))
+        clip = clip.to(self.device).unit()
         clip = augment(clip, train.augment, seeds.generator(train.seed, "augment", step))
         coins = draw_forcing(train.forcing, forcing, clip, train.seed, clock)
         noise = torch.randn(
@@ -229,6 +234,12 @@ def draw_forcing(schedule: ForcingSchedule, probability: float, clip: Clip, seed
     else:
         draw = torch.rand(shape, generator=seeds.generator(seed, "forcing", clock.step))
     return draw < probability
+
+
+def draw_strides(most: int, count: int, seed: int, step: int) -> Tensor:
+    """Distances between the frames of each clip, (B,) int64 from 1 to `most`, uniform in their logarithm."""
+    draws = torch.rand(count, generator=seeds.generator(seed, "stride", step))
+    return (draws * math.log(most)).exp().round().long()
 
 
 @torch.no_grad()

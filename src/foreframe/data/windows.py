@@ -60,21 +60,27 @@ class Windows:
         """`EPISODE@START` of each window, for messages and results."""
         return [f"{episode.name}@{start}" for episode, start in map(self.place, _integers(indices))]
 
-    def batch(self, indices: Tensor | Sequence[int]) -> Clip:
+    def batch(self, indices: Tensor | Sequence[int], strides: Tensor | Sequence[int] | None = None) -> Clip:
         """Windows as a Clip on the CPU: frames uint8 (B, T, C, H, W), cond float32 (B, T, D) or uint8 (B, T, C, H, W).
 
-        Pixels stay channels-last in memory, as on disk; the axes are permuted, nothing is copied twice.
+        Pixels stay channels-last in memory, as on disk; the axes are permuted, nothing is copied twice. With
+        `strides` (B,), a window takes every so many-th frame from its start on, or fewer apart where its episode
+        ends too soon.
         """
         pack, places = self.pack, [self.place(index) for index in _integers(indices)]
         frames = np.empty((len(places), self.length, *pack.frames.shape[1:]), np.uint8)
         cond = None
         if pack.cond is not None:
             cond = np.empty((len(places), self.length, *pack.cond.shape[1:]), pack.cond.dtype)
-        for row, (episode, start) in enumerate(places):
-            first = episode.start + start
-            frames[row] = pack.frames[first : first + self.length]
+        steps = [1] * len(places) if strides is None else _integers(strides)
+        for row, ((episode, start), step) in enumerate(zip(places, steps, strict=True)):
+            first, gaps = episode.start + start, self.length - 1
+            room = (episode.length - 1 - start) // gaps if gaps else 1
+            step = min(step, room)
+            window = slice(first, first + gaps * step + 1, step)
+            frames[row] = pack.frames[window]
             if cond is not None and pack.cond is not None:
-                cond[row] = pack.cond[first : first + self.length]
+                cond[row] = pack.cond[window]
         return Clip(_channels_first(frames), None if cond is None else _channels_first(cond))
 
 

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from foreframe.clip import Clip, ClipSpec
@@ -74,9 +75,9 @@ def name_of(config: Any) -> str:
 
 
 def build(config: Any, spec: ClipSpec) -> Any:
-    """A model with fresh weights for clips of this kind.
+    """A model with fresh weights for clips of this kind, channels last in memory, which convolutions like better.
 
     Raises:
         ConfigError: the model cannot take such clips; the message says what it can.
     """
-    return module(name_of(config)).Model(config, spec)
+    return module(name_of(config)).Model(config, spec).to(memory_format=torch.channels_last)
