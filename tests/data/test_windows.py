@@ -8,12 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreframe import seeds
 from foreframe.clip import Clip, ClipSpec
-from foreframe.data.augment import AugmentConfig, augment
 from foreframe.data.pack import Pack, PackWriter
 from foreframe.data.windows import Windows, batch_indices
-from foreframe.errors import ConfigError, DataError
+from foreframe.errors import DataError
 
 
 def make(path: Path, lengths: tuple[int, ...], cond: str = "vector") -> Pack:
@@ -153,72 +151,11 @@ def moving() -> Clip:
     return Clip(frames, 255 - frames)
 
 
-def draw(step: int = 0) -> torch.Generator:
-    return seeds.generator(1, "augment", step)
-
-
-def test_augmentation_that_is_off_changes_nothing():
-    clip = moving()
-    assert augment(clip, AugmentConfig(), draw()) is clip
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        AugmentConfig(flip=True),
-        AugmentConfig(shift=3),
-        AugmentConfig(shift=2, subpixel=True),
-        AugmentConfig(True, 2, True, 0.1),
-    ],
-)
-def test_frames_and_pictures_of_a_window_change_alike_and_by_the_draw_alone(config: AugmentConfig):
-    clip = moving()
-    one, two, other = augment(clip, config, draw()), augment(clip, config, draw()), augment(clip, config, draw(5))
-    assert one.frames.dtype == torch.uint8
-    assert one.cond is not None
-    assert torch.equal(one.frames, two.frames)
-    assert not torch.equal(one.frames, other.frames)
-    assert (one.cond.int() - (255 - one.frames.int())).abs().max() <= 1  # both rounded
-    still = Clip(clip.frames[:, :1].expand(-1, 3, -1, -1, -1))
-    moved = augment(still, config, draw()).frames
-    assert torch.equal(moved[:, 0], moved[:, 2])
-
-
-def test_a_whole_pixel_shift_moves_pixels_and_repeats_the_edge():
-    frames = torch.arange(8, dtype=torch.uint8).expand(64, 1, 1, 8, 8)
-    moved = augment(Clip(frames), AugmentConfig(shift=2), draw()).frames
-    rows = {tuple(row.tolist()) for row in moved[:, 0, 0, 0]}
-    assert rows == {tuple(min(7, max(0, x - d)) for x in range(8)) for d in (-2, -1, 0, 1, 2)}
-
-
-def test_a_flip_mirrors_about_half_of_the_clips():
-    frames = torch.arange(8, dtype=torch.uint8).expand(400, 1, 1, 8, 8)
-    left = augment(Clip(frames), AugmentConfig(flip=True), draw()).frames[:, 0, 0, 0, 0]
-    assert set(left.tolist()) == {0, 7}
-    assert 150 < int((left == 7).sum()) < 250
-
-
-def test_smooth_and_whole_shifts_agree_where_the_shift_is_whole():
-    clip = Clip(torch.rand(6, 2, 3, 8, 10))
-    config = AugmentConfig(flip=True, shift=3)
-    whole = augment(clip, config, draw()).frames
-    from foreframe.data.augment import _Smooth
-
-    flip, across, down, _ = (torch.rand((4, 6), generator=draw()) * 2 - 1).unbind()
-    smooth = _Smooth(flip < 0, (across * 3).round(), (down * 3).round(), torch.ones(6))(clip.frames)
-    torch.testing.assert_close(whole, smooth, atol=1e-5, rtol=0)
-
-
-def test_a_flip_with_numbers_as_condition_is_refused():
-    clip = Clip(torch.zeros(2, 3, 3, 8, 8), torch.zeros(2, 3, 7))
-    with pytest.raises(ConfigError, match=r"augment\.flip: a mirrored picture does not go with the same numbers"):
-        augment(clip, AugmentConfig(flip=True), draw())
-    assert augment(clip, AugmentConfig(shift=1), draw()).cond is clip.cond
-
-
-@pytest.mark.parametrize(
-    "config", [AugmentConfig(shift=-1), AugmentConfig(scale=1.0), AugmentConfig(shift=float("nan"))]
-)
-def test_augmentation_that_cannot_be_is_refused(config: AugmentConfig):
-    with pytest.raises(ConfigError, match=r"augment\.(shift|scale): expected"):
-        augment(moving(), config, draw())
+def test_strided_windows_take_every_so_many_frame_and_stay_inside_their_episode(tmp_path: Path) -> None:
+    windows = Windows(make(tmp_path / "pack", (30, 9)), "train", 4)
+    clip = windows.batch([0, 5, 26, 27], strides=[3, 9, 2, 5])
+    assert clip.cond is not None
+    # The third window begins at frame 26 of 30, the fourth at frame 0 of an episode of 9 frames.
+    numbers = clip.cond[:, :, 0].int().tolist()
+    assert numbers == [[0, 3, 6, 9], [5, 13, 21, 29], [26, 27, 28, 29], [30, 32, 34, 36]]
+    assert torch.equal(clip.frames[:, :, 0, 0, 0].int(), clip.cond[:, :, 0].int())
