@@ -11,9 +11,8 @@ import runpy
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import pytest
 import torch
@@ -110,8 +109,19 @@ def _parsed(*_: object, **__: object) -> NoReturn:
 
 
 def _stub(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb's parser without the verb."""
-    return wraps(verb)(_parsed) if inspect.isfunction(verb) else verb
+    """The verb's parser without the verb: a function of the same signature and text that does nothing."""
+    if not inspect.isfunction(verb):
+        return verb
+
+    def stub(**_: object) -> None:
+        raise Parsed
+
+    hints = get_type_hints(verb, include_extras=True)
+    parameters = inspect.signature(verb).parameters.values()
+    stub.__name__, stub.__doc__, stub.__annotations__ = verb.__name__, verb.__doc__, hints
+    typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+    vars(stub)["__signature__"] = inspect.Signature(typed)
+    return stub
 
 
 def test_every_command_in_the_pages_parses(monkeypatch, capsys):

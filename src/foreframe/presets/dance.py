@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from foreframe.losses import LossConfig
 from foreframe.data.augment import AugmentConfig
+from foreframe.losses import LossConfig
 from foreframe.models import pose_unet
 from foreframe.models.pose_cvae import Config
 from foreframe.recipe import OptimizerConfig, TrainConfig
@@ -65,7 +65,7 @@ def pose_dance_unet() -> TrainConfig[pose_unet.Config]:
         context=1,
         horizon=2,
         eval_horizon=-1,
-        steps=8000,
+        steps=7000,
         batch=4,
         stride=60,
         optimizer=OptimizerConfig(kind="adamw", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, clip_norm=1.0),
