@@ -6,9 +6,8 @@
     m, c = decode(h_t, z_t)          x^_t = m * c + (1 - m) * b
 
 The pose says nearly everything about a frame; the previous frame speaks only through the prior of z, a coarse
-map of few numbers. Two things follow. Errors of one frame hardly reach the next, so that a rollout of hundreds
-of frames does not drift. And the network cannot learn to copy the previous frame, an easy answer in training
-that leaves ghosts of the person behind in prediction.
+map of few numbers. So the errors of one frame hardly reach the next, and a rollout of hundreds of frames does
+not drift; nor can the network learn to copy, which is easy in training and leaves ghosts in prediction.
 """
 
 from __future__ import annotations
@@ -51,8 +50,9 @@ class Config:
 class State(NamedTuple):
     """What a rollout carries along beside its last frame.
 
-    background: (B, C, H, W), the scene without the person. appearance: (B, 3 * width), what the person looks
-    like. pose: (B, C, H, W), the pose of the last frame, with which that frame may become the new reference.
+    background: (B, C, H, W), the scene; where it is mended in part only, the decoder paints over the person.
+    appearance: (B, 3 * width), what the person looks like. pose: (B, C, H, W), that of the last frame, with
+    which that frame may become the new reference.
     """
 
     background: Tensor
