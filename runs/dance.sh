@@ -12,7 +12,7 @@ set -euo pipefail
 DATA=${DATA:?the folder with train/ and val/}
 OUT=${OUT:-runs/dance}
 CUTS=${CUTS:-630}
-TOY=${TOY:+--steps 4 --validate-every 0 --log-every 2}
+TOY=${TOY:+--steps 4 --batch 2 --validate-every 0 --log-every 2}
 HORIZON=${TOY:+20}
 
 foreframe data import "$DATA" "$OUT/pack" --cuts $CUTS

@@ -78,9 +78,8 @@ def train(arguments: list[str]) -> None:
     from foreframe.train import Trainer, describe_model
 
     config = _settings(request.preset, rest)
-    config = replace(
-        config, steps=request.steps or config.steps, seed=config.seed if request.seed is None else request.seed
-    )
+    chosen = {"steps": request.steps, "seed": request.seed}
+    config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
     if (request.run / "config.json").exists():
         raise UsageError(f"{request.run}: holds a run already; `foreframe resume {request.run}` goes on with it")
     device = runtime.choose_device(request.device, request.threads)
@@ -105,7 +104,8 @@ def _settings(preset: str, arguments: list[str]) -> Any:
 
     found = find(preset)
     kind: Any = TrainConfig[type(found.model)]  # type: ignore[misc]
-    return tyro.cli(kind, prog=f"foreframe train {preset}", default=found, args=arguments)
+    description = f"Settings of {preset}, given after --data and --run (for those: foreframe train --help)."
+    return tyro.cli(kind, prog=f"foreframe train {preset}", description=description, default=found, args=arguments)
 
 
 def resume(
@@ -173,6 +173,7 @@ def evaluate(
     from foreframe.report.tables import print_result, write_result
 
     _known(metrics)
+    _at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
     chosen, trained, pack = _open(run, data, checkpoint, device, threads)
     frames = _horizon(trained, pack, split, horizon)
     protocol = scoring.Protocol(
@@ -181,7 +182,7 @@ def evaluate(
     total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
     with Bar(mode, total) as bar:
         result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done)
-    path = write_result(result, json or run / "eval" / _result_name(protocol))
+    path = write_result(result, json or run / "eval" / _result_name(protocol, checkpoint))
     print_result(result)
     print(f"written: {path}")
 
@@ -231,6 +232,11 @@ def rollout(
     """
     from foreframe.report import gallery
 
+    _at_least(samples=(samples, 1), horizon=(horizon, -1), scale=(scale, 1), clip=(clip, 0))
+    if cond is not None and not frames:
+        raise UsageError("--cond needs --frames: the pictures to begin with (without both, a clip of --data is used)")
+    if frames and data is not None:
+        raise UsageError("--frames and --data: give one of them, the pictures to begin with or clips to begin from")
     if frames:
         chosen, trained, _ = _open(run, None, checkpoint, device, threads, clips=False)
         start = gallery.from_files(trained, list(frames), cond, horizon)
@@ -272,7 +278,7 @@ def data_import(
         dst: The pack to write.
         layout: Name of the layout, where it is not recognised.
         size: Height and width of the packed frames. Default: the layout's.
-        cuts: Frame numbers at which a new take begins; no clip crosses one (dance layout).
+        cuts: Numbers of the training frames at which a new take begins; no clip crosses one (dance layout).
         on_bad: stop before anything is packed, or skip bad clips; the pack then lists them.
         overwrite: Replace a pack at DST.
     """
@@ -403,11 +409,22 @@ def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int
     return horizon or default_horizon(trained.config, pack, split)
 
 
-def _result_name(protocol: Any) -> str:
+def _result_name(protocol: Any, checkpoint: str) -> str:
     """A name for each kind of result: the split, the mode, and whatever is not the default."""
-    parts = [protocol.split, protocol.mode, str(protocol.samples)]
-    parts += [f"{protocol.conditions}-conditions"] if protocol.conditions != "true" else []
+    plain = type(protocol)(protocol.split, protocol.context, protocol.horizon)
+    parts = [protocol.split, protocol.mode, f"{protocol.horizon}-frames", f"{protocol.samples}-samples"]
+    parts += [f"checkpoint-{checkpoint}"] if checkpoint != "best" else []
+    for name in ("conditions", "temperature", "seed", "clips"):
+        if getattr(protocol, name) != getattr(plain, name):
+            parts.append(f"{name}-{getattr(protocol, name)}")
+    parts += protocol.metrics if protocol.metrics != plain.metrics else []
     return "-".join(parts) + ".json"
+
+
+def _at_least(**values: tuple[int, int]) -> None:
+    for name, (value, least) in values.items():
+        if value < least:
+            raise UsageError(f"--{name}: expected {least} or more, found {value}")
 
 
 def _known(metrics: tuple[str, ...]) -> None:

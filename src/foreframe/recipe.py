@@ -92,8 +92,8 @@ class TrainConfig(Generic[M]):
         """T = K + horizon."""
         return self.context + self.horizon
 
-    def check(self) -> None:
-        """Raises ConfigError for numbers that cannot be."""
+    def check(self, spec: ClipSpec) -> None:
+        """Raises ConfigError for numbers that cannot be, or not with such clips."""
         for name, least in (
             ("context", 1),
             ("horizon", 1),
@@ -105,9 +105,13 @@ class TrainConfig(Generic[M]):
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected at least {least}, found {getattr(self, name)}")
-        for name in ("ema",):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected 0 <= {name} < 1, found {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema: expected 0 <= ema < 1, found {self.ema}")
+        self.augment.check(spec)
+        if self.stride > 1 and spec.cond == "vector":
+            raise ConfigError(
+                "stride: frames left out would leave out their actions too; use 1 with a vector condition"
+            )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from foreframe.clip import Clip
 from foreframe.data.augment import augment
 from foreframe.data.pack import Pack
 from foreframe.data.windows import Windows, batch_indices
-from foreframe.errors import ConfigError, DataError, TrainingError
+from foreframe.errors import DataError, TrainingError
 from foreframe.log import Bar, RunLog
 from foreframe.losses import Terms, elbo
 from foreframe.recipe import OptimizerConfig, RunConfig
@@ -39,17 +39,13 @@ class Trainer:
 
     def __init__(self, config: RunConfig, pack: Pack, run: Path, device: torch.device) -> None:
         train = config.train
-        train.check()
+        train.check(pack.spec)
         if pack.spec != config.spec:
             raise DataError(f"{pack.path}: its clips are {pack.spec}; this run takes {config.spec}")
         if pack.hash != config.data.hash:
             raise DataError(
                 f"{pack.path}: not the data this run was started on (manifest {pack.hash[:12]}, "
                 f"expected {config.data.hash[:12]}); start a new run for other data"
-            )
-        if train.stride > 1 and pack.spec.cond == "vector":
-            raise ConfigError(
-                "stride: frames left out would leave out their actions too; use 1 with a vector condition"
             )
         self.config, self.train, self.pack, self.run_path, self.device = config, train, pack, run, device
         self.windows = Windows(pack, train.split, train.length, train.windows)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from foreframe.clip import Clip
+from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 
 KNOTS = (2, 3)
@@ -37,8 +37,10 @@ class AugmentConfig:
     def active(self) -> bool:
         return self.flip or any((self.shift, self.scale, self.rotate, self.shear, self.warp))
 
-    def check(self) -> None:
-        """Raises ConfigError for numbers that cannot be."""
+    def check(self, spec: ClipSpec) -> None:
+        """Raises ConfigError for numbers that cannot be, and for clips whose condition is a vector."""
+        if self.active and spec.cond == "vector":
+            raise ConfigError("augment: numbers as condition do not move with the picture; switch it off for such data")
         for name, most in (("shift", 1024), ("scale", 4), ("rotate", 180), ("shear", 4), ("warp", 1024)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"augment.{name}: expected 0 to {most}, found {getattr(self, name)}")
@@ -55,9 +57,7 @@ def augment(clip: Clip, config: AugmentConfig, generator: torch.Generator) -> Cl
     """
     if not config.active:
         return clip
-    config.check()
-    if clip.spec.cond == "vector":
-        raise ConfigError("augment: numbers as condition do not move with the picture; switch it off for such data")
+    config.check(clip.spec)
     grid = _grid(clip, config, generator).to(clip.frames.device)
     return Clip(_sample(clip.frames, grid), None if clip.cond is None else _sample(clip.cond, grid))
 

@@ -38,7 +38,9 @@ class Windows:
         self.episodes: tuple[Episode, ...] = tuple(episode for episode in episodes if episode.length >= length)
         if not self.episodes:
             faults = [Fault(item.name, "", f"{length} frames or more", str(item.length)) for item in self.short]
-            raise DataError(f"{pack.path}: no clip of split '{split}' is {length} frames long; ask for fewer", faults)
+            raise DataError(
+                f"{pack.path}: no clip of split '{split}' is {length} frames long; ask for fewer (--horizon)", faults
+            )
         self._stride = length if policy == "tiled" else 1
         lengths = np.array([episode.length for episode in self.episodes])
         counts = {"all": lengths - length + 1, "tiled": lengths // length, "first": np.ones_like(lengths)}[policy]

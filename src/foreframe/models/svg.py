@@ -72,14 +72,14 @@ class Model(nn.Module):
 
     def __init__(self, config: Config, spec: ClipSpec) -> None:
         super().__init__()
+        if spec.cond == "image":
+            raise ConfigError(
+                "svg takes a vector condition or none, these clips have pictures; use pose_unet or pose_cvae"
+            )
         if spec.height != spec.width or spec.height not in (64, 128):
             raise ConfigError(
                 f"svg takes frames of 64x64 or 128x128 pixels, these are {spec.height}x{spec.width}; "
                 "import the clips with --size 64 64"
-            )
-        if spec.cond == "image":
-            raise ConfigError(
-                "svg takes a vector condition or none, these clips have pictures; use pose_unet or pose_cvae"
             )
         self.config = config
         self.encoder, self.decoder = make_backbone(

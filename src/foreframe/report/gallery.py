@@ -134,6 +134,7 @@ def write_rollout(
     noise = torch.cat(
         [draw_noise(trained.model, [start.number], start.length, seed, s, temperature) for s in range(samples)]
     ).to(device)
+    _clear(out)
     futures = []
     for sample in range(samples):
         predicted = predict(trained.model, start.context.to(device), cond, noise[sample : sample + 1], mode, truth)
@@ -148,6 +149,16 @@ def write_rollout(
     if start.truth is not None:
         lines.append(_write_scores(out, start, futures, mode, known, trained))
     return "\n".join(lines)
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier rollout left in this folder, and nothing else."""
+    for name in ("rollout.gif", "rollout.mp4", "strip.png", "psnr.json", "psnr.png", "psnr.svg"):
+        (out / name).unlink(missing_ok=True)
+    for picture in out.glob("frames/sample-*/*.png"):
+        picture.unlink()
+    for folder in out.glob("frames/sample-*"):
+        folder.rmdir()
 
 
 def _write_scores(out: Path, start: Start, futures: list[Tensor], mode: str, known: int, trained: TrainedModel) -> str:

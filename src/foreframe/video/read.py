@@ -90,9 +90,11 @@ def _decode_png(path: Path, data: bytes) -> Pixels:
         end = at + 12 + length
         if len(data) < end:
             found = f"{len(data) - at - 12}: the file is cut short"
-            raise _fault(path, where, f"a {kind!r} chunk of {length} bytes", found)
+            raise _fault(path, where, f"a {kind.decode('latin-1')} chunk of {length} bytes", found)
         if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            raise _fault(path, where, f"a {kind!r} chunk that fits its CRC", "a wrong CRC: the file is damaged")
+            raise _fault(
+                path, where, f"a {kind.decode('latin-1')} chunk that fits its CRC", "a wrong CRC: the file is damaged"
+            )
         if at == len(_PNG):
             colour = _check_header(path, kind, data[at + 8 : end - 4])
         elif kind == b"IHDR":
@@ -108,7 +110,7 @@ def _decode_png(path: Path, data: bytes) -> Pixels:
 
 def _check_header(path: Path, kind: bytes, header: bytes) -> int:
     if kind != b"IHDR" or len(header) != 13:
-        raise _fault(path, "first chunk", "IHDR of 13 bytes", f"{kind!r} of {len(header)}")
+        raise _fault(path, "first chunk", "IHDR of 13 bytes", f"{kind.decode('latin-1')} of {len(header)}")
     width, height, depth, colour = struct.unpack(">IIBB", header[:10])
     _check_size(path, width, height)
     if depth not in _DEPTHS.get(colour, ()):

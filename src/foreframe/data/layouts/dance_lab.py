@@ -6,7 +6,7 @@
     ROOT/test/test_label/0/frame000000.png ...            all its poses, but no frames to compare with
 
 cond[t] is the picture of the pose of frame t: it leads into frame t already, nothing is shifted. Each split is
-one episode, cut where numbers are missing and at the frame numbers given as `cuts`. Test sequences hold no
+one episode, cut where numbers are missing; train also at the frame numbers given as `cuts`. Test sequences hold no
 truth, so they are inputs for a rollout and are not packed.
 """
 
@@ -61,8 +61,9 @@ def survey(folder: Path, options: Options) -> Survey:
         )
         natives = tuple(commonest_size(list(side.values())[:64]) for side in paths)
         seen = seen or None not in natives
-        cut_at |= {cut for cut in options.cuts if cut in both}
-        for take in _takes(both, options.cuts):
+        cuts = options.cuts if split == "train" else ()
+        cut_at |= {cut for cut in cuts if cut in both}
+        for take in _takes(both, cuts):
             read = partial(_read, tuple(take), paths, tuple(native or size for native in natives), size, folder)
             name = partial(_name, split, tuple(take))
             clips.append(SourceClip(name(0, len(take)), split, len(take), read, part=name))
@@ -71,7 +72,7 @@ def survey(folder: Path, options: Options) -> Survey:
             warnings.append(f"{split}: no frame {runs(gaps)}; the take is cut there")
     stray = sorted(set(options.cuts) - cut_at)
     if stray:
-        raise ConfigError(f"cuts: no frame of train or val has the number {runs(stray)}")
+        raise ConfigError(f"cuts: no frame of train has the number {runs(stray)}")
     if not pairs and not (folder / "test").is_dir():
         finds.fault(folder, LOOKS_FOR, "none of them")
     notes = (*_test_notes(folder / "test", finds), *finds.notes())
