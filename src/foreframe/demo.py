@@ -38,7 +38,8 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     results: dict[str, dict[str, Any]] = {}
     wanted: list[tuple[ModeName, int]] = [("prediction", SAMPLES), ("reconstruction", 1)]
     for mode, samples in wanted:
-        protocol = evaluate.Protocol("test", trained.config.train.context, trained.config.train.horizon, mode, samples)
+        horizon = evaluate.default_horizon(trained.config, pack, "test")
+        protocol = evaluate.Protocol("test", trained.config.train.context, horizon, mode, samples)
         with Bar(f"scoring {mode}", samples * len(pack.split("test"))) as bar:
             results[mode] = evaluate.evaluate_run(trained, pack, protocol, device, bar.done)
         tables.write_result(results[mode], out / f"{mode}.json")
@@ -101,7 +102,7 @@ def _write_page(
     hardware = prediction["hardware"]
     intro = (
         f"A simulated robot arm pushes objects. The model is given {config.train.context} frames and the arm's actions "
-        f"and positions, and predicts the {config.train.horizon} frames that follow. Every clip here was kept out of "
+        f"and positions, and predicts the {prediction['protocol']['horizon']} frames that follow. Every clip here was kept out of "
         f"training.\n\nPrediction is {_gain(prediction):+.2f} dB against repeating the last frame. Made in "
         f"{minutes:.1f} minutes on {hardware['device']} with {hardware['threads']} threads."
     )
