@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from foreframe.checkpoint import TrainedModel
     from foreframe.data.pack import Pack
+    from foreframe.train import Trainer
 
 Mode = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -94,7 +95,7 @@ def train(arguments: list[str]) -> None:
     print(
         f"{request.preset}: {describe_model(trainer.model)}, {len(trainer.windows):,} windows of {config.length} frames"
     )
-    print(f"{request.run}: {trainer.run(request.max_minutes)}")
+    _run(trainer, request.max_minutes)
 
 
 def _settings(preset: str, arguments: list[str]) -> Any:
@@ -110,6 +111,7 @@ def _settings(preset: str, arguments: list[str]) -> Any:
 
 def resume(
     run: tyro.conf.Positional[Path],
+    data: str | None = None,
     max_minutes: float | None = None,
     device: Device = "auto",
     threads: int | None = None,
@@ -118,18 +120,32 @@ def resume(
 
     Args:
         run: Folder of the run.
+        data: Where its clips are now, if they have moved; they must be the same.
         max_minutes: Stop after this long and save.
         device: Where to compute.
         threads: CPU threads; bit-equal numbers need as many as before.
     """
     from foreframe import runtime
     from foreframe.data.pack import Pack
+    from foreframe.data.sources import open_clips
     from foreframe.recipe import RunConfig
     from foreframe.train import Trainer
 
     config = RunConfig.read(run)
     chosen = runtime.choose_device(device, threads)
-    print(f"{run}: {Trainer(config, Pack.open(config.data.path), run, chosen).run(max_minutes)}")
+    pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=True)
+    _run(Trainer(config, pack, run, chosen), max_minutes)
+
+
+def _run(trainer: Trainer, max_minutes: float | None) -> None:
+    """Train, and draw how it went."""
+    from foreframe.log import read_log
+    from foreframe.report.figures import training_figure
+
+    print(f"{trainer.run_path}: {trainer.run(max_minutes)}")
+    rows = read_log(trainer.run_path)
+    if rows:
+        training_figure(rows, trainer.run_path / "media" / "training.png")
 
 
 def evaluate(

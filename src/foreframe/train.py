@@ -32,6 +32,7 @@ from foreframe.rollout import draw_noise
 from foreframe.schedules import Clock, ForcingSchedule
 
 PANEL_CLIPS = 4
+COLLAPSED_NATS = 0.01
 
 
 class Trainer:
@@ -90,6 +91,7 @@ class Trainer:
                 bar.advance(_note(terms, numbers, self.best, rate) if self.step % 5 == 0 or self.step == 1 else "")
                 if train.validate_every and (self.step % train.validate_every == 0 or self.step == train.steps):
                     self.validate(log, bar)
+                    bar.say(_latent(terms))
                 if self.step % train.save_every == 0 or self.step == train.steps:
                     self.save()
                 if asked or time.monotonic() > deadline:
@@ -257,6 +259,16 @@ def _values(terms: Terms) -> dict[str, float]:
         for name in ("loss", "reconstruction", "kl", "kl_nats", "active_units")
     }
     return {**values, "psnr": -10 * math.log10(max(float(terms.mse), 1e-10))}
+
+
+def _latent(terms: Terms) -> str:
+    """What the latent does, in a sentence; a collapsed posterior is said, since no score shows it."""
+    if float(terms.kl_nats) < COLLAPSED_NATS:
+        return (
+            f"KL {float(terms.kl_nats):.4f} nats a frame: the posterior has collapsed, z carries nothing and the model "
+            "is deterministic in effect; a lower beta gives z a part"
+        )
+    return f"KL {float(terms.kl_nats):.2f} nats a frame, {float(terms.active_units):.0f} latent units active"
 
 
 def _note(terms: Terms, numbers: dict[str, float], best: dict[str, Any], rate: float) -> str:
