@@ -100,11 +100,12 @@ def _write_page(
     seen = tables.result_table(results["reconstruction"])[1][0]
     rows = [rows[0], *rows[1:], [f"{seen[0]} (z has seen the frame: not a prediction)", *seen[1:]]]
     hardware = prediction["hardware"]
+    known, ahead = config.train.context, prediction["protocol"]["horizon"]
     intro = (
-        f"A simulated robot arm pushes objects. The model is given {config.train.context} frames and the arm's actions "
-        f"and positions, and predicts the {prediction['protocol']['horizon']} frames that follow. Every clip here was kept out of "
-        f"training.\n\nPrediction is {_gain(prediction):+.2f} dB against repeating the last frame. Made in "
-        f"{minutes:.1f} minutes on {hardware['device']} with {hardware['threads']} threads."
+        f"A simulated robot arm pushes objects. The model is given {known} frames and the arm's actions and positions, "
+        f"and predicts the {ahead} frames that follow. Every clip here was kept out of training.\n\nPrediction is "
+        f"{_gain(prediction):+.2f} dB against repeating the last frame. Made in {minutes:.1f} minutes on "
+        f"{hardware['device']} with {hardware['threads']} threads."
     )
     page.write_page(
         path,
