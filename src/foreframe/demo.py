@@ -34,7 +34,7 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     trainer = _trainer(run, pack, device)
     print(f"{PRESET}: {describe_model(trainer.model)}; training on {len(pack.split('train'))} clips")
     print(trainer.run(max_minutes))
-    trained = load_run(run, "best", device)
+    trained = load_run(run, "newest", device)
     results: dict[str, dict[str, Any]] = {}
     wanted: list[tuple[ModeName, int]] = [("prediction", SAMPLES), ("reconstruction", 1)]
     for mode, samples in wanted:

@@ -98,8 +98,7 @@ class Trainer:
                     ended = f"stopped by {asked[0]}" if asked else f"stopped after {max_minutes:g} minutes"
                     break
             if self.step < train.steps:
-                if not asked and train.validate_every and self.step % train.validate_every:
-                    self.validate(log, bar)
+                # No validation here: a run that was never stopped would have none at this step.
                 self.save()
         return f"{ended} at step {self.step} of {train.steps}"
 
