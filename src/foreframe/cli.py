@@ -265,7 +265,7 @@ def rollout(
     print(made)
 
 
-def demo(out: Path = Path("demo"), max_minutes: float = 4.0, threads: int | None = None) -> None:
+def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None = None) -> None:
     """Train on the sample inside, score on its test clips and show the result: minutes on a CPU.
 
     Args:

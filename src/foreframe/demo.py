@@ -51,7 +51,7 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     _write_page(page_path, out, results, trained.config, run, minutes)
     gain = _gain(results["prediction"])
     print(f"prediction is {gain:+.2f} dB against repeating the last frame; {minutes:.1f} minutes in all")
-    print(f"look at it: {page_path} and {out}/clip-*/rollout.gif")
+    print(f"look at it: {page_path} (or {out}/clip-*/rollout.gif)")
 
 
 def _trainer(run: Path, pack: Any, device: Any) -> Trainer:

@@ -21,15 +21,15 @@ def push_demo() -> TrainConfig[Config]:
         context=2,
         horizon=5,
         eval_horizon=10,
-        steps=400,
+        steps=520,
         batch=12,
         optimizer=OptimizerConfig(kind="adam", lr=2e-3, clip_norm=1.0),
         rate=RateSchedule(kind="cosine", warmup=20, floor=0.05),
         beta=BetaSchedule(stop=1e-4),
         forcing=ForcingSchedule(kind="linear", decay=1 / 150),
         ema=0.98,
-        validate_every=200,
-        save_every=100,
+        validate_every=260,
+        save_every=130,
     )
 
 

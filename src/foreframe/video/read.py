@@ -90,10 +90,10 @@ def _decode_png(path: Path, data: bytes) -> Pixels:
         end = at + 12 + length
         if len(data) < end:
             found = f"{len(data) - at - 12}: the file is cut short"
-            raise _fault(path, where, f"a {kind.decode('latin-1')} chunk of {length} bytes", found)
+            raise _fault(path, where, f"a chunk {kind.decode('latin-1')} of {length} bytes", found)
         if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             raise _fault(
-                path, where, f"a {kind.decode('latin-1')} chunk that fits its CRC", "a wrong CRC: the file is damaged"
+                path, where, f"a chunk {kind.decode('latin-1')} that fits its CRC", "a wrong CRC: the file is damaged"
             )
         if at == len(_PNG):
             colour = _check_header(path, kind, data[at + 8 : end - 4])
