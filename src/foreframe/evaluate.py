@@ -131,7 +131,7 @@ def evaluate_run(
         "protocol": result.pop("protocol"),
         **result,
         "model": trained.provenance,
-        "data": str(pack.path),
+        "data": pack.path.name,
         "hardware": runtime.describe(device),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
