@@ -82,7 +82,11 @@ def _write_page(
     path: Path, out: Path, results: dict[str, dict[str, Any]], config: RunConfig, run: Path, minutes: float
 ) -> None:
     prediction = results["prediction"]
-    figures.training_figure(read_log(run), out / "training.svg")
+    shown = [("PSNR over the predicted frames", out / "psnr.svg")]
+    log = read_log(run)
+    if log:  # none when it was stopped within the first steps
+        figures.training_figure(log, out / "training.svg")
+        shown.append(("The training", out / "training.svg"))
     curves = {
         "prediction": prediction["scores"]["psnr"],
         "repeat last context frame": prediction["baselines"]["repeat_last"]["psnr"],
@@ -112,7 +116,7 @@ def _write_page(
         "foreframe: the demo",
         intro,
         tables=[("Scores on the test clips; in brackets 95 % intervals over clips", header, rows)],
-        figures=[("PSNR over the predicted frames", out / "psnr.svg"), ("The training", out / "training.svg")],
+        figures=shown,
         media=[
             (f"Test clip {clip}: truth, prediction, error, a second sample", out / f"clip-{clip}" / "rollout.gif")
             for clip in range(CLIPS_SHOWN)
