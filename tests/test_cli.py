@@ -205,3 +205,18 @@ def test_help_needs_neither_torch_nor_anything_else_heavy(arguments):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage: foreframe" in done.stdout
+
+
+def test_without_a_test_split_val_is_scored_and_conditions_of_other_names_are_noted(capsys, run, tmp_path):
+    from foreframe.clip import ClipSpec
+    from foreframe.data.pack import PackWriter
+    from tests.conftest import moving_square
+
+    spec = ClipSpec(3, 64, 64, "vector", 2)
+    with PackWriter(tmp_path / "pack", spec, ("up", "left"), fps=10, source={"layout": "test"}) as writer:
+        for number, split in enumerate(("train", "val")):
+            writer.add(split, split, *moving_square(number, 8, 64, 64))
+    code, out, err = call(capsys, "evaluate", run, "--data", tmp_path / "pack", "--json", tmp_path / "r.json")
+    assert code == 0, err
+    assert "split val" in out
+    assert "note: the conditions are called up, left; in training they were dy, dx" in err

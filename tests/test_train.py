@@ -207,6 +207,13 @@ def test_clips_without_condition_train(tmp_path):
     assert make(pack, tmp_path / "run", replace(TINY, steps=2)).run() == "complete at step 2 of 2"
 
 
+def test_a_pack_without_the_split_to_train_on_says_which_there_are(vector_pack, tmp_path):
+    with pytest.raises(
+        DataError, match="no split 'trian' to train on; it has train, val, test: name one, as in --split train"
+    ):
+        make(vector_pack, tmp_path / "run", replace(TINY, split="trian"))
+
+
 def test_a_coin_is_shared_as_its_name_says():
     clip = random_clip(ClipSpec(3, 64, 64), 4, 9)
     each = draw_forcing(ForcingSchedule(coin="clip-step"), 0.5, clip, 1, Clock(3, 10, 5))

@@ -151,7 +151,7 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
 def evaluate(
     run: tyro.conf.Positional[Path],
     data: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     mode: Mode = "prediction",
     samples: int = 1,
     json: Path | None = None,
@@ -170,7 +170,7 @@ def evaluate(
     Args:
         run: Folder of the run.
         data: Clips to score on, as for `train`. Default: those of the run.
-        split: Which of their splits.
+        split: Which of their splits. Default: test, or val where there is no test.
         mode: prediction sees nothing of what it is scored on; the others do, and go by their own names.
         samples: Rollouts of each clip; their mean and the best of N are reported.
         json: Where to write the result. Default: in RUN/eval.
@@ -191,6 +191,7 @@ def evaluate(
     _known(metrics)
     _at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
     chosen, trained, pack = _open(run, data, checkpoint, device, threads)
+    split = split or _scored_split(pack)
     frames = _horizon(trained, pack, split, horizon)
     protocol = scoring.Protocol(
         split, trained.config.train.context, frames, mode, samples, temperature, seed, conditions, clips, metrics
@@ -207,7 +208,7 @@ def rollout(
     run: tyro.conf.Positional[Path],
     out: Path,
     data: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     clip: int = 0,
     horizon: int = 0,
     samples: int = 1,
@@ -230,7 +231,7 @@ def rollout(
         run: Folder of the run.
         out: Folder for what is made.
         data: Clips to begin from, as for `train`. Default: those of the run.
-        split: Which of their splits.
+        split: Which of their splits. Default: test, or val where there is no test.
         clip: Number of the clip in its split.
         horizon: Frames to predict; 0: the preset's, -1: to the end of the clip. May exceed the training's.
         samples: How many futures.
@@ -258,7 +259,7 @@ def rollout(
         start = gallery.from_files(trained, list(frames), cond, horizon)
     else:
         chosen, trained, pack = _open(run, data, checkpoint, device, threads)
-        start = gallery.from_pack(trained, pack, split, clip, horizon)
+        start = gallery.from_pack(trained, pack, split or _scored_split(pack), clip, horizon)
     made = gallery.write_rollout(
         trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps
     )
@@ -414,7 +415,17 @@ def _open(
     trained = load_run(run, checkpoint, chosen)
     if not clips:
         return chosen, trained, None
-    return chosen, trained, Pack.open(trained.config.data.path) if data is None else open_clips(data, progress=True)
+    pack = Pack.open(trained.config.data.path) if data is None else open_clips(data, progress=True)
+    known, given = trained.config.cond_names, pack.cond_names
+    if pack.spec == trained.config.spec and known != given:
+        note = f"note: the conditions are called {', '.join(given)}; in training they were {', '.join(known)}"
+        print(note, file=sys.stderr)
+    return chosen, trained, pack
+
+
+def _scored_split(pack: Pack) -> str:
+    """The split that scores are of, where none is named: test, or val where there is no test."""
+    return "val" if "test" not in pack.splits and "val" in pack.splits else "test"
 
 
 def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int:

@@ -141,9 +141,6 @@ def check_spec(trained: TrainedModel, pack: Pack) -> None:
     """Raises DataError when a pack's clips are not what the model takes."""
     if pack.spec != trained.config.spec:
         raise DataError(f"{pack.path}: its clips are {pack.spec}; {trained.run} was trained on {trained.config.spec}")
-    known, given = trained.config.cond_names, pack.cond_names
-    if known != given:
-        raise DataError(f"{pack.path}: its conditions are {', '.join(given)}; {trained.run} takes {', '.join(known)}")
 
 
 def default_horizon(config: RunConfig, pack: Pack, split: str) -> int:

@@ -48,6 +48,11 @@ class Trainer:
                 f"{pack.path}: not the data this run was started on (manifest {pack.hash[:12]}, "
                 f"expected {config.data.hash[:12]}); start a new run for other data"
             )
+        if train.split not in pack.splits:
+            raise DataError(
+                f"{pack.path}: no split '{train.split}' to train on; it has {', '.join(pack.splits)}: name one, as in "
+                f"--split {pack.splits[0]}"
+            )
         self.config, self.train, self.pack, self.run_path, self.device = config, train, pack, run, device
         self.windows = Windows(pack, train.split, train.length, train.windows)
         self.epoch_steps = train.epoch_steps or max(1, len(self.windows) // train.batch)
