@@ -220,3 +220,20 @@ def test_without_a_test_split_val_is_scored_and_conditions_of_other_names_are_no
     assert code == 0, err
     assert "split val" in out
     assert "note: the conditions are called up, left; in training they were dy, dx" in err
+
+
+def test_clips_too_short_are_named_when_training_and_when_scoring(capsys, tmp_path):
+    from foreframe.clip import ClipSpec
+    from foreframe.data.pack import PackWriter
+    from tests.conftest import moving_square
+
+    with PackWriter(tmp_path / "pack", ClipSpec(3, 64, 64), (), fps=10, source={"layout": "test"}) as writer:
+        for number, (split, length) in enumerate([("train", 8), ("train", 3), ("test", 8), ("test", 4)]):
+            writer.add(f"clip-{number}", split, moving_square(number, length, 64, 64)[0], None)
+    options = ["--data", tmp_path / "pack", "--run", tmp_path / "run", "--steps", 1, *TINY]
+    code, _, err = call(capsys, "train", "svg-bair-fixed", *options)
+    assert code == 0
+    assert "left out, shorter than 5 frames: 1 clips: clip-1 (3)" in err
+    code, out, _ = call(capsys, "evaluate", tmp_path / "run", "--horizon", 3)
+    assert code == 0
+    assert "not scored, too short for this horizon: 1 clips: clip-3" in out

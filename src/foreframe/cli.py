@@ -95,6 +95,9 @@ def train(arguments: list[str]) -> None:
     print(
         f"{request.preset}: {describe_model(trainer.model)}, {len(trainer.windows):,} windows of {config.length} frames"
     )
+    short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
+    if short:
+        print(f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}", file=sys.stderr)
     _run(trainer, request.max_minutes)
 
 

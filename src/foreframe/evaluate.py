@@ -144,12 +144,11 @@ def check_spec(trained: TrainedModel, pack: Pack) -> None:
 
 
 def default_horizon(config: RunConfig, pack: Pack, split: str) -> int:
-    """Frames predicted when scoring: the preset's, and no more than the shortest clip of the split has."""
+    """Frames predicted when scoring: the preset's; with -1 there, to the end of the shortest clip of the split."""
     train = config.train
-    full = full_horizon(pack, split, train.context)
     if train.eval_horizon == -1:
-        return full
-    return min(full, train.eval_horizon or train.horizon)
+        return full_horizon(pack, split, train.context)
+    return train.eval_horizon or train.horizon
 
 
 def unroll(model: Any, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:

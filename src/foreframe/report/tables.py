@@ -36,6 +36,9 @@ def print_result(result: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+    short = result["protocol"]["too_short"]
+    if short:
+        print(f"not scored, too short for this horizon: {len(short)} clips: {', '.join(short)}")
 
 
 def write_result(result: dict[str, Any], path: Path) -> Path:
