@@ -55,6 +55,9 @@ class Trainer:
             )
         self.config, self.train, self.pack, self.run_path, self.device = config, train, pack, run, device
         self.windows = Windows(pack, train.split, train.length, train.windows)
+        if train.validate_every and "val" in pack.splits:
+            # What validation will refuse is refused now, not at the first validation.
+            Windows(pack, "val", train.context + evaluate.default_horizon(config, pack, "val"), "first")
         self.epoch_steps = train.epoch_steps or max(1, len(self.windows) // train.batch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
