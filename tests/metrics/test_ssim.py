@@ -47,8 +47,7 @@ def test_scikit_image_gives_the_same_ssim(name: str, size: tuple[int, int]) -> N
             structural_similarity(y, x, channel_axis=0, **SETTINGS[name])
             for x, y in zip(predicted.double().numpy(), true.double().numpy(), strict=True)
         ]
-        close = 1e-5 if kind == "two halves" else 5e-6
-        np.testing.assert_allclose(METRICS[name](predicted, true), expected, rtol=0, atol=close, err_msg=kind)
+        np.testing.assert_allclose(METRICS[name](predicted, true), expected, rtol=0, atol=5e-6, err_msg=kind)
         exact = METRICS[name](predicted.double(), true.double())
         np.testing.assert_allclose(exact, expected, rtol=0, atol=1e-11, err_msg=kind)
 
