@@ -54,7 +54,7 @@ def pose_dance_lab() -> TrainConfig[Config]:
 
 
 def pose_dance_unet() -> TrainConfig[pose_unet.Config]:
-    """A CVAE at several scales for the same dance clips: minutes on a CPU where the lab's network takes a day.
+    """A CVAE at several scales for the same dance clips: sized for some minutes on one CPU core.
 
     Each training clip is one reference frame and two more, up to 60 frames apart: the scene behind the person has
     to be mended, and nothing can be copied. beta is that of pixels with a noise of 0.03, 2 * 0.03^2 / 6,144
