@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foreframe import checkpoint, models
+from foreframe import checkpoint
 from foreframe.clip import ClipSpec
 from foreframe.errors import ConfigError, DataError, TrainingError
 from foreframe.log import read_log
@@ -40,9 +40,7 @@ TINY = TrainConfig(
 
 
 def make(pack, run, config=TINY):
-    record = RunConfig(
-        "tiny", models.name_of(config.model), pack.spec, DataSource(str(pack.path), pack.hash), config, pack.cond_names
-    )
+    record = RunConfig.of("tiny", config, pack)
     run.mkdir(parents=True, exist_ok=True)
     record.write(run)
     return Trainer(record, pack, run, torch.device("cpu"))

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from foreframe import evaluate, models, runtime
+from foreframe import evaluate, runtime
 from foreframe.checkpoint import load_run
 from foreframe.data.sources import open_clips
 from foreframe.errors import UsageError
 from foreframe.log import Bar, read_log
 from foreframe.presets import find
-from foreframe.recipe import DataSource, RunConfig
+from foreframe.recipe import RunConfig
 from foreframe.report import figures, gallery, page, tables
 from foreframe.rollout import ModeName
 from foreframe.train import Trainer, describe_model
@@ -55,16 +55,7 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
 
 
 def _trainer(run: Path, pack: Any, device: Any) -> Trainer:
-    config = find(PRESET)
-    record = RunConfig(
-        preset=PRESET,
-        model=models.name_of(config.model),
-        spec=pack.spec,
-        data=DataSource(str(pack.path.resolve()), pack.hash),
-        train=config,
-        cond_names=pack.cond_names,
-        fps=pack.fps or 10.0,
-    )
+    record = RunConfig.of(PRESET, find(PRESET), pack)
     if (run / "config.json").exists() and RunConfig.read(run) != record:
         raise UsageError(f"{run}: holds another run; give `foreframe demo --out` another folder")
     trainer = Trainer(record, pack, run, device)

@@ -12,12 +12,14 @@ from foreframe import config as settings
 from foreframe import models
 from foreframe.clip import ClipSpec
 from foreframe.data.augment import AugmentConfig
+from foreframe.data.manifest import ColumnStats
+from foreframe.data.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.losses import LossConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
 
 M = TypeVar("M")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,25 @@ class RunConfig:
     data: DataSource
     train: TrainConfig[Any]
     cond_names: tuple[str, ...] = ()
+    cond_stats: tuple[ColumnStats, ...] = ()
+    """Of each number of a vector condition, over the split that is trained on, in its own units."""
     fps: float = 10.0
     format: int = FORMAT
     foreframe: str = foreframe.__version__
+
+    @classmethod
+    def of(cls, preset: str, train: TrainConfig[Any], pack: Pack) -> RunConfig:
+        """The record of a run on these clips."""
+        return cls(
+            preset=preset,
+            model=models.name_of(train.model),
+            spec=pack.spec,
+            data=DataSource(str(pack.path.resolve()), pack.hash),
+            train=train,
+            cond_names=pack.cond_names,
+            cond_stats=pack.stats(train.split) if train.split in pack.splits else (),
+            fps=pack.fps or 10.0,
+        )
 
     def write(self, run: Path) -> None:
         temporary = run / ".config.json.tmp"

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,7 +62,8 @@ class Trainer:
             torch.manual_seed(train.seed)
             self.model = models.build(train.model, pack.spec).to(device)
         if train.standardise and pack.spec.cond == "vector":
-            self.model.fit_condition(self._conditions())
+            stats = config.cond_stats
+            self.model.fit_condition([item.mean for item in stats], [item.std for item in stats])
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if train.ema else None
         self.optimizer = make_optimizer(train.optimizer, self.model)
         self.step = 0
@@ -183,11 +183,6 @@ class Trainer:
             found.load_into(self.average, "ema")
         checkpoint.unpack_optimizer(self.optimizer, found.tensors("optimizer"))
         self.step, self.best = found.step, found.state["best"]
-
-    def _conditions(self) -> Tensor:
-        """All conditions of the split that is trained on, (N, D)."""
-        rows = [self.pack.read(episode, 0, episode.length)[1] for episode in self.pack.split(self.train.split)]
-        return torch.cat([torch.from_numpy(np.array(row)) for row in rows])
 
     def _insist_finite(self, terms: Terms, norm: Tensor, indices: Tensor) -> None:
         if bool(torch.isfinite(terms.loss) & torch.isfinite(norm)):

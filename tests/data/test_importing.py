@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from foreframe.data import importing, sources
+from foreframe.clip import ClipSpec
+from foreframe.data import importing, reading, sample, sources
 from foreframe.data.check import scan
+from foreframe.data.clips import Options
 from foreframe.data.importing import import_clips
 from foreframe.data.layouts import bair_lab, dance_lab
 from foreframe.data.pack import PackWriter
@@ -100,7 +102,7 @@ def test_skipping_cuts_a_take_at_bad_frames(dance: Path, tmp_path: Path):
 
 
 def test_takes_longer_than_a_reading_step_are_cut_at_their_bad_frames_too(dance: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("foreframe.data.check.CHUNK", 4)
+    monkeypatch.setattr("foreframe.data.reading.CHUNK", 4)
     plain = import_clips(dance, tmp_path / "plain")
     for number, expected in ((4, ["000000-000003", "000005-000011"]), (3, ["000000-000002", "000004-000011"])):
         shutil.copytree(dance, tmp_path / f"d{number}")
@@ -154,7 +156,10 @@ def test_a_pack_that_exists_lies_inside_its_source_or_is_the_source_is_refused(b
         import_clips(tmp_path / "pack", tmp_path / "other")
 
 
-def test_a_killed_import_leaves_no_pack(bair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_import_leaves_no_pack_and_goes_on_where_it_was(
+    bair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    plain = import_clips(bair, tmp_path / "plain")
     real, calls = PackWriter.append, 0
 
     def killed(*arguments: object) -> None:
@@ -164,10 +169,38 @@ def test_a_killed_import_leaves_no_pack(bair: Path, tmp_path: Path, monkeypatch:
             raise KeyboardInterrupt
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(PackWriter, "append", killed)
-    with pytest.raises(KeyboardInterrupt):
-        import_clips(bair, tmp_path / "pack")
-    assert [path.name for path in tmp_path.iterdir()] == ["bair"]
+    with monkeypatch.context() as patched:
+        patched.setattr(PackWriter, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_clips(bair, tmp_path / "pack")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".pack.partial", "bair", "plain"]
+    with monkeypatch.context() as patched:
+        read = []
+        patched.setattr(reading, "_read", lambda clip, start, stop: read.append(clip.name) or clip.read(start, stop))
+        assert import_clips(bair, tmp_path / "pack", progress=True).hash == plain.hash
+    assert "going on with 2 clips done before" in capsys.readouterr().err
+    assert len(read) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bair", "pack", "plain"]
+
+
+@pytest.mark.parametrize("changed", ["source", "options", "nothing"])
+def test_an_import_of_a_changed_source_or_with_other_options_starts_anew(
+    bair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PackWriter, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_clips(bair, tmp_path / "pack")
+    if changed == "source":
+        os.utime(bair / ONE / "0.png", ns=(1, 1))
+    read = []
+    monkeypatch.setattr(reading, "_read", lambda clip, *range: read.append(clip.name) or clip.read(*range))
+    options = Options(size=(8, 8)) if changed == "options" else Options()
+    import_clips(bair, tmp_path / "pack", options=options).verify()
+    assert len(read) == (0 if changed == "nothing" else 4)
 
 
 def test_an_import_tells_warnings_notes_and_what_it_left_out(dance: Path, tmp_path: Path, capsys):
@@ -217,7 +250,7 @@ def test_a_source_is_packed_into_the_cache_once_and_again_when_it_changes(
         assert open_clips(bair).hash == first.hash
     os.utime(bair / ONE / "0.png", ns=(1, 1))
     assert open_clips(bair).path != first.path
-    assert open_clips(bair, size=(8, 8)).spec.height == 8
+    assert open_clips(bair, options=Options(size=(8, 8))).spec.height == 8
     assert len(list(cache.iterdir())) == 3
 
 
@@ -228,13 +261,14 @@ def test_a_pack_is_opened_where_it_lies(bair: Path, tmp_path: Path, cache: Path)
 
 
 def test_two_at_once_make_one_pack_and_both_use_it(bair: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
-    real, gate, packs = importing.inspect, threading.Barrier(2), []
+    real, calls, packs = importing.inspect, [], []
 
-    def together(*arguments, **options):
-        gate.wait(10)
+    def slowly(*arguments, **options):
+        calls.append(1)
+        time.sleep(0.5)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(importing, "inspect", together)
+    monkeypatch.setattr(importing, "inspect", slowly)
     threads = [threading.Thread(target=lambda: packs.append(open_clips(bair))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -243,6 +277,7 @@ def test_two_at_once_make_one_pack_and_both_use_it(bair: Path, cache: Path, monk
     assert packs[0].path == packs[1].path
     assert packs[0].hash == packs[1].hash
     packs[0].verify()
+    assert len(calls) == 1
     assert [path.name for path in cache.iterdir()] == [packs[0].path.name]
 
 
@@ -253,36 +288,40 @@ def test_a_faulty_source_leaves_nothing_in_the_cache(bair: Path, cache: Path):
     assert list(cache.iterdir()) == []
 
 
-def test_the_built_in_sample_is_decoded_once_with_rows_shifted_by_one(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    sample = pytest.importorskip("foreframe.data.sample")
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize(("name", "rows"), [("push", [0, 0, 1, 2, 3, 4]), ("dance", [0, 1, 2, 3, 4, 5])])
+def test_a_built_in_sample_is_decoded_once_with_its_rows_where_they_lead(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, rows: list[int]
+):
+    about, rng = sample.SAMPLES[name], np.random.default_rng(0)
+    shape = (6, 7) if name == "push" else (6, 8, 8, 3)
+    spec = ClipSpec(3, 8, 8, about.cond, shape[-1])
     clips = [
-        SimpleNamespace(
-            name=f"push-{number}",
-            split="train" if number else "val",
-            frames=rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
-            actions=rng.normal(size=(6, 4)).astype(np.float32),
-            positions=rng.normal(size=(6, 3)).astype(np.float32),
+        (
+            f"{name}-{number}",
+            "train" if number else "val",
+            rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
+            rng.integers(0, 256, shape).astype(np.float32 if name == "push" else np.uint8),
         )
         for number in range(3)
     ]
-    monkeypatch.setattr(sample, "header", lambda: {"sha256": "ab" * 32})
-    monkeypatch.setattr(sample, "decode_sample", lambda: iter(clips))
-    pack = open_clips("push")
-    monkeypatch.setattr(sample, "decode_sample", lambda: pytest.fail("decoded again"))
-    assert open_clips("sample:push").hash == pack.hash
-    assert pack.fps == 10
+
+    def opened(_: str, known: bool = True) -> sample.SampleInfo:
+        stream = iter(clips) if known else map(pytest.fail, ["decoded again"])
+        return sample.SampleInfo(name, spec, about.columns, about.shift, about.fps, "ab" * 32, stream)
+
+    monkeypatch.setattr(sample, "open_sample", opened)
+    pack = open_clips(name)
+    monkeypatch.setattr(sample, "open_sample", lambda _: opened(_, known=False))
+    assert open_clips(f"sample:{name}").hash == pack.hash
+    assert pack.fps == about.fps
     for episode, clip in zip(pack.episodes, clips, strict=True):
         frames, cond = pack.read(episode, 0, 6)
-        np.testing.assert_array_equal(frames, clip.frames)
-        rows = np.concatenate([clip.actions, clip.positions], axis=1)
-        np.testing.assert_array_equal(cond, rows[[0, 0, 1, 2, 3, 4]])
+        np.testing.assert_array_equal(frames, clip[2])
+        np.testing.assert_array_equal(cond, clip[3][rows])
 
 
 def test_what_is_not_there_is_said_and_samples_are_named(cache: Path, tmp_path: Path):
-    with pytest.raises(DataError, match=r"no such sample; there is push"):
+    with pytest.raises(DataError, match=r"no such sample; there are push, dance"):
         open_clips("sample:pull")
-    with pytest.raises(
-        DataError, match=r"there is nothing; expected a pack, a folder of clips, or the built-in sample"
-    ):
+    with pytest.raises(DataError, match=r"there is nothing; expected a pack, a folder of clips, or a built-in sample"):
         open_clips(tmp_path / "nowhere")

@@ -17,7 +17,7 @@ from foreframe.data.layouts import bair_lab, dance_lab
 from foreframe.data.pack import Pack
 from foreframe.data.tables import read_table
 from foreframe.data.windows import Windows
-from foreframe.errors import ConfigError, DataError
+from foreframe.errors import ConfigError, DataError, UsageError
 from foreframe.video import read_png, write_png
 
 REAL = Path(os.environ.get("FOREFRAME_REALDATA") or Path(__file__).parents[3] / "shared" / "realdata")
@@ -67,12 +67,12 @@ def test_bair_clips_are_sorted_by_number_and_splits_may_be_missing_or_named_val(
 
 
 def test_bair_takes_a_size_and_refuses_cuts(bair: Path, tmp_path: Path):
-    pack = import_clips(bair, tmp_path / "pack", size=(8, 12))
+    pack = import_clips(bair, tmp_path / "pack", options=Options(size=(8, 12)))
     clip = bair / pack.episodes[0].name
     expected = Image.fromarray(read_png(clip / "3.png")).resize((12, 8), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(pack.frames[3], np.asarray(expected))
-    with pytest.raises(ConfigError, match="cuts: bair_lab keeps each clip in a folder of its own"):
-        import_clips(bair, tmp_path / "other", cuts=(3,))
+    with pytest.raises(UsageError, match="cuts: bair_lab has no use for it"):
+        import_clips(bair, tmp_path / "other", options=Options(cuts=(3,)))
 
 
 def test_folders_and_files_may_have_odd_names(bair: Path, tmp_path: Path):
@@ -106,15 +106,15 @@ def test_dance_is_cut_at_gaps_and_at_given_frames(dance: Path, tmp_path: Path):
     for part in ("img", "label"):
         for number in (3, 4):
             (dance / "train" / f"train_{part}" / f"frame{number:06d}.png").unlink()
-    pack = import_clips(dance, tmp_path / "pack", cuts=(8,))
+    pack = import_clips(dance, tmp_path / "pack", options=Options(cuts=(8,)))
     assert [episode.name for episode in pack.episodes] == [
         "train/000000-000002", "train/000005-000007", "train/000008-000011", "val/000000-000008"
     ]  # fmt: skip
-    assert pack.manifest.source["options"] == {"size": [32, 64], "cuts": [8]}
+    assert pack.manifest.source["options"] == {"cuts": [8]}
     warnings = dance_lab.survey(dance, Options()).warnings
     assert warnings == ("train: no frame 3 to 4; the take is cut there",)
     with pytest.raises(ConfigError, match="cuts: no frame of train has the number 99"):
-        import_clips(dance, tmp_path / "other", cuts=(99,))
+        import_clips(dance, tmp_path / "other", options=Options(cuts=(99,)))
 
 
 def test_dance_test_inputs_are_noted_and_not_packed(dance: Path):
@@ -146,7 +146,7 @@ def test_the_real_bair_trajectory_reads_as_its_files(tmp_path: Path):
 
 def test_the_real_dance_takes_read_as_their_files(tmp_path: Path):
     source = real("dance")
-    pack = import_clips(source, tmp_path / "pack", cuts=(630,))
+    pack = import_clips(source, tmp_path / "pack", options=Options(cuts=(630,)))
     assert [(episode.split, episode.length) for episode in pack.episodes] == [
         ("train", 630),
         ("train", 630),

@@ -44,7 +44,7 @@ def edit(folder: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(layout=2), "layout: expected 1, found 2: the pack was written by another version"),
+        (lambda m: m.update(layout=1), "layout: expected 2, found 1: the pack was written by another version"),
         (lambda m: m.update(spcc={}), "unknown key 'spcc'; did you mean 'spec'"),
         (lambda m: m["spec"].update(hight=3), "unknown key 'spec.hight'; did you mean 'height'"),
         (lambda m: m.pop("fps"), "missing key 'fps'"),

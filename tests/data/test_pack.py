@@ -79,7 +79,7 @@ def test_the_same_clips_give_the_same_hash_and_others_another(tmp_path: Path):
 
 def test_the_manifest_tells_alignment_counts_and_source(folder: Path):
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["alignment"] == "cond[t] leads into frame t; no shift"
+    assert manifest["alignment"] == "cond[t] leads into frame t; row t of the source, not shifted"
     assert manifest["splits"] == {"train": {"episodes": 2, "frames": 8}, "val": {"episodes": 1, "frames": 7}}
     assert manifest["source"] == {"layout": "test"}
     assert str(folder.parent) not in (folder / "manifest.json").read_text()

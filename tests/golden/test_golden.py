@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from foreframe import models
 from foreframe.log import read_log
 from foreframe.models import pose_cvae, pose_unet, svg
-from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
+from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 from foreframe.train import Trainer
 from tests.conftest import write_pack
@@ -50,7 +49,7 @@ def losses(name: str, folder: Path) -> str:
     )
     run = folder / "run"
     run.mkdir()
-    record = RunConfig(name, models.name_of(model), pack.spec, DataSource("", pack.hash), config, pack.cond_names)
+    record = RunConfig.of(name, config, pack)
     Trainer(record, pack, run, torch.device("cpu")).run()
     rows = [" ".join(f"{row[key]:.6e}" for key in NUMBERS) for row in read_log(run)]
     return "\n".join([" ".join(NUMBERS), *rows]) + "\n"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from foreframe.errors import Fault
 
+SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
+"""Names of folders, in lower case, that hold a split."""
 _PLATFORM_FILES = {"thumbs.db", "desktop.ini"}
 
 

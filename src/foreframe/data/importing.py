@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from foreframe.data.check import find_layout, inspect
-from foreframe.data.clips import Options, Survey
+import foreframe
+from foreframe.data.check import find_layout, open_source
+from foreframe.data.clips import Options
 from foreframe.data.folders import shown
+from foreframe.data.inspection import inspect
 from foreframe.data.pack import Pack, PackWriter
 from foreframe.data.report import Report, count
+from foreframe.data.shaping import Source, used
 from foreframe.data.writing import refuse_existing
 from foreframe.errors import DataError
 
@@ -23,25 +29,29 @@ TOLD = 10
 def import_clips(
     src: Path | str,
     dst: Path | str,
-    *,
     layout: str | None = None,
-    size: tuple[int, int] | None = None,
-    cuts: Sequence[int] = (),
+    options: Options = Options(),
+    *,
     on_bad: OnBad = "stop",
     overwrite: bool = False,
+    workers: int | None = 0,
     progress: bool = False,
 ) -> Pack:
     """Check the clips in `src` and pack them into the new folder `dst`; each picture is read once.
 
+    An import that was killed, or stopped by Ctrl-C, goes on where it was when it is started again.
+
     Args:
         layout: Name of the source's layout; found out when None.
-        size: (H, W) to bring pictures to; None for the layout's own (bair_lab: as they are; dance_lab: 32x64).
-        cuts: Frame numbers at which a new take starts (dance_lab).
+        options: Size, columns, shift, windows, splits and whatever else a user may decide.
         on_bad: "stop" lists every fault and packs nothing; "skip" leaves out what is faulty and lists it in the
             manifest: whole clips, or single frames where a long take may be cut.
         overwrite: Replace a pack that is at `dst`; a folder that is no pack is never replaced.
+        workers: Processes that read; 0: none but this one; None: by the amount of work. The pack is the same. Any
+            but 0 needs a main module that can be imported (`if __name__ == "__main__":`).
         progress: Show a bar, then warnings and notes, on stderr.
     Raises:
+        UsageError: an option that this layout does not know, or that cannot be.
         DataError: with all faults; or no layout fits, `dst` exists, nothing is left to pack, the disk is full.
     """
     src, dst = Path(src), Path(dst)
@@ -49,26 +59,45 @@ def import_clips(
     refuse_existing(dst, overwrite)
     if dst.resolve() == src.resolve() or dst.resolve().is_relative_to(src.resolve()):
         raise DataError(f"{dst}: lies inside the source {src}; choose a folder outside it")
-    survey = chosen.survey(src, Options(size, tuple(cuts)))
+    source = open_source(src, chosen.NAME, options)
+    key = source_key(src, [chosen.NAME, on_bad, foreframe.__version__, used(options)])
+    return pack_source(
+        source, src, dst, key=key, on_bad=on_bad, overwrite=overwrite, workers=workers, progress=progress
+    )
+
+
+def pack_source(
+    source: Source,
+    src: Path,
+    dst: Path,
+    *,
+    key: str,
+    on_bad: OnBad = "stop",
+    overwrite: bool = False,
+    workers: int | None = 0,
+    progress: bool = False,
+) -> Pack:
+    """Pack what `source` holds; `src` is its name in messages, `key` changes when anything about it does."""
     skip = on_bad == "skip"
     advice = "nothing was packed; mend the source, or leave these clips out with --on-bad skip"
-    if survey.spec is None or (survey.faults and not skip) or not survey.clips:
-        _insist(inspect(survey, src, progress=progress), survey, advice)
-    if survey.spec is None:
-        raise DataError(f"{src} ({survey.layout}): expected at least one clip, found none")
-    folder = shown(src.resolve().name)
-    source = {"layout": survey.layout, "folder": folder, "options": dict(survey.options)}
+    if source.spec is None or (source.faults and not skip) or not source.clips:
+        _insist(inspect(source, src, workers=workers, progress=progress), source, advice)
+    if source.spec is None:
+        raise DataError(f"{src} ({source.layout}): expected at least one clip, found none")
     writer = PackWriter(
         dst,
-        survey.spec,
-        survey.cond_names,
-        fps=survey.fps,
-        source=source,
-        shift=survey.shift,
+        source.spec,
+        source.cond_names,
+        fps=source.fps,
+        source={"layout": source.layout, "folder": shown(src.resolve().name), "options": dict(source.options)},
+        shift=source.shift,
         overwrite=overwrite,
+        resume=key,
     )
     with writer:
-        report = inspect(survey, src, writer, skip=skip, progress=progress)
+        if progress and writer.left_behind:
+            print(f"going on with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
+        report = inspect(source, src, writer, skip=skip, workers=workers, progress=progress)
         if not skip:
             report.insist(advice)
         if not report.clips:
@@ -76,6 +105,21 @@ def import_clips(
     if progress:
         _tell(report)
     return Pack.open(dst)
+
+
+def source_key(folder: Path, options: Iterable[object]) -> str:
+    """SHA-256 over the folder's place, the names, sizes and times of all its files, and the options."""
+    digest = hashlib.sha256(json.dumps([str(folder.resolve()), *options]).encode())
+    for base, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            try:
+                found = Path(base, name).stat()
+                facts = f"{found.st_size} {found.st_mtime_ns}"
+            except OSError as error:
+                facts = f"errno {error.errno}"
+            digest.update(os.fsencode(f"{base}/{name}\0{facts}\n"))
+    return digest.hexdigest()
 
 
 def _tell(report: Report) -> None:
@@ -89,7 +133,7 @@ def _tell(report: Report) -> None:
             print(f"... and {len(lines) - TOLD:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr)
 
 
-def _insist(report: Report, survey: Survey, advice: str) -> None:
-    if survey.spec is None or not survey.clips:
-        advice = f"no clip can be used ({count(len(survey.clips), 'clip')} found)"
+def _insist(report: Report, source: Source, advice: str) -> None:
+    if source.spec is None or not source.clips:
+        advice = f"no clip can be used ({count(len(source.clips), 'clip')} found)"
     report.insist(advice)

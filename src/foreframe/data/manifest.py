@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from foreframe.clip import ClipSpec, CondKind
 from foreframe.errors import DataError, nearest
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 FRAMES, COND, EPISODES, MANIFEST = "frames.npy", "cond.npy", "episodes.json", "manifest.json"
 CONVENTION = "cond[t] leads into frame t"
 MAX_JSON_BYTES = 256 * 2**20
@@ -46,12 +46,32 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class ColumnStats:
+    """One number of a vector condition over the clips of `train` (over all, where there is no such split).
+
+    std is the deviation of the population; 0 for a column that never changes.
+    """
+
+    name: str
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """manifest.json. No time, user or machine in it: the same source packs to the same bytes."""
+    """manifest.json. No time, user or machine in it: the same source packs to the same bytes.
+
+    shift: row t of the source led into frame t + shift; `alignment` says it in words.
+    stats: one for each number of a vector condition, else none.
+    """
 
     spec: ClipSpec
     cond_names: tuple[str, ...]
     alignment: str
+    shift: int
+    stats: tuple[ColumnStats, ...]
     fps: float | None
     splits: Mapping[str, Mapping[str, int]]
     source: Mapping[str, Any]
@@ -93,13 +113,16 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
             " of foreframe; import its source again"
         )
     top = _fields(path, "", raw, {
-        "layout": int, "spec": dict, "cond_names": list, "alignment": str, "fps": (int, float, type(None)),
-        "splits": dict, "source": dict, "left_out": list, "files": dict,
+        "layout": int, "spec": dict, "cond_names": list, "alignment": str, "shift": int, "stats": list,
+        "fps": (int, float, type(None)), "splits": dict, "source": dict, "left_out": list, "files": dict,
     })  # fmt: skip
     spec = _spec(path, top["spec"])
     names = tuple(_each(path, "cond_names", top["cond_names"], str))
     if spec.cond == "vector" and len(names) != spec.cond_size:
         raise DataError(f"{path}: cond_names: expected {spec.cond_size} names, found {len(names)}")
+    stats = tuple(_stats(path, f"stats[{number}]", value) for number, value in enumerate(top["stats"]))
+    if [item.name for item in stats] != list(names if spec.cond == "vector" else ()):
+        raise DataError(f"{path}: stats: expected one for each of cond_names, found {[item.name for item in stats]}")
     fps = top["fps"]
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise DataError(f"{path}: fps: expected a positive number or null, found {fps}")
@@ -116,7 +139,9 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
     for name, value in _fields(path, "files", top["files"], dict.fromkeys(wanted, dict)).items():
         item = _fields(path, f"files.{name}", value, {"size": int, "sha256": str})
         files[name] = FileRecord(item["size"], item["sha256"])
-    manifest = Manifest(spec, names, top["alignment"], fps, splits, top["source"], tuple(left_out), files)
+    manifest = Manifest(
+        spec, names, top["alignment"], top["shift"], stats, fps, splits, top["source"], tuple(left_out), files
+    )
     return manifest, content
 
 
@@ -169,6 +194,15 @@ def _spec(path: Path, raw: object) -> ClipSpec:
         raise DataError(f"{path}: spec.cond_size: {item['cond_size']} does not go with cond {item['cond']!r}")
     cond: Literal["none", "vector", "image"] = item["cond"]
     return ClipSpec(item["channels"], item["height"], item["width"], cond, item["cond_size"])
+
+
+def _stats(path: Path, where: str, raw: object) -> ColumnStats:
+    number = (int, float)
+    item = _fields(path, where, raw, {"name": str, "mean": number, "std": number, "min": number, "max": number})
+    values = [float(item[key]) for key in ("mean", "std", "min", "max")]
+    if not all(map(math.isfinite, values)) or values[1] < 0:
+        raise DataError(f"{path}: {where}: expected finite numbers and a deviation of 0 or more, found {values}")
+    return ColumnStats(item["name"], *values)
 
 
 def _parse(path: Path, content: bytes) -> object:

@@ -21,6 +21,7 @@ from foreframe.data.manifest import (
     EPISODES,
     FRAMES,
     MANIFEST,
+    ColumnStats,
     Episode,
     Manifest,
     read_bytes,
@@ -28,6 +29,7 @@ from foreframe.data.manifest import (
     read_manifest,
 )
 from foreframe.data.npy import open_array
+from foreframe.data.stats import column_stats
 from foreframe.data.writing import PackWriter, cond_layout, picture_shape, sha256
 from foreframe.errors import DataError, Fault, nearest
 
@@ -125,6 +127,12 @@ class Pack:
             )
         window = slice(episode.start + start, episode.start + start + length)
         return self.frames[window], None if self.cond is None else self.cond[window]
+
+    def stats(self, split: str) -> tuple[ColumnStats, ...]:
+        """Mean, deviation and range of each number of a vector condition over one split; else none."""
+        if self.cond is None or self.spec.cond != "vector":
+            return ()
+        return self.manifest.stats if split == "train" else column_stats(self.cond_names, self.cond, self.split(split))
 
     def verify(self) -> None:
         """Read every file and compare its SHA-256 with the manifest.

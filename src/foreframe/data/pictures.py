@@ -7,28 +7,34 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foreframe.data.clips import Fit, Size
 from foreframe.data.folders import relative
-from foreframe.errors import DataError, Fault
-from foreframe.video import read_png
+from foreframe.errors import DataError, Fault, UsageError
+from foreframe.video import read_image
 
-Size = tuple[int, int]
-"""(H, W)."""
-
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Endings of pictures, in lower case."""
 MAX_SIDE = 8192
+_MARKERS = 1000
+"""No JPEG has more segments than this before its size."""
 LARGE = 128 * 128
 """From this many pixels on, decoding in threads pays."""
 
 
 def picture_size(path: Path) -> Size | str:
-    """(H, W) of a PNG from its first 24 bytes, or in words what is there instead."""
+    """(H, W) of a PNG or JPEG from its header, or in words what is there instead."""
     try:
         with path.open("rb") as file:
             head = file.read(24)
+            if head.startswith(b"\xff\xd8\xff"):
+                file.seek(3)
+                return _jpeg_size(file) or "a cut-off JPEG"
     except OSError as error:
         return error.strerror or type(error).__name__
     if not head:
@@ -41,34 +47,32 @@ def picture_size(path: Path) -> Size | str:
 def commonest_size(paths: Iterable[Path]) -> Size | None:
     """The size that most of these pictures have, so that one odd picture does not make all others wrong."""
     sizes = [size for path in paths if isinstance(size := picture_size(path), tuple)]
-    return Counter(size for size in sizes if max(size) <= MAX_SIDE).most_common(1)[0][0] if sizes else None
+    counts = Counter(size for size in sizes if 0 < min(size) <= max(size) <= MAX_SIDE)
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def read_pictures(
-    paths: Sequence[Path], numbers: Sequence[int], native: Size, size: Size, root: Path
+    paths: Sequence[Path], numbers: Sequence[int], native: Size, root: Path
 ) -> tuple[NDArray[np.uint8], dict[int, tuple[Fault, ...]]]:
-    """Pictures of one clip: uint8 (T, H, W, 3), and what is wrong with which of them by its index here.
+    """Pictures of one clip, PNG or JPEG: uint8 (T, H, W, 3), and what is wrong with which of them by its index here.
 
-    native: the (H, W) that each must have on disk. size: the (H, W) to bring it to, by bilinear filtering
-    with antialiasing (Pillow), as torchvision's Resize does on pictures. numbers: frame numbers for messages.
+    native: the (H, W) that each must have. numbers: frame numbers for messages.
     """
-    frames = np.zeros((len(paths), *size, 3), np.uint8)
+    frames = np.zeros((len(paths), *native, 3), np.uint8)
 
     def read(index: int) -> Fault | None:
-        path = paths[index]
+        path, where = paths[index], f"frame {numbers[index]}"
         found = picture_size(path)
-        if found == native:
-            try:
-                picture = read_png(path)
-            except DataError as error:
-                return _as_fault(error, path, relative(path, root), f"frame {numbers[index]}")
-        else:
-            expected = "a PNG picture" if isinstance(found, str) else f"{native[1]}x{native[0]} pixels as elsewhere"
+        if found != native:
+            expected = "a PNG or JPEG" if isinstance(found, str) else f"{native[1]}x{native[0]} pixels as elsewhere"
             words = found if isinstance(found, str) else f"{found[1]}x{found[0]}"
-            return Fault(relative(path, root), f"frame {numbers[index]}", expected, words)
-        if size != native:
-            picture = np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-        frames[index] = picture
+            return Fault(relative(path, root), where, expected, words)
+        try:
+            frames[index] = read_image(path)
+        except DataError as error:
+            first = error.faults[0]
+            place = ", ".join(filter(None, (where, first.where)))
+            return Fault(relative(path, root), place, first.expected, first.found)
         return None
 
     workers = min(8, os.cpu_count() or 1)
@@ -80,11 +84,36 @@ def read_pictures(
     return frames, {index: (fault,) for index, fault in enumerate(results) if fault is not None}
 
 
-def check_size(size: Size | None, default: Size) -> Size:
-    """The size to bring pictures to; ConfigError-like refusal as DataError when it cannot be one."""
-    height, width = size or default
+def fitted(pictures: NDArray[np.uint8], size: Size, fit: Fit) -> NDArray[np.uint8]:
+    """Pictures (T, H, W, 3) brought to `size` by bilinear filtering with antialiasing (Pillow), as torchvision does.
+
+    stretch: to the whole size, whatever becomes of the shape. crop: the largest middle part of the right shape.
+    pad: all of it, with black bars.
+    """
+    height, width = pictures.shape[1:3]
+    if (height, width) == size:
+        return pictures
+    box, inner = (0.0, 0.0, float(width), float(height)), size
+    if fit == "crop":
+        part = min(width / size[1], height / size[0])
+        w, h = part * size[1], part * size[0]
+        box = ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
+    elif fit == "pad":
+        part = max(width / size[1], height / size[0])
+        inner = (max(1, round(height / part)), max(1, round(width / part)))
+    made = np.zeros((len(pictures), *size, pictures.shape[3]), np.uint8)
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    for index, picture in enumerate(pictures):
+        image = Image.fromarray(picture).resize((inner[1], inner[0]), Image.Resampling.BILINEAR, box=box)
+        made[index, top : top + inner[0], left : left + inner[1]] = np.asarray(image)
+    return made
+
+
+def check_size(size: Size) -> Size:
+    """A size that pictures can be brought to; UsageError when it cannot be one."""
+    height, width = size
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise DataError(f"size: expected a height and a width of 1 to {MAX_SIDE}, got {height}x{width}")
+        raise UsageError(f"size: expected a height and a width of 1 to {MAX_SIDE}, found {height}x{width}")
     return height, width
 
 
@@ -96,9 +125,19 @@ def example_picture(number: int, height: int, width: int, colour: int = 0) -> ND
     return picture
 
 
-def _as_fault(error: DataError, path: Path, shown: str, where: str) -> Fault:
-    """The reader's complaint as a fault of the scan, without repeating the path."""
-    if error.faults:
-        first = error.faults[0]
-        return Fault(shown, ", ".join(filter(None, (where, first.where))), first.expected, first.found)
-    return Fault(shown, where, "an 8-bit PNG picture", str(error).replace(str(path), "").strip(" :,"))
+def _jpeg_size(file: BinaryIO) -> Size | None:
+    """(H, W) from the first frame header of a JPEG, whose first three bytes are read already."""
+    for _ in range(_MARKERS):
+        marker = file.read(1)
+        while marker == b"\xff":  # fill bytes
+            marker = file.read(1)
+        length = int.from_bytes(file.read(2))
+        if not marker or length < 2:
+            return None
+        if 0xC0 <= marker[0] <= 0xCF and marker[0] not in (0xC4, 0xC8, 0xCC):
+            head = file.read(5)
+            return (int.from_bytes(head[1:3]), int.from_bytes(head[3:5])) if len(head) == 5 else None
+        file.seek(length - 2, 1)
+        if file.read(1) != b"\xff":
+            return None
+    return None

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foreframe.clip import ClipSpec
+from foreframe.data.alignment import AlignmentResult
 from foreframe.data.manifest import LeftOut
 from foreframe.errors import DataError, Fault
 
@@ -31,6 +32,7 @@ class ClipLine:
 class Report:
     """What a source or a pack holds and everything that is wrong with it.
 
+    alignment: at which shift the conditions explain the motion; None where there is nothing to tell it by.
     clips: those without fault. faults: everything wrong, of clips and of the folder. left_out: the clips, or
     parts of clips, to which faults belong. warnings: probably not meant. notes: facts.
     """
@@ -43,6 +45,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    alignment: AlignmentResult | None = None
 
     @property
     def ok(self) -> bool:
@@ -93,6 +96,8 @@ class Report:
                 yield Text.assemble((f"{title}: ", style), line)
             if len(lines) > SHOWN:
                 yield Text(f"... and {len(lines) - SHOWN:,} more {title}s")
+        if self.alignment is not None and not self.alignment.warning:
+            yield Text(self.alignment.words, style="dim")
         if self.ok:
             yield Text("nothing wrong found", style="green")
 

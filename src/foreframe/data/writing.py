@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.clip import ClipSpec
+from foreframe.data.journal import Journal
 from foreframe.data.manifest import (
     COND,
     CONVENTION,
     EPISODES,
     FRAMES,
     MANIFEST,
+    ColumnStats,
     Episode,
     FileRecord,
     LeftOut,
@@ -31,6 +33,7 @@ from foreframe.data.manifest import (
     episodes_to_bytes,
 )
 from foreframe.data.npy import HEADER_BYTES, header
+from foreframe.data.stats import column_stats
 from foreframe.errors import DataError
 
 OLD = "replaced"
@@ -66,7 +69,10 @@ class PackWriter:
         cond_names: D names of a vector condition; one or none for pictures.
         fps: Frames a second, where known.
         source: What the clips came from: layout, folder name, options. JSON; goes into the manifest as it is.
-        shift: How the source's conditions were brought to "cond[t] leads into frame t", one clause.
+        shift: Row t of the source led into frame t + shift; conditions are given to the writer as cond[t], shifted
+            already.
+        resume: What the source is, in one word that changes when it does. A writer that was killed is then taken up by
+            the next one with the same `dst` and `resume`; see `left_behind`. Empty: a new start, always.
     """
 
     def __init__(
@@ -77,15 +83,17 @@ class PackWriter:
         *,
         fps: float | None = None,
         source: Mapping[str, Any] | None = None,
-        shift: str = "no shift",
+        shift: int = 0,
         overwrite: bool = False,
+        resume: str = "",
     ) -> None:
         self.dst = Path(dst)
         self.spec = spec
         self.cond_names = tuple(cond_names)
         self.fps = None if fps is None else float(fps)
         self.source = dict(source or {})
-        self.alignment = f"{CONVENTION}; {shift}"
+        self.shift = shift
+        self.resume = resume
         self.overwrite = overwrite
         self.left_out: list[LeftOut] = []
         self.episodes: list[Episode] = []
@@ -95,15 +103,25 @@ class PackWriter:
         self._names: set[str] = set()
         self._committed = 0
         self._pending = 0
+        self._journal: Journal | None = None
+        self._placed = False
+        self._safe = 0  # frames that a killed writer left whole; they are not written again
 
     def __enter__(self) -> PackWriter:
         try:
             self.dst.parent.mkdir(parents=True, exist_ok=True)
             _sweep(self.dst)
             refuse_existing(self.dst, self.overwrite)
-            self._folder = Path(tempfile.mkdtemp(prefix=_prefix(self.dst), dir=self.dst.parent))
-            for name in [FRAMES, *([COND] if self.spec.cond != "none" else [])]:
-                self._files[name] = (self._folder / name).open("wb")
+            names = [FRAMES, *([COND] if self.spec.cond != "none" else [])]
+            if self.resume:
+                self._folder = self.dst.parent / f".{self.dst.name[:100]}.partial"
+                self._journal = Journal(self._folder, f"{self.resume} {self.spec}")
+                sizes = {name: (HEADER_BYTES, self._frame_bytes(name)) for name in names}
+                self._safe = self._journal.open(sizes)
+            else:
+                self._folder = Path(tempfile.mkdtemp(prefix=_prefix(self.dst), dir=self.dst.parent))
+            for name in names:
+                self._files[name] = (self._folder / name).open("r+b" if self._safe else "w+b")
                 self._files[name].write(bytes(HEADER_BYTES))
         except OSError as error:
             if self._files:
@@ -132,8 +150,8 @@ class PackWriter:
                 if dtype != np.uint8 and not np.isfinite(cond).all():
                     row = int(np.flatnonzero(~np.isfinite(cond).all(axis=1))[0])
                     raise DataError(f"cond: expected finite numbers, found {cond[row].tolist()} at row {row}")
-                self._files[COND].write(cond.data)
-            self._files[FRAMES].write(np.ascontiguousarray(frames).data)
+                self._write(COND, cond)
+            self._write(FRAMES, np.ascontiguousarray(frames))
         except OSError as error:
             raise self._cannot_write(error) from error
         self._pending += length
@@ -153,11 +171,40 @@ class PackWriter:
         """Forget the frames added since the last `commit`."""
         try:
             for name, file in self._files.items():
-                file.seek(HEADER_BYTES + self._committed * self._frame_bytes(name))
+                file.seek(HEADER_BYTES + max(self._safe, self._committed) * self._frame_bytes(name))
                 file.truncate()
         except OSError as error:
             raise self._cannot_write(error) from error
         self._pending = 0
+
+    def note(self, clip: str) -> None:
+        """Remember for a later writer that the last episode holds all of this clip of the source, faultless."""
+        if self._journal is not None:
+            last = self.episodes[-1]
+            try:
+                self._journal.note(clip, last.start, last.length, self._files.values())
+            except OSError as error:
+                raise self._cannot_write(error) from error
+
+    @property
+    def left_behind(self) -> Collection[str]:
+        """The clips of the source that a killed writer has left here whole."""
+        return self._journal.found.keys() if self._journal is not None else ()
+
+    def check_left_behind(self, clip: str, length: int) -> None:
+        """DataError unless this clip, of this length, is what comes next in what was left behind."""
+        found = self._journal.found[clip] if self._journal is not None else None
+        if found != (self._committed, length):
+            raise DataError(f"{self._folder}: does not fit its source any more; delete it and start again")
+
+    def read_back(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
+        """Frames start to stop-1 of a salvaged clip, and their conditions."""
+        parts = {}
+        for name, file in self._files.items():
+            dtype, shape = self._layout(name, stop - start)
+            file.seek(HEADER_BYTES + (self._committed + start) * self._frame_bytes(name))
+            parts[name] = np.frombuffer(file.read(dtype.itemsize * int(np.prod(shape))), dtype).reshape(shape)
+        return parts[FRAMES], parts.get(COND)
 
     def leave_out(self, clip: str, reasons: Iterable[str]) -> None:
         """Record in the manifest that a clip of the source is not in the pack, and why."""
@@ -170,12 +217,21 @@ class PackWriter:
             if kind is None:
                 self._finish()
         except OSError as problem:
+            kind = OSError
             raise self._cannot_write(problem) from problem
+        except BaseException as problem:
+            kind = type(problem)
+            raise
         finally:
+            # What was asked to stop may be asked to go on; what failed would only fail again.
+            keep = self._journal is not None and kind is not None and not issubclass(kind, Exception)
+            if self._journal is not None:
+                self._journal.close(self._files.values() if keep else ())
             for file in self._files.values():
                 with suppress(OSError):  # closing writes what is left; a full disk was reported already
                     file.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            if not (keep or self._placed):
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     def _finish(self) -> None:
         if self._pending:
@@ -183,12 +239,9 @@ class PackWriter:
         if not self.episodes:
             raise DataError(f"{self.dst}: expected at least one clip to pack, found none")
         for name, file in self._files.items():
-            if name == FRAMES:
-                file.seek(0)
-                file.write(header(np.dtype(np.uint8), (self._committed, *picture_shape(self.spec))))
-            else:
-                file.seek(0)
-                file.write(header(*cond_layout(self.spec, self._committed)))
+            file.seek(0)
+            file.write(header(*self._layout(name, self._committed)))
+            file.truncate(HEADER_BYTES + self._committed * self._frame_bytes(name))
             file.flush()
             os.fsync(file.fileno())
             file.close()
@@ -201,7 +254,9 @@ class PackWriter:
         manifest = Manifest(
             self.spec,
             self.cond_names,
-            self.alignment,
+            alignment(self.spec, self.shift),
+            self.shift,
+            self._stats(),
             self.fps,
             count_splits(episodes),
             self.source,
@@ -209,9 +264,12 @@ class PackWriter:
             records,
         )
         _write_synced(self._folder / MANIFEST, manifest.to_bytes())
+        if self._journal is not None:
+            self._journal.remove()
         self._folder.chmod(0o777 & ~_umask())
         _sync_folder(self._folder)
         self._put_in_place()
+        self._placed = True
         _sync_folder(self.dst.parent)
 
     def _put_in_place(self) -> None:
@@ -235,10 +293,30 @@ class PackWriter:
             if self.dst.exists():
                 shutil.rmtree(aside, ignore_errors=True)
 
-    def _frame_bytes(self, name: str) -> int:
+    def _stats(self) -> tuple[ColumnStats, ...]:
+        """Of each number of a vector condition, over the clips of train; over all where there is no train."""
+        if self.spec.cond != "vector":
+            return ()
+        cond = np.memmap(self._folder / COND, "<f4", "r", HEADER_BYTES, (self._committed, self.spec.cond_size))
+        chosen = [item for item in self.episodes if item.split == "train"] or self.episodes
+        return column_stats(self.cond_names, cond, chosen)
+
+    def _write(self, name: str, values: NDArray[Any]) -> None:
+        """Append to a file, except what a killed writer put there already."""
+        begin = self._committed + self._pending
+        known = min(max(0, self._safe - begin), len(values))
+        if known < len(values):
+            file = self._files[name]
+            file.seek(HEADER_BYTES + (begin + known) * self._frame_bytes(name))
+            file.write(values[known:].data)
+
+    def _layout(self, name: str, total: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
         if name == FRAMES:
-            return int(np.prod(picture_shape(self.spec)))
-        dtype, shape = cond_layout(self.spec, 1)
+            return np.dtype(np.uint8), (total, *picture_shape(self.spec))
+        return cond_layout(self.spec, total)
+
+    def _frame_bytes(self, name: str) -> int:
+        dtype, shape = self._layout(name, 1)
         return dtype.itemsize * int(np.prod(shape))
 
     def _sides(self) -> str:
@@ -249,6 +327,17 @@ class PackWriter:
         return DataError(
             f"{self.dst}: cannot be written: {error.strerror} ({free / 1e6:,.0f} MB free); nothing was kept"
         )
+
+
+def alignment(spec: ClipSpec, shift: int) -> str:
+    """How rows were brought to "cond[t] leads into frame t", in words."""
+    if spec.cond == "none":
+        return "no condition"
+    if shift == 0:
+        return f"{CONVENTION}; row t of the source, not shifted"
+    if shift > 0:
+        return f"{CONVENTION}; row t-{shift} of the source, the first row repeated before it"
+    return f"{CONVENTION}; row t+{-shift} of the source, the last row repeated after it"
 
 
 def refuse_existing(dst: Path, overwrite: bool) -> None:

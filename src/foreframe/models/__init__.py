@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -24,8 +25,8 @@ class Model(Protocol):
     latent_shape: tuple[int, ...]
     """Z..., the shape of one step's noise without B; (0,) for a model without a latent."""
 
-    def fit_condition(self, values: Tensor) -> None:
-        """Only of models that take a vector condition: standardise it by these of the training clips, (N, D)."""
+    def fit_condition(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        """Only of models that take a vector condition: standardise it by these of the training clips, D each."""
 
     def initial(self, clip: Clip, context: int) -> Any:
         """The state before the first step: tensors, first axis B, made from nothing but the first K frames."""

@@ -10,6 +10,7 @@ With `prior="none"` there is no latent: the deterministic baseline.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -96,9 +97,9 @@ class Model(nn.Module):
         self.prior = self._gaussian(config.prior_layers) if config.prior == "learned" else None
         self.apply(init_dcgan)
 
-    def fit_condition(self, values: Tensor) -> None:
-        """Standardise conditions by these, (N, D), from now on."""
-        self.standardise.fit(values)
+    def fit_condition(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        """Standardise conditions by these, D each, from now on."""
+        self.standardise.fit(mean, deviation)
 
     def initial(self, clip: Clip, context: int) -> State:
         """An empty memory for each clip; the first step fills the skips."""

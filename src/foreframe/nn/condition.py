@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +23,13 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
 
-    def fit(self, values: Tensor) -> None:
-        """Take mean and deviation of conditions (N, D)."""
-        values = values.double()
-        deviation = values.std(0, correction=0)
-        constant = deviation < 1e-6 * (1 + values.abs().amax(0))
-        self.mean.copy_(values.mean(0))
-        self.deviation.copy_(torch.where(constant, 1.0, deviation))
+    def fit(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        """Take the mean and the deviation of each number, D each; a deviation next to nothing counts as none."""
+        centre = torch.tensor(mean, dtype=torch.float64)
+        spread = torch.tensor(deviation, dtype=torch.float64)
+        constant = spread < 1e-6 * (1 + centre.abs())
+        self.mean.copy_(centre)
+        self.deviation.copy_(torch.where(constant, 1.0, spread))
 
     def forward(self, cond: Tensor) -> Tensor:
         return (cond - self.mean) / self.deviation

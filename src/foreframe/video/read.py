@@ -40,7 +40,12 @@ def read_image(path: str | Path) -> Pixels:
         DataError: as for `read_png`; a JPEG that is damaged, cut short or over 8192 pixels a side.
     """
     path = Path(path)
-    data = _read_bytes(path, "a PNG or JPEG")
+    return decode_image(_read_bytes(path, "a PNG or JPEG"), path)
+
+
+def decode_image(data: bytes, path: str | Path = "") -> Pixels:
+    """One PNG or JPEG from its bytes, as `read_image` does from a file; `path` names it in errors."""
+    path = Path(path)
     if data.startswith(_PNG):
         return _decode_png(path, data)
     if not data.startswith(b"\xff\xd8\xff"):

@@ -18,9 +18,14 @@ class Layout(Protocol):
     NAME: str
     DESCRIBE: str
     LOOKS_FOR: str
+    TAKES: tuple[str, ...]
     recognises: Callable[[Path], bool]
     survey: Callable[[Path, Options], Survey]
     example: Callable[[Path], None]
+
+
+GENERAL = ("frame_folders", "videos")
+"""Kinds that say little about their folders: any other layout that fits is meant rather than these."""
 
 
 @cache

@@ -4,8 +4,7 @@
                                                               actions.csv                 30 x 4, no header
                                                               endeffector_positions.csv   30 x 3, no header
 
-The action and position of row t-1 lead into frame t, so cond[t] = row[t-1]. cond[0] repeats row 0: it leads
-into the first frame, which nothing predicts. The last row leads to a frame that was not recorded.
+The action and position of row t lead into frame t+1. The last row leads to a frame that was not recorded.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from foreframe.clip import ClipSpec
-from foreframe.data.clips import Chunk, Options, SourceClip, Survey
+from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
 from foreframe.data.folders import Finds, by_number, counted, listing, may_enter, numbered, relative, runs
-from foreframe.data.pictures import Size, check_size, commonest_size, example_picture, read_pictures
+from foreframe.data.pictures import commonest_size, example_picture, read_pictures
 from foreframe.data.tables import read_table
-from foreframe.errors import ConfigError
 from foreframe.video import write_png
 
 NAME = "bair_lab"
 DESCRIBE = "robot pushing: folders of PNG with actions.csv and endeffector_positions.csv (NYCU lab)"
 LOOKS_FOR = "[processed_data/]train|validate|val|test/ANY/K/0.png with actions.csv and endeffector_positions.csv beside"
+TAKES: tuple[str, ...] = ()
 
 SPLITS = {"train": "train", "validate": "val", "val": "val", "validation": "val", "test": "test"}
 TABLES = {"actions.csv": 4, "endeffector_positions.csv": 3}
 COND_NAMES = (*(f"action_{axis}" for axis in range(4)), *(f"position_{axis}" for axis in "xyz"))
-SHIFT = "row t-1 of the source, shifted by one; cond[0] repeats row 0"
+SHIFT = 1
 _PICTURE = re.compile(r"([0-9]{1,9})\.[pP][nN][gG]")
 
 
@@ -53,12 +52,10 @@ def recognises(folder: Path) -> bool:
 
 def survey(folder: Path, options: Options) -> Survey:
     """Every clip with its tables read and its pictures counted; pictures are decoded later."""
-    if options.cuts:
-        raise ConfigError(f"cuts: {NAME} keeps each clip in a folder of its own, so there is nothing to cut")
     finds = Finds(folder)
     root = _root(folder)
     if root != folder and not may_enter(root, finds):
-        return Survey(NAME, None, (), COND_NAMES, SHIFT, {}, tuple(finds.faults))
+        return Survey(NAME, (), None, "vector", COND_NAMES, shift=SHIFT, faults=tuple(finds.faults))
     found: list[tuple[str, Path, list[str]]] = []
     names: dict[str, str] = {}
     for split in (name for name in SPLITS if may_enter(root / name, finds)):
@@ -70,17 +67,15 @@ def survey(folder: Path, options: Options) -> Survey:
     numbers = {path: numbered(files, _PICTURE) for _, path, files in found}
     sample = (path / name for path, (pictures, _, _) in numbers.items() for name in islice(pictures.values(), 1))
     native = commonest_size(islice(sample, 64))
-    size = check_size(options.size, native or (1, 1))
     clips = []
     for split, path, files in found:
-        clip = _clip(split, path, files, numbers[path], native, size, finds)
+        clip = _clip(split, path, files, numbers[path], native, finds)
         if clip is not None:
             clips.append(clip)
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no clip")
-    used = {"size": [*size]} if options.size else {}
-    spec = ClipSpec(3, *size, "vector", len(COND_NAMES)) if native else None
-    return Survey(NAME, spec, tuple(clips), COND_NAMES, SHIFT, used, tuple(finds.faults), notes=finds.notes())
+    faults, notes = tuple(finds.faults), finds.notes()
+    return Survey(NAME, tuple(clips), native, "vector", COND_NAMES, shift=SHIFT, faults=faults, notes=notes)
 
 
 def example(folder: Path) -> None:
@@ -127,7 +122,6 @@ def _clip(
     files: list[str],
     numbers: tuple[dict[int, str], list[str], list[tuple[str, str]]],
     native: Size | None,
-    size: Size,
     finds: Finds,
 ) -> SourceClip | None:
     """One clip with the faults of its names and tables; None, with a fault, where there is not one picture."""
@@ -158,12 +152,10 @@ def _clip(
         table, faults = read_table(path / name, relative(path / name, finds.root), columns, length)
         own.faults += faults
         rows.append(table)
-    row = np.concatenate(rows, axis=1)
-    cond = np.concatenate([row[:1], row[:-1]])
     names = tuple(pictures.values())
     names = _usual(length) if names == _usual(length) else names
-    read = partial(_read, path, names, tuple(pictures), cond, native or size, size, finds.root)
-    return SourceClip(shown, split, length, read, tuple(own.faults))
+    read = partial(_frames, path, names, tuple(pictures), native or (1, 1), finds.root)
+    return SourceClip(shown, split, length, read, partial(_rows, np.concatenate(rows, axis=1)), tuple(own.faults))
 
 
 @cache
@@ -172,17 +164,12 @@ def _usual(length: int) -> tuple[str, ...]:
     return tuple(f"{number}.png" for number in range(length))
 
 
-def _read(
-    path: Path,
-    names: tuple[str, ...],
-    numbers: tuple[int, ...],
-    cond: np.ndarray[tuple[int, int], np.dtype[np.float32]],
-    native: Size,
-    size: Size,
-    root: Path,
-    start: int,
-    stop: int,
-) -> Chunk:
+def _frames(
+    path: Path, names: tuple[str, ...], numbers: tuple[int, ...], native: Size, root: Path, start: int, stop: int
+) -> Piece:
     paths = [path / name for name in names[start:stop]]
-    frames, faults = read_pictures(paths, numbers[start:stop], native, size, root)
-    return Chunk(frames, cond[start:stop], faults)
+    return Piece(*read_pictures(paths, numbers[start:stop], native, root))
+
+
+def _rows(rows: NDArray[np.float32], start: int, stop: int) -> Piece:
+    return Piece(rows[start:stop])

@@ -5,7 +5,7 @@
     ROOT/test/test_img/0/frame000000.png                  one first frame for each sequence, and
     ROOT/test/test_label/0/frame000000.png ...            all its poses, but no frames to compare with
 
-cond[t] is the picture of the pose of frame t: it leads into frame t already, nothing is shifted. Each split is
+The picture of the pose of frame t leads into frame t already, nothing is shifted. Each split is
 one episode, cut where numbers are missing; train also at the frame numbers given as `cuts`. Test sequences hold no
 truth, so they are inputs for a rollout and are not packed.
 """
@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from foreframe.clip import ClipSpec
-from foreframe.data.clips import Chunk, Options, SourceClip, Survey
+from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
 from foreframe.data.folders import Finds, by_number, listing, may_enter, numbered, relative, runs
-from foreframe.data.pictures import Size, check_size, commonest_size, example_picture, read_pictures
+from foreframe.data.pictures import commonest_size, example_picture, read_pictures
 from foreframe.errors import ConfigError
 from foreframe.video import write_png
 
@@ -28,10 +27,9 @@ NAME = "dance_lab"
 DESCRIBE = "a dancing person with pictures of the pose of each frame (NYCU lab); 32x64 unless a size is given"
 LOOKS_FOR = "train|val/SPLIT_img/frame000000.png with SPLIT_label/frame000000.png beside; test/test_img/0/"
 
+TAKES = ("cuts",)
 SPLITS = ("train", "val")
-DEFAULT_SIZE = (32, 64)
-COND_NAMES = ("pose",)
-SHIFT = "the pose of frame t itself, not shifted"
+SIZE = (32, 64)
 _PICTURE = re.compile(r"frame([0-9]{1,9})\.[pP][nN][gG]")
 
 
@@ -46,7 +44,6 @@ def survey(folder: Path, options: Options) -> Survey:
     """The takes of train and val by the numbers of their pictures, and what is wrong with their pairing."""
     finds = Finds(folder)
     pairs = {split: _pairs(folder / split, split, finds) for split in SPLITS if may_enter(folder / split, finds)}
-    size = check_size(options.size, DEFAULT_SIZE)
     clips: list[SourceClip] = []
     warnings: list[str] = []
     cut_at: set[int] = set()
@@ -64,9 +61,12 @@ def survey(folder: Path, options: Options) -> Survey:
         cuts = options.cuts if split == "train" else ()
         cut_at |= {cut for cut in cuts if cut in both}
         for take in _takes(both, cuts):
-            read = partial(_read, tuple(take), paths, tuple(native or size for native in natives), size, folder)
+            frames, poses = (
+                partial(_read, tuple(take), side, native or SIZE, folder)
+                for side, native in zip(paths, natives, strict=True)
+            )
             name = partial(_name, split, tuple(take))
-            clips.append(SourceClip(name(0, len(take)), split, len(take), read, part=name))
+            clips.append(SourceClip(name(0, len(take)), split, len(take), frames, poses, part=name))
         gaps = set(range(both[0], both[-1] + 1)) - set(found[0]) - set(found[1])
         if gaps:
             warnings.append(f"{split}: no frame {runs(gaps)}; the take is cut there")
@@ -78,9 +78,8 @@ def survey(folder: Path, options: Options) -> Survey:
     notes = (*_test_notes(folder / "test", finds), *finds.notes())
     if not clips and not finds.faults:
         finds.fault(folder, "train or val with frames and poses", "test inputs only: use `rollout` with them")
-    spec = ClipSpec(3, *size, "image", 3) if seen else None
-    used = {"size": [*size], "cuts": sorted(options.cuts)}
-    return Survey(NAME, spec, tuple(clips), COND_NAMES, SHIFT, used, tuple(finds.faults), tuple(warnings), tuple(notes))
+    faults, size = tuple(finds.faults), SIZE if seen else None
+    return Survey(NAME, tuple(clips), size, "image", ("pose",), faults=faults, warnings=tuple(warnings), notes=notes)
 
 
 def example(folder: Path) -> None:
@@ -135,20 +134,9 @@ def _name(split: str, numbers: tuple[int, ...], start: int, stop: int) -> str:
     return f"{split}/{numbers[start]:06d}-{numbers[stop - 1]:06d}"
 
 
-def _read(
-    numbers: tuple[int, ...],
-    paths: tuple[dict[int, Path], ...],
-    natives: tuple[Size, ...],
-    size: Size,
-    root: Path,
-    start: int,
-    stop: int,
-) -> Chunk:
+def _read(numbers: tuple[int, ...], paths: dict[int, Path], native: Size, root: Path, start: int, stop: int) -> Piece:
     wanted = numbers[start:stop]
-    frames, faults = read_pictures([paths[0][number] for number in wanted], wanted, natives[0], size, root)
-    poses, more = read_pictures([paths[1][number] for number in wanted], wanted, natives[1], size, root)
-    both = {index: (*faults.get(index, ()), *more.get(index, ())) for index in sorted({*faults, *more})}
-    return Chunk(frames, poses, both)
+    return Piece(*read_pictures([paths[number] for number in wanted], wanted, native, root))
 
 
 def _test_notes(folder: Path, finds: Finds) -> tuple[str, ...]:

@@ -1,0 +1,108 @@
+"""The alignment test on pictures whose motion is known, and on real clips where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foreframe.clip import ClipSpec
+from foreframe.data import sample
+from foreframe.data.alignment import Alignment
+from foreframe.data.check import scan
+from foreframe.data.clips import Options
+from foreframe.data.shaping import shifted
+
+REAL = Path(os.environ.get("FOREFRAME_REALDATA", Path(__file__).parents[3] / "shared" / "realdata"))
+
+
+def moving_ball(rng: np.random.Generator, length: int, held: int) -> tuple[np.ndarray, np.ndarray]:
+    """A soft ball that does what rows (dy, dx) say: row t moves it from frame t to t+1."""
+    rows = np.repeat(rng.uniform(-3, 3, (length // held + 1, 2)), held, axis=0)[:length]
+    places = 32 + np.concatenate([np.zeros((1, 2)), np.cumsum(rows[:-1], axis=0)])
+    places = 32 + np.clip(places - 32, -22, 22)
+    y, x = np.mgrid[:64, :64]
+    distance = (y - places[:, 0, None, None]) ** 2 + (x - places[:, 1, None, None]) ** 2
+    frames = (40 + 200 * np.exp(-distance / 60)).astype(np.uint8)
+    return np.repeat(frames[..., None], 3, axis=-1), rows.astype(np.float32)
+
+
+def found(clips, off: int, cond: str = "vector", lead: int = 1):
+    """The answer when rows that lead `lead` frames on are stored `off` frames later than that."""
+    alignment = Alignment()
+    for frames, rows in clips:
+        alignment.add(frames, rows[shifted(len(rows), lead + off)], new=True)
+    width = clips[0][1].shape[1] if cond == "vector" else 3
+    return alignment.result(ClipSpec(3, 64, 64, cond, width))
+
+
+@pytest.mark.parametrize("off", [-2, -1, 0, 1, 2])
+@pytest.mark.parametrize("held", [1, 2])
+def test_commands_that_move_a_ball_are_found_where_they_are(off: int, held: int):
+    rng = np.random.default_rng(3)
+    result = found([moving_ball(rng, 30, held) for _ in range(30)], off)
+    assert result.best == off
+    assert bool(result.warning) == (off != 0)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_the_push_sample_is_told_apart(off: int):
+    clips = [
+        (clip.frames, np.concatenate([clip.actions, clip.positions], axis=1))
+        for clip, _ in zip(sample.decode_sample(), range(25), strict=False)
+    ]
+    assert found(clips, off).best == off
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_the_dance_sample_is_told_apart(off: int):
+    clips = [
+        (frames, poses) for (_, _, frames, poses), _ in zip(sample.open_sample("dance").clips, range(8), strict=False)
+    ]
+    assert found(clips, off, "image", lead=0).best == off
+
+
+def test_noise_says_nothing():
+    rng = np.random.default_rng(0)
+    clips = [(frames, rng.normal(size=rows.shape)) for frames, rows in (moving_ball(rng, 30, 1) for _ in range(20))]
+    result = found(clips, 0)
+    assert result.best is None
+    assert not result.warning
+    assert "cannot be told" in result.words
+
+
+def test_without_conditions_or_with_too_little_there_is_no_answer():
+    rng = np.random.default_rng(0)
+    alignment = Alignment()
+    alignment.add(moving_ball(rng, 30, 1)[0], None, new=True)
+    assert alignment.result(ClipSpec(3, 64, 64)) is None
+    assert found([moving_ball(rng, 8, 1)], 0) is None
+
+
+def test_still_pictures_and_constant_conditions_do_no_harm():
+    still = np.zeros((40, 64, 64, 3), np.uint8), np.ones((40, 3), np.float32)
+    assert found([still] * 5, 0).best is None
+
+
+def test_a_warning_says_which_way_and_how_far():
+    rng = np.random.default_rng(1)
+    early = found([moving_ball(rng, 30, 1) for _ in range(20)], -1)
+    assert "by the condition 1 frame before it" in early.words
+    assert "--shift that is larger by 1" in early.warning
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+@pytest.mark.skipif(not (REAL / "bair").is_dir(), reason="the real BAIR trajectory is not at hand")
+def test_the_real_bair_trajectory_is_told_apart(shift: int):
+    assert scan(REAL / "bair", options=Options(shift=shift)).alignment.best == shift - 1
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+@pytest.mark.skipif(not (REAL / "g1").is_dir(), reason="the real LeRobot recording is not at hand")
+def test_the_real_robot_recording_is_told_apart(shift: int):
+    report = scan(REAL / "g1", options=replace(Options(), shift=shift))
+    assert report.alignment.best == shift - 1
+    assert any("--shift" in warning for warning in report.warnings) == (shift != 1)

@@ -1,0 +1,233 @@
+"""What every source goes through: columns, shift, stride, size, windows, splits."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.pictures import fitted
+from foreframe.data.shaping import ReadyClip, shape, shifted
+from foreframe.errors import DataError, Fault, UsageError
+
+LENGTH = 11
+
+
+def numbered_frames(start: int, stop: int) -> Piece:
+    """Frame t is all t."""
+    return Piece(np.broadcast_to(np.arange(start, stop, dtype=np.uint8)[:, None, None, None], (stop - start, 4, 6, 3)))
+
+
+def numbered_rows(start: int, stop: int) -> Piece:
+    """Row t is (t, 100 + t, 200 + t)."""
+    return Piece(np.arange(start, stop, dtype=np.float32)[:, None] + np.array([0, 100, 200], np.float32))
+
+
+def clip(name: str = "a", split: str = "train", length: int = LENGTH, **options) -> SourceClip:
+    return SourceClip(name, split, length, numbered_frames, numbered_rows, **options)
+
+
+def survey(*clips: SourceClip, **options) -> Survey:
+    facts = {"cond": "vector", "columns": ("action.x", "action.y", "state.x"), "shift": 1} | options
+    return Survey("test", clips or (clip(),), (4, 6), **facts)
+
+
+def whole(ready: ReadyClip):
+    chunk = ready.read(0, ready.length)
+    return chunk.frames[:, 0, 0, 0].tolist(), chunk.cond
+
+
+@pytest.mark.parametrize("shift", [-2, -1, 0, 1, 3])
+def test_row_t_leads_into_frame_t_plus_shift_and_the_ends_are_repeated(shift: int):
+    (ready,) = shape(survey(), Options(shift=shift)).clips
+    frames, cond = whole(ready)
+    assert frames == list(range(LENGTH))
+    assert cond[:, 0].tolist() == [min(max(t - shift, 0), LENGTH - 1) for t in range(LENGTH)]
+    assert cond[:, 0].tolist() == shifted(LENGTH, shift).tolist()
+
+
+def test_the_source_says_the_shift_unless_the_user_does():
+    assert shape(survey(), Options()).shift == 1
+    assert shape(survey(), Options(shift=0)).shift == 0
+    assert shape(survey(), Options(columns=("none",))).shift == 0
+
+
+@given(
+    stride=st.integers(1, 5),
+    shift=st.integers(-3, 3),
+    size=st.integers(1, 7),
+    between=st.sampled_from(["join", "last"]),
+)
+def test_reading_in_pieces_equals_reading_whole_and_every_row_is_where_it_belongs(stride, shift, size, between):
+    (ready,) = shape(survey(), Options(stride=stride, shift=shift, between=between)).clips
+    frames, cond = whole(ready)
+    assert frames == list(range(0, LENGTH, stride))
+    pieces = [ready.read(start, min(start + size, ready.length)) for start in range(0, ready.length, size)]
+    np.testing.assert_array_equal(np.concatenate([piece.cond for piece in pieces]), cond)
+    for index, frame in enumerate(frames):
+        into = [min(max(frame - late - shift, 0), LENGTH - 1) for late in range(stride)][::-1]
+        wanted = into if between == "join" else into[-1:]
+        assert cond[index, ::3].tolist() == wanted
+
+
+def test_joined_conditions_are_named_by_how_long_before_the_frame_they_come():
+    source = shape(survey(), Options(stride=2, columns=("action*",)))
+    assert source.cond_names == ("action.x@-1", "action.y@-1", "action.x@0", "action.y@0")
+    assert source.spec.cond_size == 4
+    assert shape(survey(fps=10), Options(stride=4)).fps == 2.5
+
+
+def test_columns_are_chosen_by_name_or_pattern_in_the_order_of_the_source():
+    assert shape(survey(), Options(columns=("state.x", "action.x"))).cond_names == ("action.x", "state.x")
+    assert shape(survey(chosen=("action*",)), Options()).cond_names == ("action.x", "action.y")
+    assert shape(survey(chosen=("action*",)), Options(columns=("*",))).spec.cond_size == 3
+    nothing = shape(survey(), Options(columns=("none",)))
+    assert (nothing.spec.cond, nothing.cond_names) == ("none", ())
+    assert nothing.clips[0].read(0, 3).cond is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(columns=("acton.x",)), "columns: no column is called 'acton.x'; did you mean 'action.x'"),
+        (Options(stride=0), "stride: expected 1 or more, found 0"),
+        (Options(window=1), "window: expected 2 frames or more"),
+        (Options(size=(0, 5)), "size: expected a height and a width of 1 to 8192, found 0x5"),
+        (Options(shares=(0.5, 0.4, 0.2)), "shares: expected three numbers that add up to 1"),
+        (Options(shares=(1, 0, 0), lists=Path("x")), "shares and lists: give one of them"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: Options, message: str):
+    with pytest.raises(UsageError, match=message.replace(".", r"\.")):
+        shape(survey(), options)
+
+
+def test_windows_cut_clips_side_by_side_and_say_what_is_left():
+    source = shape(survey(clip("a"), clip("b", length=3)), Options(window=4))
+    assert [(ready.name, ready.length) for ready in source.clips] == [("a/000000-000003", 4), ("a/000004-000007", 4)]
+    frames, cond = whole(source.clips[1])
+    assert frames == [4, 5, 6, 7]
+    assert cond[:, 0].tolist() == [3, 4, 5, 6]
+    assert source.notes == ("2 clips did not divide by 4; the last 6 frames are left out",)
+
+
+def test_windows_count_frames_after_the_stride():
+    source = shape(survey(), Options(window=3, stride=2))
+    assert [whole(ready)[0] for ready in source.clips] == [[0, 2, 4], [6, 8, 10]]
+    assert [ready.name for ready in source.clips] == ["a/000000-000004", "a/000006-000010"]
+
+
+def test_clips_with_faults_stay_whole_so_that_their_faults_are_told_once():
+    bad = clip("bad", faults=(Fault("bad", "", "this", "that"),))
+    assert [ready.name for ready in shape(survey(bad), Options(window=4)).clips] == ["bad"]
+
+
+def test_a_fault_of_a_frame_or_row_is_put_where_that_frame_or_row_goes():
+    fault = Fault("x", "frame 6", "this", "that")
+
+    def frames(start: int, stop: int) -> Piece:
+        return Piece(numbered_frames(start, stop).values, {6 - start: (fault,)} if start <= 6 < stop else {})
+
+    def rows(start: int, stop: int) -> Piece:
+        return Piece(numbered_rows(start, stop).values, {6 - start: (fault,)} if start <= 6 < stop else {})
+
+    by_frame = SourceClip("a", "train", LENGTH, frames, numbered_rows)
+    by_row = SourceClip("a", "train", LENGTH, numbered_frames, rows)
+    for source, options, places in (
+        (by_frame, Options(), [6]),
+        (by_row, Options(), [7]),
+        (by_frame, Options(stride=2), [3]),
+        (by_frame, Options(stride=5), []),
+        (by_row, Options(stride=2), [4]),
+        (by_row, Options(stride=2, between="last"), []),
+        (by_row, Options(stride=2, between="last", shift=0), [3]),
+        (by_row, Options(shift=-4), [2]),
+    ):
+        (ready,) = shape(survey(source), options).clips
+        assert list(ready.read(0, ready.length).faults) == places, options
+
+
+def test_a_clip_without_a_split_gets_one_by_the_hash_of_its_name_whatever_its_neighbours():
+    many = shape(survey(*(clip(f"clip-{n}", "") for n in range(1000))), Options())
+    counts = [sum(ready.split == split for ready in many.clips) for split in ("train", "val", "test")]
+    assert 770 < counts[0] < 830
+    assert 75 < counts[1] < 125
+    by_name = {ready.name: ready.split for ready in many.clips}
+    fewer = shape(survey(*(clip(f"clip-{n}", "") for n in range(0, 1000, 3))), Options())
+    assert all(by_name[ready.name] == ready.split for ready in fewer.clips)
+    assert "drawn by the hash of each clip's name" in many.notes[0]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 7, 12])
+def test_from_three_clips_on_every_split_has_one(count: int):
+    source = shape(survey(*(clip(f"c{n}", "") for n in range(count))), Options())
+    assert {ready.split for ready in source.clips} == {"train", "val", "test"}
+    assert sum(ready.split == "train" for ready in source.clips) >= count / 3
+
+
+def test_shares_given_by_the_user_replace_the_splits_of_the_source():
+    source = shape(survey(*(clip(f"c{n}", "train") for n in range(40))), Options(shares=(0.5, 0.5, 0)))
+    assert {ready.split for ready in source.clips} == {"train", "val"}
+
+
+def test_windows_of_one_clip_are_in_one_split():
+    source = shape(survey(*(clip(f"c{n}", "") for n in range(30))), Options(window=2))
+    for name in {ready.source.name for ready in source.clips}:
+        assert len({ready.split for ready in source.clips if ready.source.name == name}) == 1
+
+
+def test_lists_of_clips_decide_and_what_does_not_match_is_a_fault(tmp_path: Path):
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": ["a"], "test": ["b", "gone"], "val": ["a"]}))
+    source = shape(survey(clip("a"), clip("b"), clip("c")), Options(lists=path))
+    assert {ready.name: ready.split for ready in source.clips} == {"a": "train", "b": "test", "c": "train"}
+    assert [str(fault) for fault in source.faults] == [
+        "splits.json, a: expected one split for each clip, found train and val",
+        "splits.json, gone: expected a clip of the source, found none",
+        "splits.json: expected a split for c, found none",
+    ]
+    path.write_text('{"train": "a"}')
+    with pytest.raises(DataError, match="expected JSON of the form"):
+        shape(survey(), Options(lists=path))
+
+
+def test_pose_pictures_are_brought_to_the_size_of_the_frames_and_may_be_shifted():
+    poses = partial(_big_poses)
+    source = shape(
+        Survey("test", (SourceClip("a", "train", LENGTH, numbered_frames, poses),), (4, 6), "image", ("pose",)),
+        Options(size=(8, 12), shift=1),
+    )
+    chunk = source.clips[0].read(0, LENGTH)
+    assert chunk.frames.shape == chunk.cond.shape == (LENGTH, 8, 12, 3)
+    assert chunk.cond[:, 0, 0, 0].tolist() == [0, *range(LENGTH - 1)]
+    with pytest.raises(UsageError, match="there is nothing to choose"):
+        shape(Survey("test", (), (4, 6), "image", ("pose",)), Options(columns=("x",)))
+
+
+def _big_poses(start: int, stop: int) -> Piece:
+    return Piece(np.repeat(np.repeat(numbered_frames(start, stop).values, 5, axis=1), 5, axis=2))
+
+
+def test_a_picture_is_stretched_cropped_in_the_middle_or_padded_with_black():
+    picture = np.zeros((1, 4, 8, 3), np.uint8)
+    picture[:, :, 2:6] = 200
+    cropped = fitted(picture, (4, 4), "crop")
+    assert (cropped == 200).all()
+    padded = fitted(picture, (8, 8), "pad")
+    np.testing.assert_array_equal(padded[0, 2:6], picture[0])
+    assert not padded[0, :2].any()
+    assert not padded[0, 6:].any()
+    assert fitted(picture, (4, 4), "stretch")[0, 0, :, 0].tolist()[0] < 60
+    assert fitted(picture, (4, 8), "crop") is picture
+
+
+def test_a_change_of_shape_is_noted():
+    assert "stretched to 8x8; --fit crop or --fit pad" in shape(survey(), Options(size=(8, 8))).notes[0]
+    assert shape(survey(), Options(size=(8, 12))).notes == ()
+    assert shape(survey(), Options(size=(8, 8), fit="crop")).notes == ()
