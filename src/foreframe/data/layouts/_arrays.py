@@ -1,0 +1,144 @@
+"""What layouts of arrays (HDF5, .npz) have in common: finding their files, telling pictures by shape, columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.data.clips import Piece, Size
+from foreframe.data.folders import SPLIT_OF, Finds, listing, may_enter, relative
+from foreframe.errors import Fault
+from foreframe.video import MAX_SIDE
+
+
+def files_below(folder: Path, finds: Finds, suffixes: Sequence[str]) -> list[Path]:
+    """Files with one of these endings anywhere below a folder, in the order of their names; others are noted."""
+    return _below(folder, finds, suffixes, set())
+
+
+def split_of(path: Path, root: Path) -> str:
+    """The split that the uppermost folder of a file is named for, or an empty string."""
+    parts = path.relative_to(root).parts
+    return SPLIT_OF.get(parts[0].lower(), "") if len(parts) > 1 else ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures told by the shape of their array: (H, W), and the axis of 3 or 1 channels; None: grey without one."""
+
+    size: Size
+    axis: int | None
+
+    def frames(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An array of this form as (T, H, W, 3); grey is repeated."""
+        if self.axis is None:
+            values = values[..., None]
+        elif self.axis == 1:
+            values = np.moveaxis(values, 1, -1)
+        return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:3], 3)))
+
+
+def pictures(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pictures | tuple[str, str]:
+    """How an array holds pictures: (T, H, W, 3), (T, 3, H, W), (T, H, W, 1), (T, 1, H, W) or (T, H, W), uint8.
+
+    Where it does not: what would be expected, and what was found instead.
+    """
+    found = f"{dtype} of shape {shape}"
+    if dtype != np.uint8:
+        if dtype.kind == "f" and len(shape) in (3, 4):
+            advice = "; scale them to 0 to 255, round, and save them as uint8"
+            return f"pictures as uint8, so that no scale is guessed{advice}", found
+        return "pictures as uint8 (T, H, W, 3)", found
+    if len(shape) == 4 and shape[3] in (3, 1):
+        size, axis = (shape[1], shape[2]), 3
+    elif len(shape) == 4 and shape[1] in (3, 1):
+        size, axis = (shape[2], shape[3]), 1
+    elif len(shape) == 3:
+        size, axis = (shape[1], shape[2]), None
+    else:
+        return "pictures as uint8 (T, H, W, 3)", found
+    if not all(1 <= side <= MAX_SIDE for side in size):
+        return f"1x1 to {MAX_SIDE}x{MAX_SIDE} pixels", f"{size[1]}x{size[0]}"
+    return Pictures(size, axis)
+
+
+def usual_camera(cameras: Mapping[str, int], preferred: Sequence[str]) -> str:
+    """Of the cameras that most clips have: the first of the preferred ones, or the first by name.
+
+    cameras: in how many clips there is each.
+    """
+    most = max(cameras.values(), default=0)
+    usual = sorted(name for name, number in cameras.items() if 2 * number > most)
+    return next((name for name in (*preferred, *usual) if name in usual), preferred[0])
+
+
+def columns(widths: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of the columns of groups of numbers: {"action": 2} gives action.0 and action.1."""
+    return tuple(f"{group}.{number}" for group, width in widths.items() for number in range(width))
+
+
+def shared_columns(found: Sequence[Mapping[str, int]], needed: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Groups of columns that all clips have alike, with their widths, and notes on those that had to be left out.
+
+    found: the widths of each clip. needed: groups that are never left out: their commonest width is taken, and clips
+    that have another are at fault.
+    """
+    names = list(dict.fromkeys(name for widths in found for name in widths))
+    shared: dict[str, int] = {}
+    notes = []
+    for name in names:
+        counts = Counter(widths.get(name, 0) for widths in found)
+        if name in needed:
+            width = max(counts, key=lambda width: (counts[width], width))
+            if width:
+                shared[name] = width
+        elif len(counts) == 1:
+            shared[name] = next(iter(counts))
+        else:
+            kinds = ", ".join(f"{width or 'no'} in {number}" for width, number in sorted(counts.items()))
+            notes.append(f"{name}: not used, for clips differ in how many numbers it has ({kinds})")
+    return shared, tuple(notes)
+
+
+def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str) -> Piece:
+    """Rows (T, D) of any numbers as float32; what is not finite, or too large, is a fault of its frame.
+
+    names: of the D columns. start: the frame that row 0 belongs to.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = values.astype(np.float32)
+    bad = ~np.isfinite(rows)
+    faults = {}
+    for index in np.flatnonzero(bad.any(axis=1)):
+        at = np.flatnonzero(bad[index])
+        more = f", and {len(at) - 1} more in this row" if len(at) > 1 else ""
+        where = f"frame {start + int(index)}, {names[at[0]]}"
+        faults[int(index)] = (Fault(shown, where, "a finite number within float32", f"{values[index, at[0]]}{more}"),)
+    rows[bad] = 0
+    return Piece(rows, faults)
+
+
+def _below(folder: Path, finds: Finds, suffixes: Sequence[str], seen: set[Path]) -> list[Path]:
+    if not may_enter(folder, finds):
+        return []
+    real = folder.resolve()
+    if real in seen:
+        finds.fault(folder, "a folder of its own", "a link to one that is read already")
+        return []
+    seen.add(real)
+    files, folders = listing(folder, finds)
+    found = []
+    for name in files:
+        if Path(name).suffix.lower() in suffixes:
+            found.append(folder / name)
+        else:
+            finds.ignored.append(relative(folder / name, finds.root))
+    for name in folders:
+        found += _below(folder / name, finds, suffixes, seen)
+    return found

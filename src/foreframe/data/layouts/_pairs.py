@@ -1,0 +1,159 @@
+"""Frames in one folder and what shows the poses in another beside it: what such layouts have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from foreframe.data.clips import Read, Size, SourceClip
+from foreframe.data.folders import SPLIT_OF, Finds, listing, relative, shown
+from foreframe.data.layouts._shared import (
+    gaps,
+    outside,
+    pictures_of,
+    read_frames_of,
+    some_files,
+    splits,
+    walk,
+)
+from foreframe.data.pictures import PICTURES, commonest_size
+
+FRAMES = ("frames", "images", "img", "rgb")
+"""Names of the folder of frames, in lower case."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of frames: its place below the frames and its pictures by number, in rising order.
+
+    frames, partners: the two folders that stand beside each other. below: '/' between parts, empty for the frames
+    themselves. tree: names of files in every folder at and below `partners`, by such a place.
+    """
+
+    split: str
+    prefix: str
+    frames: Path
+    partners: Path
+    below: str
+    pictures: dict[int, str]
+    tree: dict[str, dict[str, None]]
+
+    @property
+    def path(self) -> Path:
+        return self.frames / self.below
+
+    @property
+    def path_beside(self) -> Path:
+        return self.partners / self.below
+
+    @property
+    def name(self) -> str:
+        """As clips of this folder are called; empty for pictures right in the frames, without a split."""
+        return "/".join(filter(None, (self.prefix, shown(self.below))))
+
+    def native(self) -> Size | None:
+        """The size that most of a few of its pictures have."""
+        return few_sizes(self.path, list(self.pictures.values()))
+
+
+def few_sizes(folder: Path, names: Sequence[str]) -> Size | None:
+    """The commonest size among a few pictures of a folder."""
+    step = max(1, len(names) // 8)
+    return commonest_size(folder / name for name in names[::step])
+
+
+def looks_paired(folder: Path, partners: Iterable[str], endings: Iterable[str]) -> bool:
+    """Whether there are pictures in a folder of frames and files with such endings in one of `partners` beside it."""
+    wanted = set(endings)
+    try:
+        bases = [folder, *(entry for entry in folder.iterdir() if entry.name.lower() in SPLIT_OF and entry.is_dir())]
+        for base in bases:
+            inside = {entry.name.lower(): entry for entry in base.iterdir()}
+            sides = [[inside[name] for name in names if name in inside] for names in (FRAMES, partners)]
+            if all(sides) and all(
+                any(path.suffix.lower() in kinds for side in found for path in some_files(side))
+                for found, kinds in zip(sides, (set(PICTURES), wanted), strict=True)
+            ):
+                return True
+    except OSError:
+        return False
+    return False
+
+
+def folders(folder: Path, partners: Sequence[str], what: str, finds: Finds) -> list[Folder]:
+    """Every folder of frames that has pictures in it; `what` stands in the folder beside it, in words."""
+    found: list[Folder] = []
+    parts = splits(folder, finds)
+    outside(folder, parts, PICTURES, finds)
+    for split, base in parts:
+        files, inside = listing(base, finds)
+        sides = [_side(base, inside, names, words, finds) for names, words in ((FRAMES, "frames"), (partners, what))]
+        finds.ignored += [relative(base / name, folder) for name in (*files, *inside) if base / name not in sides]
+        frames, other = sides
+        if frames is None or other is None:
+            continue
+        prefix = relative(base, folder) if base != folder else ""
+        tree = {_below(path, other): dict.fromkeys(files) for path, files in walk(other, finds)}
+        known, faulty = len(found), len(finds.faults)
+        for path, files in walk(frames, finds):
+            pictures, others = pictures_of(path, files, finds)
+            finds.ignored += [relative(path / name, folder) for name in others]
+            if pictures:
+                found.append(Folder(split, prefix, frames, other, _below(path, frames), pictures, tree))
+        if len(found) == known and len(finds.faults) == faulty:
+            finds.fault(frames, "pictures, or a folder of pictures for each clip", "none")
+    return _with_inner_splits(found)
+
+
+def _below(path: Path, folder: Path) -> str:
+    return "/".join(path.relative_to(folder).parts)
+
+
+def _with_inner_splits(found: list[Folder]) -> list[Folder]:
+    """Folders named train, val and test may also stand below the frames, if all clips are in them."""
+    inner = [SPLIT_OF.get(item.below.split("/")[0].lower(), "") for item in found]
+    if not all(inner) or any(item.split for item in found):
+        return found
+    return [replace(item, split=split) for split, item in zip(inner, found, strict=True)]
+
+
+def takes(numbers: Sequence[int]) -> list[tuple[int, ...]]:
+    """Rising numbers in stretches without a gap."""
+    bounds = [0, *(place for place, (a, b) in enumerate(pairwise(numbers), start=1) if b != a + 1), len(numbers)]
+    return [tuple(numbers[first:end]) for first, end in pairwise(bounds) if end > first]
+
+
+def clip(
+    item: Folder, taken: tuple[int, ...], whole: bool, native: Size, rows: Read, root: Path, file: str = ""
+) -> SourceClip:
+    """One take of a folder; it may be cut again at a bad frame. `whole`: it is the only one of its folder."""
+    names = tuple(item.pictures[number] for number in taken)
+    frames = partial(read_frames_of, item.path, names, taken, native, root)
+    part = partial(_part, item.name, taken, whole and bool(item.below))
+    return SourceClip(part(0, len(taken)), item.split, len(taken), frames, rows, part=part, file=file)
+
+
+def cut_warning(item: Folder, numbers: Iterable[int]) -> tuple[str, ...]:
+    """What is to be said on numbers that are missing between these, or nothing."""
+    missing = gaps(numbers)
+    name = item.name or relative(item.frames, item.frames.parent)
+    return (f"{name}: no frame {missing}; the take is cut there",) if missing else ()
+
+
+def _part(name: str, numbers: tuple[int, ...], whole: bool, start: int, stop: int) -> str:
+    """A take that fills a folder has its name; others are told by their first and last frame."""
+    if whole and (start, stop) == (0, len(numbers)):
+        return name
+    return "/".join(filter(None, (name, f"{numbers[start]:06d}-{numbers[stop - 1]:06d}")))
+
+
+def _side(base: Path, inside: Sequence[str], names: Sequence[str], what: str, finds: Finds) -> Path | None:
+    """The one folder of `base` with one of these names; none or several become a fault."""
+    found = [name for name in inside if name.lower() in names]
+    if len(found) != 1:
+        finds.fault(base, f"one folder of {what} ({', '.join(names)})", " and ".join(found) or "none")
+        return None
+    return base / found[0]

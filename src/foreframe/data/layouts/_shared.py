@@ -1,0 +1,205 @@
+"""What layouts of pictures and videos in folders have in common: splits, deep folders, numbers in names, tables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.data.clips import Piece, Size
+from foreframe.data.folders import SPLIT_OF, Finds, by_number, counted, listing, relative
+from foreframe.data.pictures import PICTURES, read_pictures
+from foreframe.data.tables import read_named_table
+from foreframe.errors import Fault
+
+_DEEPEST = 24
+"""Folders within folders that are followed."""
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,18})([^0-9]*)", re.DOTALL)
+
+
+def some_files(folder: Path, depth: int = 8) -> Iterator[Path]:
+    """A few thousand of the files below a folder, without an error whatever is there; for a quick look."""
+    left = 4000
+    todo = [(folder, depth)]
+    while todo and left > 0:
+        inner, deeper = todo.pop()
+        folders = []
+        try:
+            with os.scandir(inner) as entries:
+                for entry in islice(entries, 1000):
+                    left -= 1
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    else:
+                        yield inner / entry.name
+        except OSError:
+            continue
+        if deeper:
+            todo += [(inner / name, deeper - 1) for name in sorted(folders, reverse=True)]
+
+
+def splits(folder: Path, finds: Finds) -> list[tuple[str, Path]]:
+    """(split, folder) of train/, val/ and test/; ("", folder) where there are none of them."""
+    _, folders = listing(folder, Finds(folder))
+    found: dict[str, str] = {}
+    for name in folders:
+        split = SPLIT_OF.get(name.lower())
+        if split is None:
+            continue
+        if split in found:
+            finds.fault(folder / name, "one folder for the split", f"also {found[split]}/")
+        else:
+            found[split] = name
+    return [(split, folder / found[split]) for split in ("train", "val", "test") if split in found] or [("", folder)]
+
+
+def outside(folder: Path, parts: Sequence[tuple[str, Path]], endings: Iterable[str], finds: Finds) -> None:
+    """Where there are folders for splits, files with such endings that are in none of them become faults."""
+    if parts[0][0] == "":
+        return
+    wanted = set(endings)
+    files, folders = listing(folder, finds)
+    others = [(folder, files)]
+    for name in folders:
+        if name.lower() not in SPLIT_OF:
+            others += walk(folder / name, finds)
+    for path, names in others:
+        strays = [name for name in names if Path(name).suffix.lower() in wanted]
+        rest = [name for name in names if Path(name).suffix.lower() not in wanted]
+        finds.ignored += [relative(path / name, finds.root) for name in rest]
+        if strays:
+            found = f"one outside of them{f' ({len(strays)} there)' if len(strays) > 1 else ''}"
+            finds.fault(path / strays[0], "clips in train/, val/ and test/ only", found)
+
+
+def walk(folder: Path, finds: Finds) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder at and below `folder` with the names of its files; numbered folders by their number."""
+    todo: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
+    while todo:
+        path, around = todo.pop()
+        files, folders = listing(path, finds)
+        yield path, files
+        deeper = []
+        for name in sorted(folders, key=by_number):
+            inner = path / name
+            real = inner.resolve() if inner.is_symlink() else around[-1] / name
+            if real in around or len(around) > _DEEPEST:
+                finds.fault(inner, f"folders {_DEEPEST} deep at most", "a link to a folder around it, or a deeper one")
+            else:
+                deeper.append((inner, (*around, real)))
+        todo += reversed(deeper)
+
+
+def pictures_of(path: Path, files: Iterable[str], own: Finds) -> tuple[dict[int, str], list[str]]:
+    """Pictures of one folder by their number, in rising order, and the other files.
+
+    The number is the last run of digits in the name; all else must be the same in all names. What is not becomes a
+    fault in `own`.
+    """
+    others: list[str] = []
+    kinds: dict[tuple[str, str, str], dict[int, str]] = {}
+    for name in files:
+        file = Path(name)
+        if file.suffix.lower() not in PICTURES:
+            others.append(name)
+            continue
+        match = _NUMBERED.fullmatch(file.stem)
+        if match is None:
+            own.fault(path / name, "a picture with a number in its name", "none")
+            continue
+        found = kinds.setdefault((match[1], match[3], file.suffix.lower()), {})
+        first = found.setdefault(int(match[2]), name)
+        if first != name:
+            own.fault(path, "one picture for each number", f"{first} and {name}")
+    if not kinds:
+        return {}, others
+    usual = max(kinds, key=lambda kind: len(kinds[kind]))
+    for kind, names in kinds.items():
+        if kind != usual:
+            some, like = next(iter(names.values())), next(iter(kinds[usual].values()))
+            more = f" ({len(names)} such names)" if len(names) > 1 else ""
+            own.fault(path / some, f"a name that differs from {like} in its number only", f"another name{more}")
+    return dict(sorted(kinds[usual].items())), others
+
+
+def gaps(numbers: Iterable[int]) -> str:
+    """Numbers missing between these, which rise: `5 to 8, 11`; empty if there are none."""
+    missing = [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
+    words = [str(first) if first == last else f"{first} to {last}" for first, last in missing]
+    return ", ".join(words[:8]) + (f" and {len(words) - 8} more stretches" if len(words) > 8 else "")
+
+
+def read_frames_of(
+    folder: Path, names: Sequence[str], numbers: Sequence[int], native: Size, root: Path, start: int, stop: int
+) -> Piece:
+    """Pictures start to stop-1 of a folder."""
+    paths = [folder / name for name in names[start:stop]]
+    return Piece(*read_pictures(paths, numbers[start:stop], native, root))
+
+
+def read_rows_of(values: NDArray[np.float32], start: int, stop: int) -> Piece:
+    """Rows start to stop-1 of a table that is in memory."""
+    return Piece(values[start:stop])
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The table of one clip as it was read."""
+
+    shown: str
+    values: NDArray[np.float32]
+    names: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+
+def read_beside(path: Path, root: Path, rows: int | None) -> Beside:
+    """The table at `path`, which should have so many rows."""
+    shown = relative(path, root)
+    values, names, faults = read_named_table(path, shown, rows)
+    return Beside(shown, values, names, tuple(faults))
+
+
+def agree(tables: Sequence[Beside]) -> tuple[tuple[str, ...], list[Beside]]:
+    """Names of the columns that most tables have, and all tables with these: others get a fault, and zeros.
+
+    Columns without names are called column_0, column_1, ...
+    """
+    whole = [table for table in tables if not table.faults] or [table for table in tables if table.values.shape[1]]
+    if not whole:
+        return (), list(tables)
+    usual, _ = Counter(map(_kind, whole)).most_common(1)[0]
+    like = next(table for table in whole if _kind(table) == usual)
+    names, width = usual
+    agreed = []
+    for table in tables:
+        if _kind(table) != usual:
+            zeros = np.zeros((len(table.values), width), np.float32)
+            wrong = Fault(table.shown, "", f"the columns of {like.shown}: {_columns(like)}", _columns(table))
+            table = replace(table, values=zeros, faults=table.faults or (wrong,))
+        agreed.append(table)
+    return names or tuple(f"column_{number}" for number in range(width)), agreed
+
+
+def _kind(table: Beside) -> tuple[tuple[str, ...], int]:
+    return table.names, table.values.shape[1]
+
+
+def _columns(table: Beside) -> str:
+    if not table.names:
+        return f"{table.values.shape[1]} without names"
+    return ", ".join(table.names[:12]) + (f", ... ({len(table.names)})" if len(table.names) > 12 else "")
+
+
+def size_notes(sizes: Iterable[Size | None]) -> tuple[str, ...]:
+    """One line on clips of different sizes, or nothing."""
+    counts = Counter(f"{size[1]}x{size[0]}" for size in sizes if size is not None)
+    return (f"clips of several sizes: {counted(counts)}",) if len(counts) > 1 else ()

@@ -1,0 +1,164 @@
+"""Folders of pictures, one folder for each clip, each alone or with a table of what was done in it.
+
+    ROOT[/{train,val,test}][/FOLDERS]/CLIP/frame_0001.png, frame_0002.png, ...     or .jpg
+                                          /actions.csv         or any one .csv, .json, .parquet: a row for each frame
+
+The last run of digits in a name is the number of the frame; it may start anywhere, and has no gap. All clips have a
+table, or none has. All tables have the same columns. Row t was recorded with the t-th frame and leads into the next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from foreframe.data.clips import Options, Size, SourceClip, Survey
+from foreframe.data.folders import Finds, relative
+from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
+from foreframe.data.layouts._shared import (
+    agree,
+    gaps,
+    outside,
+    pictures_of,
+    read_beside,
+    read_frames_of,
+    read_rows_of,
+    size_notes,
+    some_files,
+    splits,
+    walk,
+)
+from foreframe.data.pictures import PICTURES, commonest_size, example_picture
+from foreframe.data.tables import TABLES
+from foreframe.errors import Fault
+from foreframe.video import write_png
+
+NAME = "frame_folders"
+DESCRIBE = "folders of PNG or JPEG, one for each clip, alone or with a table of conditions in each"
+LOOKS_FOR = (
+    "[train|val|test/]CLIP/ANY0001.png or .jpg, with one .csv, .json or .parquet in each such folder, or without"
+)
+TAKES: tuple[str, ...] = ()
+
+
+_BAIR = tuple(bair_lab.TABLES)
+_DANCE = re.compile(r"(?:^|/)(?:train|val|test)_(?:img|label)(?:/|$)")
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A folder of pictures by their numbers, with the tables in it and what is wrong with its names."""
+
+    name: str
+    split: str
+    path: Path
+    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+    tables: tuple[Path, ...]
+    native: Size | None
+    faults: tuple[Fault, ...]
+
+
+def recognises(folder: Path) -> bool:
+    """Whether there are pictures in it, and it is in none of the layouts that say more about their pictures."""
+    try:
+        if (folder / "meta" / "info.json").exists():
+            return False
+        if any(other.recognises(folder) for other in (bair_lab, dance_lab, pose_folders, keypoints)):
+            return False
+        for path in some_files(folder):
+            if path.suffix.lower() in PICTURES:  # a clip of a lab, looked at from too deep, is not such a clip
+                return not (_DANCE.search(path.parent.as_posix()) or all((path.parent / t).exists() for t in _BAIR))
+    except OSError:
+        return False
+    return False
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """Every folder of pictures with its table read and its pictures counted; pictures are decoded later."""
+    finds = Finds(folder)
+    parts = splits(folder, finds)
+    outside(folder, parts, (*PICTURES, *TABLES), finds)
+    found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
+    conditioned = any(clip.tables for clip in found)
+    tables = {clip.name: read_beside(clip.tables[0], folder, len(clip.names)) for clip in found if clip.tables}
+    columns, agreed = agree(list(tables.values()))
+    tables = dict(zip(tables, agreed, strict=True))
+    sizes = Counter(clip.native for clip in found if clip.native is not None)
+    size = sizes.most_common(1)[0][0] if sizes else None
+    clips = []
+    for clip in found:
+        length, table = len(clip.names), tables.get(clip.name)
+        faults = [*clip.faults, *_wrong(clip, conditioned, folder), *(table.faults if table is not None else ())]
+        native = clip.native or size or (1, 1)
+        frames = partial(read_frames_of, clip.path, clip.names, clip.numbers, native, folder)
+        values = np.zeros((length, len(columns)), np.float32) if table is None else table.values
+        rows = partial(read_rows_of, values) if conditioned else None
+        clips.append(SourceClip(clip.name, clip.split, length, frames, rows, tuple(faults)))
+    if not found and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "no picture")
+    return Survey(
+        NAME,
+        tuple(clips),
+        size,
+        "vector" if conditioned else "none",
+        columns,
+        shift=1 if conditioned else 0,
+        faults=tuple(finds.faults),
+        notes=(*size_notes(sizes.elements()), *finds.notes()),
+    )
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: four clips of 9 to 12 frames, 24x32, with a table in each."""
+    for order, name in enumerate(("train/push/a", "train/push/b", "val/push/c", "test/d")):
+        clip, length = folder / name, 12 - order
+        for number in range(length):
+            write_png(clip / f"frame_{number:04d}.png", example_picture(number, 24, 32, order))
+        rows = "".join(f"{number / 10},{order - number / 100}\n" for number in range(length))
+        (clip / "commands.csv").write_text(f"move,turn\n{rows}", encoding="ascii")
+
+
+def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> list[_Clip]:
+    """Every folder with pictures, at and below this one."""
+    own_list = lists.resolve() if lists is not None else None
+    shared: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[str, ...]]] = {}
+    clips: list[_Clip] = []
+    for path, files in walk(folder, finds):
+        own = Finds(finds.root)
+        pictures, others = pictures_of(path, files, own)
+        tables = [name for name in others if Path(name).suffix.lower() in TABLES]
+        tables = [name for name in tables if (path / name).resolve() != own_list]
+        finds.ignored += [relative(path / name, finds.root) for name in others if name not in tables]
+        if not pictures:
+            finds.faults += own.faults
+            for name in tables:
+                finds.fault(path / name, "pictures in the folder of a table", "none")
+            continue
+        if missing := gaps(pictures):
+            first, last = pictures[min(pictures)], pictures[max(pictures)]
+            own.fault(path, f"pictures {first} to {last} without a gap", f"no picture {missing}")
+        if clips and path.is_relative_to(clips[-1].path) and path != clips[-1].path:
+            own.fault(path, "pictures, or folders of pictures, but not both", f"pictures also in {clips[-1].name}")
+        # Clips of the same length often have the same names: one copy of them serves all.
+        numbers, names = shared.setdefault(tuple(pictures.values()), (tuple(pictures), tuple(pictures.values())))
+        native = commonest_size(path / names[place] for place in sorted({0, len(names) // 2, len(names) - 1}))
+        name = relative(path, finds.root) if path != finds.root else finds.root.resolve().name
+        beside = tuple(path / name for name in tables)
+        clips.append(_Clip(name, split, path, numbers, names, beside, native, tuple(own.faults)))
+    return clips
+
+
+def _wrong(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
+    """What is wrong with the number of tables of a clip."""
+    if len(clip.tables) > 1:
+        shown = relative(clip.tables[1], root)
+        return [Fault(shown, "", "one table in each folder", f"also {clip.tables[0].name}")]
+    if conditioned and not clip.tables:
+        return [Fault(clip.name, "", "a table in each folder of pictures, as others have", "none")]
+    return []

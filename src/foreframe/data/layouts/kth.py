@@ -1,0 +1,244 @@
+"""KTH actions as published: a person doing one of six things, in grey videos of 160x120 at 25 frames a second.
+
+    ROOT[/FOLDER[/FOLDER]]/person01_walking_d1_uncomp.avi       person 01 to 25, an action, scene d1 to d4
+    ROOT[/FOLDER[/FOLDER]]/00sequences.txt                      may be missing
+
+The list has a line for each video, with the frames in which something happens, counted from 1, both ends included:
+
+    person01_boxing_d1      frames  1-95, 96-185, 186-245, 246-360
+    person13_handclapping_d3        *missing*
+
+With the list each range is a clip, without it each video. Persons 21 to 25 are the test split, as in Denton and
+Fergus (SVG) and all work after it. Nobody there keeps clips for validation; here it is persons 19 and 20, by our own
+choice, and persons 1 to 18 are for training. (The split printed in the list is the one for recognising actions, and
+is not used.) There is no condition unless `columns` asks for one: beside each frame stands which of the six actions
+the video shows, as a one in one of six columns.
+
+In the published files one video is cut off inside its last range (person01_boxing_d4): a fault of that clip alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+
+from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.folders import Finds, listing, relative
+from foreframe.data.pictures import example_picture
+from foreframe.errors import DataError, Fault
+from foreframe.video import VideoInfo, probe_video, read_frames
+
+NAME = "kth"
+DESCRIBE = "KTH actions: personNN_ACTION_dM_uncomp.avi, with 00sequences.txt or without"
+LOOKS_FOR = "[ANY/[ANY/]]personNN_ACTION_dM_uncomp.avi, with 00sequences.txt or without"
+TAKES: tuple[str, ...] = ()
+
+ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
+LIST = "00sequences.txt"
+DEPTH = 2
+"""Folders between the source and a video."""
+MAX_LIST_BYTES = 2**20
+_STEM = rf"(person([0-9]{{2}})_({'|'.join(ACTIONS)})_d[0-9])"
+_VIDEO = re.compile(_STEM + r"_uncomp\.avi")
+_LINE = re.compile(_STEM + r"\s+(?:frames\s+(.*)|\*missing\*)")
+_RANGE = re.compile(r"([0-9]{1,7})-([0-9]{1,7})")
+
+Range = tuple[int, int]
+"""First frame counted from 0, and the frame behind the last."""
+
+
+@dataclass(frozen=True)
+class _Video:
+    path: Path
+    shown: str
+    person: int
+    action: str
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a video with such a name lies in the folder or up to two folders below."""
+    try:
+        return any(_VIDEO.fullmatch(name) for name in islice(_names(folder, DEPTH), 20_000))
+    except OSError:
+        return False
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """Every video, or every range of it in the list. With the list, videos are opened when they are read.
+
+    Without it each is opened here, since nothing else tells how long it is.
+    """
+    finds = Finds(folder)
+    warnings: list[str] = []
+    videos, lists = _found(folder, finds)
+    listed = _listed(lists[0], videos, finds, warnings) if lists else None
+    for path in lists[1:]:
+        finds.fault(path, "one list of sequences", f"also {relative(lists[0], folder)}")
+    first: VideoInfo | None = None
+    unread: list[Fault] = []
+    clips: list[SourceClip] = []
+    for stem, video in videos.items():
+        if listed is None or first is None:
+            try:
+                info = probe_video(video.path)
+            except DataError as error:
+                unread += [Fault(video.shown, fault.where, fault.expected, fault.found) for fault in error.faults]
+                info = None
+            first = first or info
+        if listed is not None:
+            clips += [_clip(video, piece, f"/{piece[0] + 1}-{piece[1]}") for piece in listed.get(stem, ())]
+        elif info is not None:
+            clips.append(_clip(video, (0, info.length)))
+    if listed is None or first is None:
+        finds.faults += unread  # with the list, a video that is cut short may still hold whole clips
+    if not clips and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "no video")
+    size = (first.height, first.width) if first else None
+    columns = tuple(f"action.{action}" for action in ACTIONS)
+    return Survey(
+        NAME, tuple(clips), size, "vector", columns, chosen=("none",), faults=tuple(finds.faults),
+        warnings=tuple(warnings), notes=finds.notes(), fps=first.fps if first else None,
+    )  # fmt: skip
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: four videos of 20 frames, 24x32, and the list of two ranges in each."""
+    lines = []
+    for order, (person, action) in enumerate(((1, "boxing"), (18, "running"), (19, "walking"), (21, "walking"))):
+        stem = f"person{person:02d}_{action}_d1"
+        lines.append(f"{stem}\t\tframes\t1-10, 11-20\n")
+        path = folder / action / f"{stem}_uncomp.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w", format="avi") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 24, 32, "yuv420p"
+            for number in range(20):
+                picture = example_picture(number, 24, 32, order)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    (folder / LIST).write_text("Training: person11, 12\n\n" + "".join(lines))
+
+
+def _names(folder: Path, depth: int) -> Iterator[str]:
+    """Names of what lies in the folder and so many folders below it."""
+    with os.scandir(folder) as entries:
+        inner = []
+        for entry in entries:
+            yield entry.name
+            if depth and entry.is_dir(follow_symlinks=False):
+                inner.append(Path(entry.path))
+    for path in inner:
+        yield from _names(path, depth - 1)
+
+
+def _found(folder: Path, finds: Finds) -> tuple[dict[str, _Video], list[Path]]:
+    """The videos by the stem of their name, in the order of their paths, and the lists of ranges."""
+    videos: dict[str, _Video] = {}
+    lists: list[Path] = []
+    waiting = [(folder, DEPTH)]
+    while waiting:
+        inner, depth = waiting.pop(0)
+        files, folders = listing(inner, finds)
+        waiting += [(inner / name, depth - 1) for name in folders if depth]
+        for name in files:
+            match = _VIDEO.fullmatch(name)
+            if name == LIST:
+                lists.append(inner / name)
+            elif match is None:
+                finds.ignored.append(relative(inner / name, folder))
+            elif not 1 <= int(match[2]) <= 25:
+                finds.fault(inner / name, "a person from 01 to 25", match[2])
+            elif match[1] in videos:
+                finds.fault(inner / name, "one video of this name", f"also {videos[match[1]].shown}")
+            else:
+                videos[match[1]] = _Video(inner / name, relative(inner / name, folder), int(match[2]), match[3])
+    return videos, lists
+
+
+def _listed(path: Path, videos: dict[str, _Video], finds: Finds, warnings: list[str]) -> dict[str, list[Range]]:
+    """The ranges of each video, rising. What has no video, or no line, is a fault.
+
+    An action of which there is not one video was not downloaded (each is an archive of its own): a warning.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_LIST_BYTES:
+            finds.fault(path, f"at most {MAX_LIST_BYTES} bytes", f"{size}")
+            return {}
+        text = path.read_bytes().decode("utf-8", "backslashreplace")
+    except OSError as error:
+        finds.fault(path, "a file that can be read", error.strerror or type(error).__name__)
+        return {}
+    there = {video.action for video in videos.values()}
+    rows: dict[str, int] = {}
+    listed: dict[str, list[Range]] = {}
+    absent: set[str] = set()
+    for row, line in enumerate(text.splitlines(), start=1):
+        if not re.match(r"\s*person[0-9]", line):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            expected = "a video and its frames: person01_boxing_d1 frames 1-95, 96-185"
+            finds.fault(path, expected, repr(line[:60]), f"row {row}")
+        elif match[1] in rows:
+            finds.fault(path, f"one line for {match[1]}", f"another in row {rows[match[1]]}", f"row {row}")
+        elif match[1] in videos:
+            rows[match[1]] = row
+            listed[match[1]] = _ranges(match[4], path, f"row {row}", finds)
+        else:
+            rows[match[1]] = row
+            if match[3] not in there:
+                absent.add(match[3])
+            elif match[4] is not None:
+                finds.fault(path, f"the video {match[1]}_uncomp.avi", "no such file", f"row {row}")
+    if not rows:
+        finds.fault(path, "a line with its frames for each video", "none")
+        return {}
+    for stem in videos:
+        if stem not in rows:
+            finds.fault(path, f"a line for {stem}", "none")
+    if absent:
+        warnings.append(f"{relative(path, finds.root)} lists {', '.join(sorted(absent))}, of which there is no video")
+    return listed
+
+
+def _ranges(text: str | None, path: Path, where: str, finds: Finds) -> list[Range]:
+    """The ranges of one line; some lines of the published list are not in rising order, and some ranges overlap."""
+    found: set[Range] = set()
+    for word in (text or "*missing*").split(","):
+        match = _RANGE.fullmatch(word.strip())
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            finds.fault(path, "ranges of frames from 1 on, as in 1-95, 96-185", repr(word.strip()[:40]), where)
+        elif (piece := (int(match[1]) - 1, int(match[2]))) in found:
+            finds.fault(path, "each range once", f"{word.strip()} twice", where)
+        else:
+            found.add(piece)
+    return sorted(found)
+
+
+def _clip(video: _Video, piece: Range, ending: str = "") -> SourceClip:
+    return SourceClip(
+        video.shown.removesuffix("_uncomp.avi") + ending,
+        "test" if video.person > 20 else "val" if video.person > 18 else "train",
+        piece[1] - piece[0],
+        partial(_frames, video.path, piece[0]),
+        partial(_rows, ACTIONS.index(video.action)),
+        file=video.shown,
+    )
+
+
+def _frames(path: Path, first: int, start: int, stop: int) -> Piece:
+    return Piece(read_frames(path, first + start, first + stop))
+
+
+def _rows(action: int, start: int, stop: int) -> Piece:
+    rows = np.zeros((stop - start, len(ACTIONS)), np.float32)
+    rows[:, action] = 1
+    return Piece(rows)

@@ -1,0 +1,201 @@
+"""Stochastic Moving MNIST, made on the fly from the files of digits.
+
+    ROOT/train-images-idx3-ubyte[.gz]      60,000 digits, 28x28
+    ROOT/t10k-images-idx3-ubyte[.gz]       10,000 digits
+
+ROOT may also be the folder in which torchvision keeps them (MNIST/raw below it), and the name may have a dot in the
+place of the second hyphen. Clips for training are made of the first five sixths of the digits of the train file, those
+for validation of its last sixth, those for testing of the t10k file. Where there is only one file, its digits are
+divided: 80 % for training, 10 % for validation, 10 % for testing. No digit is in two splits.
+
+The rules are those of Denton and Fergus (SVG): two digits, each brought to 32x32 by bilinear filtering, in a picture
+of 64x64, 30 frames. A digit starts anywhere in 0 to 31 by 0 to 31 with a velocity of -4 to 4 pixels a frame in each
+direction. Where it would leave the picture it is put back to 0 or 31; its velocity in that direction is drawn again,
+1 to 4 away from the wall, and so is the other, -4 to 4. Brightness of the digits is added, up to white. `count` is the
+number of clips in all; 10 of 12 are for training, 1 for validation and 1 for testing. A clip depends on its split, its
+number and the files of digits only: with more clips, those that there were stay the same.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from foreframe.data.clips import SPLITS, Options, Piece, SourceClip, Survey
+from foreframe.data.folders import Finds, listing, may_enter, relative
+from foreframe.errors import DataError, Fault, UsageError
+
+NAME = "moving_mnist"
+DESCRIBE = "Stochastic Moving MNIST, made on the fly from the files of digits; 1,200 clips unless a count is given"
+LOOKS_FOR = "[MNIST/raw/]train-images-idx3-ubyte[.gz], t10k-images-idx3-ubyte[.gz]"
+TAKES = ("count",)
+
+COUNT = 1_200
+"""Clips in all, unless another number is asked for; no more than there are digits."""
+LENGTH = 30
+SIDE = 64
+DIGIT = 32
+SPEED = 4
+STORED = 28
+"""Pixels a side of a digit in its file."""
+MAX_DIGITS = 2**20
+DEFLATE = 1_032
+"""Times that gzip can shrink its input, at most."""
+_SEED = 0x5EED
+_HEAD = struct.Struct(">IIII")
+_PARTS = ("train", "t10k")
+_ROOTS = ("", "raw", "MNIST/raw")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether one of the files of digits is there, by its name."""
+    try:
+        return any(_file(folder / root, part) is not None for root in _ROOTS for part in _PARTS)
+    except OSError:
+        return False
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """The clips to be made. Files of digits are read whole, so that a damaged one is known before anything is made.
+
+    Raises:
+        UsageError: fewer than three clips asked for.
+    """
+    if options.count and options.count < len(SPLITS):
+        raise UsageError(f"count: expected {len(SPLITS)} or more, one clip for each split, got {options.count}")
+    finds = Finds(folder)
+    root = next((folder / name for name in _ROOTS if any(_file(folder / name, part) for part in _PARTS)), folder)
+    entered = root == folder or may_enter(root, finds)
+    paths = {part: path for part in _PARTS if entered and (path := _file(root, part)) is not None}
+    sizes: dict[str, int] = {}
+    for part, path in paths.items():
+        try:
+            sizes[part] = len(_digits(path))
+        except DataError as error:
+            finds.faults += [Fault(relative(path, folder), f.where, f.expected, f.found) for f in error.faults]
+    files, folders = listing(root, finds) if entered else ([], [])
+    used = {path.name for path in paths.values()}
+    finds.ignored += [relative(root / name, folder) for name in [*files, *folders] if name not in used]
+    if not paths and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "none of them")
+    clips: list[SourceClip] = []
+    if paths and sizes.keys() == paths.keys():
+        count = options.count or max(len(SPLITS), min(COUNT, sum(sizes.values())))
+        for split, (part, first, last) in _pools(sizes).items():
+            if first == last:
+                finds.fault(paths[part], f"digits enough for a share for {split}", f"{sizes[part]} in all")
+                continue
+            other = max(1, count // 12)
+            for index in range(count - 2 * other if split == "train" else other):
+                frames = partial(_frames, paths[part], first, last, split, index)
+                clips.append(SourceClip(f"{split}/{index:06d}", split, LENGTH, frames))
+    size = (SIDE, SIDE) if clips else None
+    return Survey(NAME, tuple(clips), size, faults=tuple(finds.faults), notes=finds.notes())
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: 18 digits to train and validate, 4 to test, one file packed by gzip."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    train, test = (_stored(np.kron(rng.integers(0, 256, (n, 4, 4)), np.ones((7, 7)))) for n in (18, 4))
+    (folder / "train-images-idx3-ubyte").write_bytes(train)
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(test, mtime=0))
+
+
+def _stored(digits: NDArray[Any]) -> bytes:
+    return _HEAD.pack(2051, *digits.shape) + digits.astype(np.uint8).tobytes()
+
+
+def _file(folder: Path, part: str) -> Path | None:
+    """The file of one part, unpacked if it is there both ways."""
+    names = [f"{part}-images{sign}idx3-ubyte{ending}" for ending in ("", ".gz") for sign in "-."]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _pools(sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
+    """For each split the file whose digits it takes, the first of them, and the one behind the last."""
+    if len(sizes) == 2:
+        cut = sizes["train"] * 5 // 6
+        return {"train": ("train", 0, cut), "val": ("train", cut, sizes["train"]), "test": ("t10k", 0, sizes["t10k"])}
+    ((part, size),) = sizes.items()
+    cuts = (0, size * 8 // 10, size * 9 // 10, size)
+    return {split: (part, cuts[order], cuts[order + 1]) for order, split in enumerate(SPLITS)}
+
+
+def _digits(path: Path) -> NDArray[np.uint8]:
+    """All digits of a file, (N, 28, 28). DataError where it is not what it should be."""
+    try:
+        stat = path.stat()
+        return _loaded(path, stat.st_size, stat.st_mtime_ns)
+    except (OSError, EOFError, zlib.error) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _error(path, "", "digits that can be read", words) from error
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, size: int, changed: int) -> NDArray[np.uint8]:
+    """The digits of a file of this size, last changed at this time."""
+    packed = path.suffix == ".gz"
+    with cast("IO[bytes]", gzip.open(path, "rb") if packed else path.open("rb")) as file:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            raise _error(path, "header", f"{_HEAD.size} bytes", f"{len(head)}")
+        magic, count, height, width = _HEAD.unpack(head)
+        if magic != 2051:
+            raise _error(path, "header", "the number 2051 of an idx file of pictures", f"{magic}")
+        if (height, width) != (STORED, STORED):
+            raise _error(path, "header", f"digits of {STORED}x{STORED}", f"{height}x{width}")
+        if not 1 <= count <= MAX_DIGITS:
+            raise _error(path, "header", f"1 to {MAX_DIGITS} digits", f"{count}")
+        expected = count * STORED * STORED
+        if (size * DEFLATE if packed else size) < _HEAD.size + expected:
+            raise _error(path, "", f"{expected} bytes of digits", f"a file of {size}: it is cut short")
+        content = file.read(expected + 1)
+    if len(content) != expected:
+        found = "more" if len(content) > expected else f"{len(content)}: the file is cut short"
+        raise _error(path, "", f"{expected} bytes of digits", found)
+    return np.frombuffer(content, np.uint8).reshape(count, STORED, STORED)
+
+
+def _frames(path: Path, first: int, last: int, split: str, index: int, start: int, stop: int) -> Piece:
+    rng = np.random.default_rng((_SEED, SPLITS.index(split), index))
+    digits = _digits(path)
+    frames = np.zeros((stop - start, SIDE, SIDE), np.uint16)
+    for _ in range(2):
+        stored = digits[int(rng.integers(first, last))]
+        digit = np.asarray(Image.fromarray(stored).resize((DIGIT, DIGIT), Image.Resampling.BILINEAR))
+        for frame, (y, x) in zip(frames, _way(rng)[start:stop], strict=True):
+            frame[y : y + DIGIT, x : x + DIGIT] += digit
+    grey = np.minimum(frames, 255).astype(np.uint8)
+    return Piece(np.repeat(grey[..., None], 3, axis=-1))
+
+
+def _way(rng: np.random.Generator) -> list[tuple[int, int]]:
+    """(y, x) of the upper left corner of a digit in each frame."""
+    wall = SIDE - DIGIT
+    place = rng.integers(0, wall, 2).tolist()
+    speed = rng.integers(-SPEED, SPEED + 1, 2).tolist()
+    way = []
+    for _ in range(LENGTH):
+        for axis in (0, 1):
+            if 0 <= place[axis] < wall:
+                continue
+            low = place[axis] < 0
+            place[axis] = 0 if low else wall - 1
+            speed[axis] = int(rng.integers(1, SPEED + 1) if low else rng.integers(-SPEED, 0))
+            speed[1 - axis] = int(rng.integers(-SPEED, SPEED + 1))
+        way.append((place[0], place[1]))
+        place = [place[0] + speed[0], place[1] + speed[1]]
+    return way
+
+
+def _error(path: Path, where: str, expected: str, found: str) -> DataError:
+    return DataError("this file cannot be read:", [Fault(str(path), where, expected, found)])

@@ -1,0 +1,192 @@
+"""Episodes in .npz files, one in each: pictures, and the actions taken between them.
+
+    ROOT/[train|val|validation|valid|test/]ANY.npz      image       T x H x W x 3 uint8, or T x 3 x H x W, or grey
+                                                        action      T x A, or T-1 x A; optional
+                                                        state       T x S; optional
+
+This is what the converters of iVideoGPT write (image and action; thuml/iVideoGPT, datasets/). Other names that are
+understood: images, frames, obs; actions; states, proprio. Action t is taken at frame t and leads into frame t+1. Where
+there is one action fewer than frames, the last stands twice; it leads to a frame that was not recorded. States can be
+chosen as columns where all files have as many. Files outside the folders of splits have none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.folders import Finds, relative, shown
+from foreframe.data.layouts._arrays import (
+    Pictures,
+    columns,
+    files_below,
+    finite_rows,
+    pictures,
+    shared_columns,
+    split_of,
+)
+from foreframe.data.npz import SUFFIX, Archive, members, open_npz
+from foreframe.data.pictures import example_picture
+from foreframe.errors import DataError, Fault
+
+NAME = "npz_episodes"
+DESCRIBE = "an .npz file for each episode, with arrays image and action (as iVideoGPT converts data)"
+LOOKS_FOR = "[train|val|test/]*.npz with an array image, images, frames or obs"
+TAKES: tuple[str, ...] = ()
+
+SHIFT = 1
+IMAGES = ("image", "images", "frames", "obs")
+GROUPS = {"action": ("action", "actions"), "state": ("state", "states", "proprio")}
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """One file by its headers: its pictures, and the array of each group of columns with its rows and width."""
+
+    path: Path
+    shown: str
+    split: str
+    length: int
+    image: str
+    form: Pictures
+    arrays: Mapping[str, tuple[str, int, int]]
+    faults: tuple[Fault, ...]
+    others: tuple[str, ...]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {group: width for group, (_, _, width) in self.arrays.items()}
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a .npz below holds an array of pictures, and nothing by which RLDS is known."""
+    try:
+        for path in islice(folder.rglob(f"*{SUFFIX}"), 8):
+            names = members(path)
+            if names & {*IMAGES} and not any("observation" in name or name.endswith("is_first") for name in names):
+                return True
+    except OSError:
+        return False
+    return False
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """Every file by the headers of its arrays; pictures and numbers are read later."""
+    finds = Finds(folder)
+    episodes: list[_Episode] = []
+    for path in files_below(folder, finds, [SUFFIX]):
+        try:
+            episodes.append(_look(open_npz(path, relative(path, folder)), path, split_of(path, folder)))
+        except DataError as error:
+            finds.faults += error.faults
+    widths, left = shared_columns([episode.widths for episode in episodes if not episode.faults], ["action"])
+    names = columns(widths)
+    clips = [_clip(episode, widths, names) for episode in episodes]
+    if not clips and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "none")
+    sizes = Counter(episode.form.size for episode in episodes)
+    others = Counter(name for episode in episodes for name in episode.others)
+    notes = [f"arrays not used: {', '.join(shown(name) for name in sorted(others)[:20])}"] if others else []
+    return Survey(
+        NAME,
+        tuple(clips),
+        max(sizes, key=lambda size: (sizes[size], size)) if sizes else None,
+        "vector" if names else "none",
+        names,
+        ("action.*",) if "action" in widths else (),
+        SHIFT,
+        tuple(finds.faults),
+        notes=(*notes, *left, *finds.notes()),
+    )
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: 5 episodes of 9 to 12 frames, 16x16."""
+    for order, name in enumerate(("train/a", "train/b", "train/c", "val/d", "test/e")):
+        length = 12 - order % 4
+        path = folder / f"{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = np.stack([example_picture(order * 15 + number, 16, 16, order) for number in range(length)])
+        action = (np.arange(length * 4).reshape(length, 4) / 40 - order).astype(np.float32)
+        np.savez_compressed(path, image=image, action=action[: length - order % 2])
+
+
+def _look(archive: Archive, path: Path, split: str) -> _Episode:
+    image = next((name for name in IMAGES if name in archive.keys), None)
+    if image is None:
+        only = ", ".join(shown(name) for name in archive.keys[:20])
+        raise archive.error("", f"an array {', '.join(IMAGES[:-1])} or {IMAGES[-1]}", f"only {only}")
+    head = archive.header(image)
+    form = pictures(head.shape, head.dtype) if head.dtype is not None else ("pictures as uint8", head.words)
+    if not isinstance(form, Pictures):
+        raise archive.error(image, *form)
+    length = head.shape[0]
+    faults: list[Fault] = []
+    arrays: dict[str, tuple[str, int, int]] = {}
+    for group, names in GROUPS.items():
+        there = [name for name in names if name in archive.keys]
+        if len(there) > 1:
+            faults.append(Fault(archive.shown, "", f"one array of each {group}", " and ".join(there)))
+        if there:
+            try:
+                arrays[group] = (there[0], *_rows_and_width(archive, there[0], length, group == "action"))
+            except DataError as error:
+                faults += error.faults
+    used = {image, *(name for name, _, _ in arrays.values())}
+    others = tuple(name for name in archive.keys if name not in used)
+    return _Episode(path, archive.shown, split, length, image, form, arrays, tuple(faults), others)
+
+
+def _rows_and_width(archive: Archive, name: str, length: int, shorter: bool) -> tuple[int, int]:
+    """Rows and width of an array of numbers beside `length` frames; one row fewer may be there if `shorter`."""
+    head = archive.header(name)
+    if head.dtype is None or len(head.shape) not in (1, 2) or 0 in head.shape[1:]:
+        found = head.words if head.dtype is None else f"shape {head.shape}"
+        raise archive.error(name, "a row of numbers for each frame", found)
+    if head.shape[0] not in (length, length - shorter) or not head.shape[0]:
+        raise archive.error(name, f"{length} rows, one for each frame", str(head.shape[0]))
+    return head.shape[0], head.shape[1] if len(head.shape) == 2 else 1
+
+
+def _clip(episode: _Episode, widths: Mapping[str, int], names: tuple[str, ...]) -> SourceClip:
+    faults = list(episode.faults)
+    for group, width in widths.items():
+        found = episode.widths.get(group, 0)
+        if found != width and not faults:
+            place = episode.arrays[group][0] if found else ""
+            words = str(found) if found else f"no {group}"
+            faults.append(Fault(episode.shown, place, f"{group} of {width} numbers, as in most files", words))
+    arrays = tuple(episode.arrays[group][:2] for group in widths if group in episode.arrays)
+    return SourceClip(
+        episode.shown,
+        episode.split,
+        episode.length,
+        partial(_frames, episode.path, episode.shown, episode.image, episode.form),
+        partial(_rows, episode.path, episode.shown, arrays, names) if names and not faults else None,
+        tuple(faults),
+    )
+
+
+def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop: int) -> Piece:
+    return Piece(form.frames(open_npz(path, shown).read(name, start, stop)))
+
+
+def _rows(
+    path: Path, shown: str, arrays: tuple[tuple[str, int], ...], names: tuple[str, ...], start: int, stop: int
+) -> Piece:
+    """All columns of frames start to stop-1; the last row stands twice where there is one fewer."""
+    archive = open_npz(path, shown)
+    parts = []
+    for name, length in arrays:
+        first = min(start, length - 1)
+        values = archive.read(name, first, min(stop, length))
+        values = values.reshape(len(values), -1)
+        parts.append(values[np.minimum(np.arange(start, stop), length - 1) - first])
+    return finite_rows(np.concatenate(parts, axis=1), names, start, shown)

@@ -1,0 +1,115 @@
+"""Frames in one folder and a picture of the pose for each of them in another beside it.
+
+    ROOT[/{train,val,test}]/frames[/CLIP]/0001.png      or images, img, rgb; PNG or JPEG
+    ROOT[/{train,val,test}]/poses[/CLIP]/0001.png       or pose, labels, label, maps
+
+A frame and its pose have the same path below their folder but for the ending. The picture of the pose of frame t leads
+into frame t. Takes are cut where numbers are missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+from foreframe.data.clips import Options, SourceClip, Survey
+from foreframe.data.folders import Finds, relative
+from foreframe.data.layouts._pairs import Folder, clip, cut_warning, few_sizes, folders, looks_paired, takes
+from foreframe.data.layouts._shared import read_frames_of, size_notes
+from foreframe.data.pictures import PICTURES, example_picture
+from foreframe.video import write_png
+
+NAME = "pose_folders"
+DESCRIBE = "a folder of frames and beside it a folder of pictures of their poses, with the same names"
+LOOKS_FOR = "[train|val|test/]frames|images|img|rgb/[CLIP/]ANY1.png with poses|pose|labels|label|maps/[CLIP/]ANY1.png"
+TAKES: tuple[str, ...] = ()
+
+POSES = ("poses", "pose", "labels", "label", "maps")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether both folders are there and hold pictures."""
+    return looks_paired(folder, POSES, PICTURES)
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """The takes by the numbers of their frames, and what is wrong with the pairing."""
+    finds = Finds(folder)
+    found = folders(folder, POSES, "poses", finds)
+    natives = {item.path: item.native() for item in found}
+    sizes = Counter(native for native in natives.values() if native is not None)
+    size = sizes.most_common(1)[0][0] if sizes else None
+    clips: list[SourceClip] = []
+    warnings: list[str] = []
+    for item in found:
+        poses = _poses(item, finds)
+        numbers = [number for number in item.pictures if number in poses]
+        native = natives[item.path] or size or (1, 1)
+        beside = item.path_beside
+        pose_size = few_sizes(beside, list(poses.values())) or native
+        cut = takes(numbers)
+        for taken in cut:
+            names = tuple(poses[number] for number in taken)
+            rows = partial(read_frames_of, beside, names, taken, pose_size, folder)
+            clips.append(clip(item, taken, len(cut) == 1, native, rows, folder))
+        warnings += cut_warning(item, item.pictures)
+    _lonely_folders(found, finds)
+    if not clips and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "none of them")
+    return Survey(
+        NAME,
+        tuple(clips),
+        size,
+        "image",
+        ("pose",),
+        faults=tuple(finds.faults),
+        warnings=tuple(warnings),
+        notes=(*size_notes(sizes.elements()), *finds.notes()),
+    )
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: three clips to train, one to validate, of 9 to 12 frames, 16x32."""
+    for order, name in enumerate(("train/{}/a", "train/{}/b", "train/{}/c", "val/{}")):
+        for side, colour in (("frames", order), ("poses", 4)):
+            for number in range(12 - order):
+                picture = example_picture(number + 2 * order, 16, 32, colour)
+                write_png(folder / name.format(side) / f"{number:04d}.png", picture)
+
+
+def _poses(item: Folder, finds: Finds) -> dict[int, str]:
+    """The pictures of the poses of a folder's frames by number; what has no partner is a fault."""
+    beside = item.path_beside
+    if item.below not in item.tree:
+        finds.fault(beside, f"a folder of poses for {relative(item.path, finds.root)}", "no such folder")
+        return {}
+    stems: dict[str, str] = {}
+    for name in item.tree[item.below]:
+        file = Path(name)
+        if file.suffix.lower() not in PICTURES:
+            finds.ignored.append(relative(beside / name, finds.root))
+        elif file.stem in stems:
+            finds.fault(beside / name, "one pose of this name", f"also {stems[file.stem]}")
+        else:
+            stems[file.stem] = name
+    poses = {}
+    for number, name in item.pictures.items():
+        pose = stems.pop(Path(name).stem, None)
+        if pose is None:
+            finds.fault(beside / name, "a picture", f"no pose for this frame, frame {number}")
+        else:
+            poses[number] = pose
+    for name in stems.values():
+        finds.fault(item.path / name, "a picture", f"no frame for the pose {relative(beside / name, finds.root)}")
+    return poses
+
+
+def _lonely_folders(found: list[Folder], finds: Finds) -> None:
+    """Folders of poses beside which there is no folder of frames."""
+    for item in {item.partners: item for item in found}.values():
+        known = {other.below for other in found if other.partners == item.partners}
+        for below, files in item.tree.items():
+            if below not in known and any(Path(name).suffix.lower() in PICTURES for name in files):
+                shown = relative(item.partners / below, finds.root)
+                finds.fault(item.frames / below, "a folder of frames", f"none for the poses in {shown}")

@@ -1,0 +1,412 @@
+"""RoboNet: one HDF5 file for each trajectory of a robot, with the films of all its cameras in it.
+
+    ROOT/ANY/berkeley_sawyer_traj0.hdf5      env/cam0_video/frames      the bytes of an MP4; attributes T, shape and
+                                                                        image_format, or instead
+                                             env/cam0_video/frame0 ...  the bytes of a JPEG each
+                                             env/state                  T x S
+                                             policy/actions             T-1 x A
+    ROOT/robonet_testset_filenames.txt       names of the files that are the test split, one a line; optional
+
+Action t leads from frame t into frame t+1; the last frame has none and repeats the one before it, which leads to a
+frame that was not recorded. Facts as in the data set's own loader (SudeepDasari/RoboNet, hdf5_loader.py and
+metadata_helper.py). An MP4 whose image_format is BGR was written with red and blue exchanged and is turned back; the
+bytes of a JPEG decode to RGB whatever the attribute says, for it tells the order in which OpenCV handled them.
+
+Robots differ in how many numbers an action and a state have. Others fill up or cut off, to 4 and 5 for instance; this
+layout does not, because the same number would mean different things. The widths that most files have are the data
+set's, and a file of another robot is a fault that tells its widths. Keep robots in folders of their own, or leave the
+others out with --on-bad skip.
+
+With the list of test files, a twentieth of the other files is "val", by the SHA-256 of their names; without it, no
+file has a split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
+from foreframe.data.folders import Finds, relative
+from foreframe.data.hdf5 import SUFFIXES, Store, glance, library, open_file
+from foreframe.data.layouts._arrays import columns, files_below, finite_rows
+from foreframe.data.pictures import example_picture
+from foreframe.errors import DataError, Fault, UsageError
+from foreframe.video import MAX_SIDE, Pixels
+
+NAME = "robonet"
+DESCRIBE = "robots pushing things: an HDF5 file for each trajectory, with films inside (RoboNet)"
+LOOKS_FOR = "*.hdf5 with env/cam0_video, env/state and policy/actions"
+TAKES = ("camera",)
+
+TEST_LIST = "robonet_testset_filenames.txt"
+SHIFT = 1
+VAL_BELOW = 13
+"""Of 256 values of the first byte of a name's hash."""
+MAX_FILM = 2**29
+"""Bytes of an MP4 or JPEG."""
+OPEN = 4
+"""Films that a process keeps open."""
+_CAMERA = re.compile(r"cam([0-9]{1,3})_video")
+_MAX_LIST = 2**24
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one file holds: its camera's pictures, and the widths of its rows."""
+
+    length: int
+    size: Size
+    film: bool
+    swapped: bool
+    actions: int
+    widths: tuple[int, int]
+
+
+def recognises(folder: Path) -> bool:
+    """Whether an HDF5 file below holds the name of a camera of this kind."""
+    return re.search(rb"cam[0-9]{1,3}_video", glance(folder)) is not None
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """Every file by its headers and attributes; films are decoded later.
+
+    Raises:
+        UsageError: h5py is not installed, or no file has this camera.
+    """
+    library()
+    camera = _camera(options.camera)
+    finds = Finds(folder)
+    paths = files_below(folder, finds, SUFFIXES)
+    finds.ignored = [name for name in finds.ignored if name != TEST_LIST]
+    found: dict[Path, _Found] = {}
+    cameras: Counter[str] = Counter()
+    for path in paths:
+        try:
+            store = open_file(path, relative(path, folder))
+            cameras.update(name for name in store.names("env") if _CAMERA.fullmatch(name))
+            found[path] = _look(store, camera)
+        except DataError as error:
+            finds.faults += error.faults
+    if options.camera and cameras and camera not in cameras:
+        there = ", ".join(sorted(name.removesuffix("_video") for name in cameras))
+        raise UsageError(f"camera: no file has {camera.removesuffix('_video')}; there is {there}")
+    tests, notes = _tests(folder, {path.name for path in paths}, finds)
+    usual = _commonest(item.widths for item in found.values()) or (0, 0)
+    names = columns({"action": usual[0], "state": usual[1]})
+    clips = [_clip(path, folder, camera, item, usual, names, tests) for path, item in found.items()]
+    if not clips and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "none")
+    size = _commonest(item.size for item in found.values())
+    others = sorted(name.removesuffix("_video") for name in cameras if name != camera)
+    if others:
+        notes.append(f"camera {camera.removesuffix('_video')}; also there: {', '.join(others)} (--camera)")
+    notes += finds.notes()
+    chosen = ("action.*",) if names else ()
+    faults = tuple(finds.faults)
+    return Survey(NAME, tuple(clips), size, "vector", names, chosen, SHIFT, faults, notes=tuple(notes))
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: 8 files with MP4 or JPEG, 3 of them in the list of test files."""
+    h5py = library()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"berkeley_sawyer_traj{number}.hdf5" for number in (13, 18, 30, 47, 51, 62, 77, 83)]
+    for order, name in enumerate(names):
+        length = 8 + order % 3
+        frames = np.stack([example_picture(order * 14 + number, 32, 32, order % 5) for number in range(length)])
+        with h5py.File(folder / name, "w") as file:
+            env = file.create_group("env")
+            env.attrs["n_cams"], env.attrs["cam_encoding"] = 1, "jpg" if order % 2 else "mp4"
+            camera = env.create_group("cam0_video")
+            if order % 2:
+                for number, picture in enumerate(frames):
+                    data = camera.create_dataset(f"frame{number}", data=_jpeg(picture))
+                    data.attrs["shape"], data.attrs["image_format"] = picture.shape, "BGR"
+            else:
+                data = camera.create_dataset("frames", data=_mp4(frames))
+                data.attrs["shape"], data.attrs["T"], data.attrs["image_format"] = frames.shape[1:], length, "RGB"
+            env["state"] = np.arange(length * 5).reshape(length, 5) / 50 + order
+            file["policy/actions"] = np.arange((length - 1) * 4).reshape(length - 1, 4) / 40 - order
+    (folder / TEST_LIST).write_text("".join(f"{name}\n" for name in names[5:]))
+
+
+def _camera(option: str) -> str:
+    match = re.fullmatch(r"(?:cam)?([0-9]{1,3})(?:_video)?", option or "0")
+    if match is None:
+        raise UsageError(f"camera: expected the number of a camera, as in 0 or cam0, found '{option}'")
+    return f"cam{int(match[1])}_video"
+
+
+def _look(store: Store, camera: str) -> _Found:
+    """The shapes of one file, which must fit each other."""
+    if not store.has(f"env/{camera}"):
+        others = ", ".join(name for name in store.names("env") if _CAMERA.fullmatch(name))
+        raise store.error(f"env/{camera}", "pictures of this camera", f"those of {others}" if others else "none")
+    actions, state = (store.header(name).shape for name in ("policy/actions", "env/state"))
+    for name, shape in (("policy/actions", actions), ("env/state", state)):
+        if len(shape) != 2 or not shape[1]:
+            raise store.error(name, "a row of numbers for each time step", f"shape {shape}")
+    first = f"env/{camera}/frames"
+    film = store.has(first)
+    if film:
+        length, size = _film_facts(store, first)
+    else:
+        there = {*store.names(f"env/{camera}")}
+        length = len(there)
+        first = f"env/{camera}/frame0"
+        for number in range(length):
+            if f"frame{number}" not in there:
+                expected = f"frames (an MP4), or frame0 to frame{length - 1}"
+                raise store.error(f"env/{camera}", expected, f"no frame{number}")
+        if not length:
+            raise store.error(f"env/{camera}", "pictures", "none")
+        size = _stated_size(store, first) or _picture(store, first, None).shape[:2]
+    if length < 2:
+        raise store.error(first, "2 frames or more", str(length))
+    if state[0] != length:
+        raise store.error("env/state", f"{length} rows, one for each frame", str(state[0]))
+    if actions[0] not in (length - 1, length):
+        raise store.error("policy/actions", f"{length - 1} rows, one between each two frames", str(actions[0]))
+    order = store.attribute(first, "image_format")
+    if order not in (None, "RGB", "BGR"):
+        raise store.error(first, "RGB or BGR as attribute image_format", repr(order)[:40])
+    return _Found(length, (size[0], size[1]), film, film and order == "BGR", actions[0], (actions[1], state[1]))
+
+
+def _film_facts(store: Store, name: str) -> tuple[int, Size]:
+    """Number of frames and (H, W) by the attributes T and shape, or from the film where they are missing."""
+    length, size = store.attribute(name, "T"), _stated_size(store, name)
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise store.error(name, "a number of frames as attribute T", repr(length)[:40])
+    if length is None or size is None:
+        film = _Film(store, name)
+        pictures = [picture.shape[:2] for picture in film.rest()]
+        if not pictures:
+            raise store.error(name, "a film with frames", "none")
+        length, size = length or len(pictures), size or pictures[0]
+    return length, size
+
+
+def _stated_size(store: Store, name: str) -> Size | None:
+    """(H, W) by the attribute shape."""
+    shape = store.attribute(name, "shape")
+    if shape is None:
+        return None
+    if not isinstance(shape, list) or len(shape) < 2 or not all(
+        isinstance(side, int) and 1 <= side <= MAX_SIDE for side in shape[:2]
+    ):  # fmt: skip
+        raise store.error(name, "height and width as attribute shape", repr(shape)[:60])
+    return shape[0], shape[1]
+
+
+def _tests(folder: Path, names: set[str], finds: Finds) -> tuple[frozenset[str] | None, list[str]]:
+    """Names in the list of test files, None without one, and a note on those that are not here: that is no fault,
+    for few people keep all of RoboNet."""
+    path = folder / TEST_LIST
+    if not path.is_file():
+        return None, []
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _MAX_LIST else b"\0"
+    except OSError as error:
+        finds.fault(path, "a file that can be read", error.strerror or type(error).__name__)
+        return None, []
+    lines = [line.strip() for line in content.decode("utf-8", "backslashreplace").splitlines()]
+    tests = frozenset(filter(None, lines))
+    wrong = [number for number, line in enumerate(lines) if line and (not line.endswith(SUFFIXES) or "/" in line)]
+    if wrong:
+        finds.fault(path, "the name of a file (.hdf5)", f"{lines[wrong[0]][:60]!a}", f"line {wrong[0] + 1}")
+    elif not tests:
+        finds.fault(path, "names of files, one a line", "none")
+    absent = len(tests - names)
+    return tests, [f"{absent} of the {len(tests)} files in {TEST_LIST} are not here"] if absent and not wrong else []
+
+
+def _clip(
+    path: Path,
+    folder: Path,
+    camera: str,
+    found: _Found,
+    usual: tuple[int, int],
+    names: tuple[str, ...],
+    tests: frozenset[str] | None,
+) -> SourceClip:
+    shown = relative(path, folder)
+    split = ""
+    if tests is not None:
+        validates = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).digest()[0] < VAL_BELOW
+        split = "test" if path.name in tests else "val" if validates else "train"
+    frames = partial(_frames, path, shown, camera, found)
+    if found.widths == usual:
+        return SourceClip(shown, split, found.length, frames, partial(_rows, path, shown, found, names))
+    expected = f"actions of {usual[0]} and states of {usual[1]} numbers, as in most files"
+    words = f"{found.widths[0]} and {found.widths[1]}: another robot? Keep each in a folder of its own, or skip these"
+    return SourceClip(shown, split, found.length, frames, None, (Fault(shown, "", expected, words),))
+
+
+def _rows(path: Path, shown: str, found: _Found, names: tuple[str, ...], start: int, stop: int) -> Piece:
+    """Actions and states of frames start to stop-1; the last action stands twice where there is one fewer."""
+    store = open_file(path, shown)
+    state = store.read("env/state", start, stop)
+    first = min(start, found.actions - 1)
+    actions = store.read("policy/actions", first, min(stop, found.actions))
+    actions = actions[np.minimum(np.arange(start, stop), found.actions - 1) - first]
+    return finite_rows(np.concatenate([actions, state], axis=1), names, start, shown)
+
+
+def _frames(path: Path, shown: str, camera: str, found: _Found, start: int, stop: int) -> Piece:
+    store = open_file(path, shown)
+    frames = np.zeros((stop - start, *found.size, 3), np.uint8)
+    if found.film:
+        name = f"env/{camera}/frames"
+        for index, picture in enumerate(_film(path, store, name, start).take(start, stop, found)):
+            frames[index] = picture[..., ::-1] if found.swapped else picture
+        return Piece(frames)
+    faults: dict[int, tuple[Fault, ...]] = {}
+    for index, number in enumerate(range(start, stop)):
+        try:
+            frames[index] = _picture(store, f"env/{camera}/frame{number}", found.size)
+        except DataError as error:
+            faults[index] = error.faults
+    return Piece(frames, faults)
+
+
+def _data(store: Store, name: str) -> bytes:
+    """The bytes of a film or picture, kept as a row of uint8."""
+    head = store.header(name)
+    count = int(np.prod(head.shape, dtype=object))
+    if head.dtype not in (np.uint8, np.int8) or not head.shape or max(head.shape) != count:
+        raise store.error(name, "a row of bytes", f"{head.dtype} of shape {head.shape}")
+    if not 0 < count <= MAX_FILM:
+        raise store.error(name, f"1 to {MAX_FILM} bytes", str(count))
+    return store.read(name, 0, head.shape[0]).tobytes()
+
+
+def _picture(store: Store, name: str, size: Size | None) -> Pixels:
+    """A JPEG as (H, W, 3)."""
+    data = _data(store, name)
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            found = (image.height, image.width)
+            if max(found) > MAX_SIDE or (size is not None and found != size):
+                expected = f"{size[1]}x{size[0]} pixels as the first frame" if size else f"at most {MAX_SIDE} a side"
+                raise store.error(name, expected, f"{found[1]}x{found[0]}")
+            return np.array(image.convert("RGB"), np.uint8)
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        words = "another kind of data" if "identify" in str(error) else str(error)
+        raise store.error(name, "a JPEG that decodes", words) from error
+
+
+class _Film:
+    """An MP4 in memory being decoded from its beginning."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name, self.state = store, name, store.state
+        self.next = 0
+        try:
+            self.container = av.open(io.BytesIO(_data(store, name)), "r")
+            if not self.container.streams.video:
+                raise store.error(name, "a film", "data without pictures")
+            self.stream = self.container.streams.video[0]
+            self.stream.thread_type = "SLICE"  # threads cost more than they bring where pictures are small
+            self.frames = self.container.decode(self.stream)
+        except (av.FFmpegError, OSError, ValueError, EOFError) as error:
+            raise self._error(error) from error
+
+    def take(self, start: int, stop: int, found: _Found) -> Iterator[Pixels]:
+        """Frames start to stop-1; with the last one, that no more follow."""
+        while self.next < stop:
+            picture = self._decode()
+            if picture is None:
+                expected = f"{found.length} frames as its attribute says"
+                raise self.store.error(self.name, expected, f"{self.next}")
+            if picture.shape[:2] != found.size:
+                words = f"{picture.shape[1]}x{picture.shape[0]}"
+                raise self.store.error(self._place(), f"{found.size[1]}x{found.size[0]} pixels", words)
+            if self.next > start:
+                yield picture
+        if stop == found.length and self._decode() is not None:
+            raise self.store.error(self.name, f"{found.length} frames as its attribute says", "more")
+
+    def rest(self) -> Iterator[Pixels]:
+        while (picture := self._decode()) is not None:
+            yield picture
+
+    def close(self) -> None:
+        self.container.close()
+
+    def _decode(self) -> Pixels | None:
+        try:
+            frame: Any = next(self.frames, None)
+            if frame is None:
+                return None
+            self.next += 1
+            if frame.is_corrupt:
+                raise self.store.error(self._place(), "a frame that decodes", "a damaged one")
+            if max(frame.height, frame.width) > MAX_SIDE:
+                words = f"{frame.width}x{frame.height}"
+                raise self.store.error(self._place(), f"at most {MAX_SIDE} pixels a side", words)
+            pixels: Pixels = frame.to_ndarray(format="rgb24")
+            return pixels
+        except (av.FFmpegError, OSError, ValueError, EOFError) as error:
+            raise self._error(error) from error
+
+    def _place(self) -> str:
+        return f"{self.name}, frame {self.next - 1}"
+
+    def _error(self, error: Exception) -> DataError:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        where = f"{self.name}, frame {self.next}" if self.next else self.name
+        return self.store.error(where, "a film that FFmpeg can read", words)
+
+
+_FILMS: OrderedDict[tuple[Path, str], _Film] = OrderedDict()
+
+
+def _film(path: Path, store: Store, name: str, start: int) -> _Film:
+    """The film, somewhere at or before frame `start`."""
+    film = _FILMS.pop((path, name), None)
+    if film is not None and (film.next > start or film.state != store.state):
+        film.close()
+        film = None
+    film = film or _Film(store, name)
+    _FILMS[path, name] = film
+    while len(_FILMS) > OPEN:
+        _FILMS.popitem(last=False)[1].close()
+    return film
+
+
+def _commonest(items: Iterator[Any]) -> Any:
+    """The commonest of some tuples, of equals the largest; None of none."""
+    counts = Counter(items)
+    return max(counts, key=lambda item: (counts[item], item)) if counts else None
+
+
+def _jpeg(picture: Pixels) -> NDArray[np.uint8]:
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "JPEG", quality=90)
+    return np.frombuffer(data.getvalue(), np.uint8)
+
+
+def _mp4(frames: Pixels) -> NDArray[np.uint8]:
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        stream.options = {"crf": "16"}
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return np.frombuffer(data.getvalue(), np.uint8)

@@ -1,0 +1,204 @@
+"""A folder of videos, each alone or with a table of what was done in it.
+
+    ROOT[/{train,val,test}][/FOLDERS]/clip.mp4        or .avi .gif .webm .mov .mkv
+                                     /clip.csv        or .json .parquet: a row for each frame
+
+All videos have a table, or none has. All tables have the same columns. Row t was recorded with frame t and leads into
+frame t+1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.folders import Finds, relative
+from foreframe.data.layouts._shared import (
+    agree,
+    outside,
+    read_beside,
+    read_rows_of,
+    size_notes,
+    some_files,
+    splits,
+    walk,
+)
+from foreframe.data.pictures import example_picture
+from foreframe.data.tables import TABLES
+from foreframe.errors import DataError, Fault
+from foreframe.video import VideoInfo, probe_video, read_frames, write_gif, write_mp4
+
+NAME = "videos"
+DESCRIBE = "videos (MP4, MOV, AVI, GIF, WebM, MKV), alone or with a table of conditions beside each"
+LOOKS_FOR = "[train|val|test/]ANY.mp4 or .avi .gif .webm .mov .mkv, with ANY.csv, .json or .parquet beside, or without"
+TAKES: tuple[str, ...] = ()
+
+VIDEOS = (".mp4", ".avi", ".gif", ".webm", ".mov", ".mkv")
+_KTH = re.compile(r"person[0-9]{2}_[a-z]+_d[0-9]_uncomp\.avi", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A video with its split and the tables of its name."""
+
+    name: str
+    split: str
+    path: Path
+    tables: tuple[Path, ...]
+
+
+def recognises(folder: Path) -> bool:
+    """Whether there are videos in it, and neither a LeRobot data set nor KTH's names."""
+    found = False
+    try:
+        if (folder / "meta" / "info.json").exists():
+            return False
+        for path in some_files(folder):
+            if path.suffix.lower() in VIDEOS:
+                if _KTH.fullmatch(path.name):
+                    return False
+                found = True
+    except OSError:
+        return False
+    return found
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """Every video with its packets counted and its table read; pictures are decoded later."""
+    finds = Finds(folder)
+    parts = splits(folder, finds)
+    outside(folder, parts, (*VIDEOS, *TABLES), finds)
+    found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
+    conditioned = any(clip.tables for clip in found)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        probed = list(pool.map(partial(_probe, folder), (clip.path for clip in found)))
+    tables = {
+        clip.name: read_beside(clip.tables[0], folder, info.length if isinstance(info, VideoInfo) else None)
+        for clip, info in zip(found, probed, strict=True)
+        if clip.tables
+    }
+    columns, agreed = agree(list(tables.values()))
+    tables = dict(zip(tables, agreed, strict=True))
+    clips, infos = [], []
+    for clip, info in zip(found, probed, strict=True):
+        faults, table = _faults(clip, conditioned, folder), tables.get(clip.name)
+        faults += table.faults if table is not None else ()
+        if isinstance(info, Fault):
+            finds.faults += [info, *faults]
+            continue
+        infos.append((clip, info))
+        values = np.zeros((info.length, len(columns)), np.float32) if table is None else table.values
+        rows = partial(read_rows_of, values) if conditioned else None
+        clips.append(SourceClip(clip.name, clip.split, info.length, partial(_read, clip.path), rows, tuple(faults)))
+    if not found and not finds.faults:
+        finds.fault(folder, LOOKS_FOR, "no video")
+    sizes = Counter((info.height, info.width) for _, info in infos)
+    fps, warnings = _rates(infos)
+    return Survey(
+        NAME,
+        tuple(clips),
+        sizes.most_common(1)[0][0] if sizes else None,
+        "vector" if conditioned else "none",
+        columns,
+        shift=1 if conditioned else 0,
+        faults=tuple(finds.faults),
+        warnings=warnings,
+        notes=(*size_notes(sizes.elements()), *finds.notes()),
+        fps=fps,
+    )
+
+
+def example(folder: Path) -> None:
+    """Write a tiny source of this layout: five videos of 9 to 12 frames, 32x32, with tables of two kinds."""
+    paths = ("train/push/0.mp4", "train/push/1.gif", "train/2.mp4", "val/3.gif", "test/4.mp4")
+    for order, name in enumerate(paths):
+        path, length = folder / name, 12 - order % 4
+        frames = np.stack([example_picture(number, 32, 32, order) for number in range(length)])
+        (write_gif if path.suffix == ".gif" else write_mp4)(path, frames, 10)
+        rows = [[number / 10, order - number / 100] for number in range(length)]
+        if order % 2:
+            lines = ",\n".join(f'{{"move": {move}, "turn": {turn}}}' for move, turn in rows)
+            path.with_suffix(".json").write_text(f"[{lines}]\n", encoding="ascii")
+        else:
+            text = "".join(f"{move},{turn}\n" for move, turn in rows)
+            path.with_suffix(".csv").write_text(f"move,turn\n{text}", encoding="ascii")
+
+
+def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> list[_Clip]:
+    """The videos at and below a folder, each with the tables of its name; tables without a video are faults."""
+    own_list = lists.resolve() if lists is not None else None
+    clips = []
+    for path, files in walk(folder, finds):
+        videos: dict[str, list[str]] = {}
+        tables: dict[str, list[str]] = {}
+        for name in files:
+            file = Path(name)
+            if file.suffix.lower() in VIDEOS:
+                videos.setdefault(file.stem, []).append(name)
+            elif file.suffix.lower() in TABLES and (path / name).resolve() != own_list:
+                tables.setdefault(file.stem, []).append(name)
+            else:
+                finds.ignored.append(relative(path / name, finds.root))
+        for stem, names in tables.items():
+            if stem not in videos:
+                finds.faults += (_no_video(path / name, finds.root) for name in names)
+        for stem, names in videos.items():
+            if len(names) > 1:
+                finds.fault(path / names[1], "one video of this name", f"also {names[0]}")
+            beside = tuple(path / name for name in tables.get(stem, ()))
+            clips.append(_Clip(relative(path / stem, finds.root), split, path / names[0], beside))
+    return clips
+
+
+def _no_video(path: Path, root: Path) -> Fault:
+    return Fault(relative(path, root), "", f"a video of this name beside it ({', '.join(VIDEOS)})", "none")
+
+
+def _probe(root: Path, path: Path) -> VideoInfo | Fault:
+    try:
+        return probe_video(path)
+    except DataError as error:
+        first = error.faults[0]
+        return Fault(relative(path, root), first.where, first.expected, first.found)
+
+
+def _faults(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
+    """What is wrong with the number of tables of a video."""
+    if len(clip.tables) > 1:
+        shown = relative(clip.tables[1], root)
+        return [Fault(shown, "", "one table for each video", f"also {clip.tables[0].name}")]
+    if conditioned and not clip.tables:
+        shown = relative(clip.path, root)
+        return [Fault(shown, "", "a table of the same name beside it, as other videos have", "none")]
+    return []
+
+
+def _read(path: Path, start: int, stop: int) -> Piece:
+    return Piece(read_frames(path, start, stop))
+
+
+def _rates(infos: Sequence[tuple[_Clip, VideoInfo]]) -> tuple[float | None, tuple[str, ...]]:
+    """Frames a second, as most videos have, and warnings on videos that differ or are uneven."""
+    warnings = [f"{clip.name}: frames are not evenly spaced: {info.uneven}" for clip, info in infos if info.uneven]
+    rates = Counter(info.fps for _, info in infos if info.fps is not None and not info.uneven)
+    if not rates:
+        return None, tuple(warnings)
+    usual = rates.most_common(1)[0][0]
+    if max(rates) > 1.01 * min(rates):
+        warnings.append(f"videos differ in their frames per second: {_few(rates.items())}")
+    return usual, tuple(warnings)
+
+
+def _few(rates: Iterable[tuple[float, int]]) -> str:
+    found = sorted(rates)
+    words = ", ".join(f"{count} at {rate:g}" for rate, count in found[:6])
+    return words + (f" and {len(found) - 6} other rates" if len(found) > 6 else "")

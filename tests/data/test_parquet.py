@@ -1,0 +1,177 @@
+"""The strict parquet reader: any stretch of a file as pyarrow reads it whole, and a clear fault for what is broken."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foreframe.data import parquet
+from foreframe.data.parquet import Table, holds_numbers, numbers, opened
+from foreframe.errors import DataError, UsageError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def write(path: Path, rows: int = 100, group: int = 30, **options: Any) -> Path:
+    table = pa.table(
+        {
+            "a": pa.array(np.arange(rows, dtype=np.int64)),
+            "b": pa.array([[float(row), row / 2] for row in range(rows)], pa.list_(pa.float32(), 2)),
+            "b.c": pa.array([f"{row}" for row in range(rows)]),
+        }
+    )
+    pq.write_table(table, str(path), row_group_size=group, **options)
+    return path
+
+
+def found(path: Path, columns: tuple[str, ...] = ("a",)) -> str:
+    with pytest.raises(DataError) as caught, Table(path, columns) as table:
+        table.read(0, table.rows)
+    assert len(caught.value.faults) == 1
+    assert caught.value.faults[0].path == str(path)
+    return str(caught.value.faults[0])
+
+
+def test_any_stretch_is_what_pyarrow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parquet, "BLOCK_ROWS", 7)
+    path = write(tmp_path / "a.parquet")
+    whole = pq.read_table(str(path))
+    with Table(path, ("b", "a")) as table:
+        assert table.rows == 100
+        assert table.names == ("a", "b", "b.c")
+        for start, stop in [(0, 100), (29, 31), (95, 100), (3, 4), (50, 50), (60, 90), (0, 1)]:
+            got = table.read(start, stop)
+            assert got.column_names == ["b", "a"]
+            for name in ("a", "b"):
+                assert got.column(name).to_pylist() == whole.column(name).slice(start, stop - start).to_pylist()
+        assert [first for first, _ in table.blocks()][:6] == [0, 7, 14, 21, 28, 30]
+
+
+def test_reading_on_decodes_each_row_group_once_and_keeps_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parquet, "BLOCK_ROWS", 5)
+    monkeypatch.setattr(parquet, "KEPT_BYTES", 500)
+    started = []
+    decode = Table._decode
+    monkeypatch.setattr(Table, "_decode", lambda self, group: started.append(group) or decode(self, group))
+    with Table(write(tmp_path / "a.parquet"), ("a", "b")) as table:
+        for row in range(99):
+            assert table.read(row, row + 2).column("a").to_pylist() == [row, row + 1]
+        assert started == [0, 1, 2, 3]
+        assert table._kept_bytes == sum(batch.nbytes for batch in table._kept.values()) <= 500
+        assert table.read(2, 3).column("a").to_pylist() == [2]
+        assert started == [0, 1, 2, 3, 0]
+
+
+def test_a_file_that_changed_is_opened_anew_and_few_are_kept_open(tmp_path: Path):
+    path = write(tmp_path / "a.parquet", 10)
+    assert opened(path, ("a",)) is opened(path, ("a",))
+    write(path, 20)
+    assert opened(path, ("a",)).rows == 20
+    for number in range(2 * parquet.OPEN):
+        opened(write(tmp_path / f"{number}.parquet", 3), ("a",))
+    assert len(parquet._TABLES) == parquet.OPEN
+
+
+def test_what_is_no_whole_parquet_file_is_a_fault(tmp_path: Path):
+    path = write(tmp_path / "a.parquet")
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    assert found(path).endswith("expected a parquet file, found an empty file")
+    path.write_bytes(b"some garbage, no parquet")
+    assert "first bytes" in found(path)
+    path.write_bytes(content[: len(content) // 2])
+    assert found(path).endswith("the file is cut short")
+    path.write_bytes(content[:-8] + b"\xff\xff\xff\x7fPAR1")
+    assert "footer" in found(path)
+    path.write_bytes(b"PAR1")
+    assert "last bytes" in found(path)
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    path.write_bytes(content[:footer] + bytes(len(content) - 8 - footer) + content[-8:])
+    assert found(path)
+    path.write_bytes(content[:footer] + content[footer:-8].replace(b"\x18", b"\xff") + content[-8:])
+    assert found(path).endswith("footer: expected a footer that can be read, found a damaged one")
+    assert found(tmp_path).endswith("found a folder")
+    assert found(tmp_path / "none").endswith("found No such file or directory")
+    with pytest.raises(DataError, match="No such file"):
+        opened(tmp_path / "none", ("a",))
+
+
+def test_a_damaged_byte_anywhere_is_a_fault_or_changes_nothing(tmp_path: Path):
+    """Pages carry checksums here; in the footer, damage that pyarrow alone would not survive is met."""
+    path = write(tmp_path / "a.parquet", 12, write_page_checksum=True, compression="none")
+    content = path.read_bytes()
+    whole = pq.read_table(str(path), columns=["a", "b"])
+    told = 0
+    for at in range(4, len(content) - 8, 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x41]) + content[at + 1 :])
+        rows, faults = None, ()
+        try:
+            with Table(path, ("a", "b")) as table:
+                rows = table.read(0, table.rows)
+        except DataError as error:
+            faults = error.faults
+        told += len(faults)
+        assert rows is not None or [fault.path for fault in faults] == [str(path)]
+        assert rows is None or rows.num_rows == whole.num_rows
+    assert told > 20
+
+
+def test_a_missing_or_doubled_column_is_a_fault(tmp_path: Path):
+    path = write(tmp_path / "a.parquet")
+    assert found(path, ("x",)).endswith("expected one column x, found a, b, b.c")
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), str(path))
+    assert found(path).endswith("expected one column a, found 2 of them")
+
+
+def test_more_rows_than_there_are_is_a_fault(tmp_path: Path):
+    with Table(write(tmp_path / "a.parquet"), ("a",)) as table, pytest.raises(DataError, match="101 rows or more"):
+        table.read(90, 101)
+
+
+@pytest.mark.parametrize("limit", ["MAX_VALUES", "MAX_COLUMN_BYTES"])
+def test_sizes_are_judged_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str):
+    monkeypatch.setattr(parquet, limit, 20)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_: pytest.fail("it was decoded"))
+    assert "row group 0, a: expected at most 20" in found(write(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "int8", "int64", "uint8", "uint64", "bool_"])
+def test_numbers_of_every_kind_alone_and_in_lists(kind: str):
+    kind = getattr(pa, kind)()
+    cast = np.float16 if pa.types.is_float16(kind) else (bool if pa.types.is_boolean(kind) else int)
+    alone = pa.chunked_array([pa.array([cast(1), None, cast(0)], kind), pa.array([cast(1)], kind)])
+    assert holds_numbers(alone.type)
+    values, wrong = numbers(alone, 1)
+    assert values.tolist() == [[1], [0], [0], [1]]
+    assert wrong == {1: "nothing"}
+    rows = [[cast(1), cast(0)], None, [cast(0), None], [cast(1), cast(1)]]
+    for lists in (pa.list_(kind), pa.list_(kind, 2), pa.large_list(kind)):
+        assert holds_numbers(lists)
+        column = pa.chunked_array([pa.array([[cast(0), cast(0)], *rows], lists).slice(1)])
+        values, wrong = numbers(column, 2)
+        assert values.tolist() == [[1, 0], [0, 0], [0, 0], [1, 1]]
+        assert wrong == {1: "nothing", 2: "nothing"}
+
+
+def test_lists_of_another_width_are_told_by_row():
+    values, wrong = numbers(pa.array([[1.0, 2.0], [3.0], [], [4.0, 5.0]]), 2)
+    assert values.tolist() == [[1, 2], [0, 0], [0, 0], [4, 5]]
+    assert wrong == {1: "1 numbers", 2: "0 numbers"}
+    assert numbers(pa.array([1.0, 2.0]), 3)[1] == {0: "1 number", 1: "1 number"}
+    assert numbers(pa.chunked_array([], pa.list_(pa.float32())), 3)[0].shape == (0, 3)
+
+
+def test_texts_pictures_and_lists_of_lists_are_no_numbers():
+    for kind in (pa.string(), pa.list_(pa.string()), pa.struct({"bytes": pa.binary()}), pa.list_(pa.list_(pa.int8()))):
+        assert not holds_numbers(kind)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"needs pyarrow: pip install 'foreframe\[lerobot\]'"):
+        Table(tmp_path / "a.parquet", ("a",))
