@@ -9,15 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreframe.data import sample
+from foreframe.data import dance_sim, sample
+from foreframe.data.dance_sim import DanceClip
 from foreframe.data.push_sim import PushClip
-from foreframe.data.sample import SampleClip
+from foreframe.data.sample import DanceSampleClip, SampleClip
 from foreframe.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def clips() -> list[SampleClip]:
     return list(sample.decode_sample())
+
+
+@pytest.fixture(scope="module")
+def dances() -> list[DanceSampleClip]:
+    return list(sample.decode_dance())
 
 
 def tiny(seed: int, length: int = 3) -> PushClip:
@@ -28,6 +34,22 @@ def tiny(seed: int, length: int = 3) -> PushClip:
         frames[t, 4:9, 2 + t : 7 + t] = rng.integers(0, 255, 3)
     values = rng.normal(size=(length, 7)).astype(np.float32)
     return PushClip(frames, values[:, :4], values[:, 4:])
+
+
+def tiny_dance(seed: int, length: int = 3) -> DanceClip:
+    """A clip (length, 16, 24, 3) of a smooth picture, and joints anywhere in it and a little outside."""
+    rng = np.random.default_rng(seed)
+    frames = np.full((length, 16, 24, 3), rng.integers(40, 200, 3), np.uint8)
+    joints = rng.uniform(-4, 20, (length, 25, 3)).astype(np.float32)
+    joints[..., 2] = (joints[..., :2] >= -0.5).all(-1)
+    return DanceClip(frames, dance_sim.draw_poses(joints, (16, 24)), joints)
+
+
+@pytest.fixture
+def small_dance(tmp_path: Path) -> Path:
+    path = tmp_path / "dance.sample"
+    path.write_bytes(sample.encode_sample([tiny_dance(0), tiny_dance(1)], ["train", "val"], {"seed": 7}))
+    return path
 
 
 @pytest.fixture
@@ -158,3 +180,104 @@ def test_colours_come_back_within_rounding() -> None:
     rgb = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
     back = sample._to_rgb(sample._to_ycc(rgb))
     assert np.abs(back.astype(int) - rgb).max() <= 2
+
+
+def test_every_dance_decodes_to_its_stored_hash(dances: list[DanceSampleClip]) -> None:
+    header = sample.header(sample.DANCE)
+    lines = [f"{clip.name} {clip.split} {sample.clip_hash(clip)}" for clip in dances]
+    assert lines == header["clips"]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == header["sha256"]
+    assert header["simulator"] == "foreframe.data.dance_sim"
+    assert Counter(clip.split for clip in dances) == sample.DANCE_SPLITS == header["splits"]
+
+
+def test_dances_have_the_shapes_and_types_promised(dances: list[DanceSampleClip]) -> None:
+    for clip in dances:
+        assert (clip.frames.shape, clip.frames.dtype) == ((60, 64, 64, 3), np.uint8)
+        assert (clip.poses.shape, clip.poses.dtype) == ((60, 64, 64, 3), np.uint8)
+        assert (clip.joints.shape, clip.joints.dtype) == ((60, 25, 3), np.float32)
+        assert (clip.joints[..., 2] == 1).all()
+        assert clip.joints[..., :2].min() >= -0.5
+        assert clip.joints[..., :2].max() < 63.5
+
+
+def test_dances_are_small_enough_to_ship() -> None:
+    assert sample.DANCE.stat().st_size <= 4_000_000
+
+
+def test_no_person_dances_in_two_splits(dances: list[DanceSampleClip]) -> None:
+    assert len({clip.name for clip in dances}) == len(dances)
+    assert len({clip.frames[0].tobytes() for clip in dances}) == len(dances)
+    pictures = np.stack([clip.frames[0] for clip in dances]).astype(int)
+    for number, clip in enumerate(dances):
+        others = [other for other in range(len(dances)) if dances[other].split != clip.split]
+        assert np.abs(pictures[others] - pictures[number]).mean(axis=(1, 2, 3)).min() > 8
+
+
+def test_a_pose_fits_the_frame_of_its_number_better_than_any_near_it(dances: list[DanceSampleClip]) -> None:
+    for number in (0, 3):
+        clip = dances[number]
+        empty = np.median(clip.frames, axis=0)  # the room without the person, who moves about
+        person = np.abs(clip.frames - empty).max(-1) > 40
+        pose = clip.poses.max(-1) > 128
+        fit = {
+            lag: np.mean([person[t][pose[t + lag]].mean() for t in range(5, 55)]) for lag in (-5, -3, -1, 0, 1, 3, 5)
+        }
+        assert max(fit, key=lambda lag: fit[lag]) == 0
+        assert fit[0] > 0.75
+        assert fit[0] > max(fit[3], fit[-3]) + 0.1
+
+
+def test_poses_are_drawn_from_the_joints_that_come_with_them(dances: list[DanceSampleClip]) -> None:
+    for clip in dances[:2]:
+        np.testing.assert_array_equal(dance_sim.draw_poses(clip.joints, (64, 64)), clip.poses)
+
+
+def test_what_was_encoded_of_a_dance_comes_back(small_dance: Path) -> None:
+    first, second = sample.decode_dance(small_dance)
+    assert (first.name, first.split, second.name, second.split) == ("dance-0000", "train", "dance-0001", "val")
+    for seen, given in ((first, tiny_dance(0)), (second, tiny_dance(1))):
+        assert np.abs(seen.joints - given.joints).max() <= 0.5 / sample.UNIT
+        np.testing.assert_array_equal(seen.joints[..., 2], given.joints[..., 2])
+        assert np.abs(seen.frames.astype(int) - given.frames).mean() < 4
+        assert np.abs(seen.poses.astype(int) - given.poses).max() <= 0.05 * 255
+    again = sample.encode_sample([tiny_dance(0), tiny_dance(1)], ["train", "val"], {"seed": 7})
+    assert again == small_dance.read_bytes()
+
+
+def test_another_way_of_drawing_poses_is_found(small_dance: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = dance_sim.draw_poses
+    monkeypatch.setattr(dance_sim, "draw_poses", lambda joints, size: right(joints, size) ^ np.uint8(1))
+    with pytest.raises(DataError, match="clip dance-0000 should decode to SHA-256"):
+        next(sample.decode_dance(small_dance))
+
+
+def test_a_sample_of_the_other_kind_is_refused(small_file: Path, small_dance: Path) -> None:
+    with pytest.raises(DataError, match="expected a sample of push, found one of dance"):
+        next(sample.decode_sample(small_dance))
+    with pytest.raises(DataError, match="expected a sample of dance, found one of push"):
+        next(sample.decode_dance(small_file))
+
+
+def test_a_sample_opens_by_name_with_all_that_a_pack_needs(
+    clips: list[SampleClip], dances: list[DanceSampleClip]
+) -> None:
+    push, dance = sample.open_sample("push"), sample.open_sample("dance")
+    assert (str(push.spec), push.shift, push.fps) == ("3x64x64 with 7 numbers", 1, 10)
+    assert (str(dance.spec), dance.shift, dance.fps) == ("3x64x64 with 3-channel pictures", 0, 15)
+    assert len(push.columns) == 7
+    assert dance.columns == ("pose",)
+    assert push.sha256 == sample.header()["sha256"]
+    name, split, frames, rows = next(push.clips)
+    assert (name, split) == (clips[0].name, clips[0].split)
+    np.testing.assert_array_equal(frames, clips[0].frames)
+    np.testing.assert_array_equal(rows, np.concatenate([clips[0].actions, clips[0].positions], axis=1))
+    name, split, frames, rows = next(dance.clips)
+    assert (name, split) == (dances[0].name, dances[0].split)
+    np.testing.assert_array_equal(frames, dances[0].frames)
+    np.testing.assert_array_equal(rows, dances[0].poses)
+
+
+def test_a_sample_that_there_is_not_is_named() -> None:
+    with pytest.raises(DataError, match=r"danse: no such sample; there is push, dance; did you mean 'dance'\?"):
+        sample.open_sample("danse")

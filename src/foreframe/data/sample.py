@@ -1,14 +1,20 @@
-"""The sample that comes with foreframe: simulated pushing clips in one file of a few MB, for a first run without data.
+"""The samples that come with foreframe: simulated clips in files of a few MB, for a first run without data.
+
+    push    a robot arm that pushes objects about, with its actions        (`push_sim`)
+    dance   people who dance, with a picture of the pose of each frame     (`dance_sim`)
 
 On disk, in this order: a line that names the format, one line of JSON (what the clips are, how they were made, the
-SHA-256 of each after decoding), the conditions (float32, xz), the frames (one H.264 stream, 4:4:4, full range), and
-the SHA-256 of all that. Nothing in it can run code.
+SHA-256 of each after decoding), the conditions (xz), the frames (one H.264 stream, 4:4:4, full range), and the SHA-256
+of all that. The conditions of `push` are float32; those of `dance` are joints in whole 32nds of a pixel, each as the
+difference from the frame before, from which the pose pictures are drawn anew. Nothing in it can run code.
 
-The sample IS the decoded frames: they lie within about 44 dB of what the simulator drew, and no further copy is kept.
-H.264 fixes the result of decoding to the bit, and the step from YCbCr to RGB is done here in integers, so every machine
-sees the same pixels; the hashes make sure. Lossless files of the same frames had 20 MB (H.264) and 25 MB (xz).
+The sample IS the decoded frames, and no further copy is kept: they lie within about 44 dB (`push`) and 42 dB (`dance`)
+of what the simulator drew. H.264 fixes the result of decoding to the bit, and the step from YCbCr to RGB is done here
+in integers, so every machine sees the same pixels; the hashes make sure. Lossless files of the frames of `push` had
+20 MB (H.264) and 25 MB (xz).
 
-To make the file anew, in some minutes: `python -c "from foreframe.data.sample import build; build('push.sample')"`.
+To make a file anew, in some minutes: `python -c "from foreframe.data.sample import build; build('push.sample')"`, or
+`build('dance.sample', 'dance')`.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import io
 import json
 import lzma
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,19 +35,26 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 from rich.progress import track
 
-from foreframe.data.push_sim import PushClip, simulate, version
-from foreframe.errors import DataError
+from foreframe.clip import ClipSpec, CondKind
+from foreframe.data import dance_sim, push_sim
+from foreframe.data.dance_sim import DanceClip
+from foreframe.data.push_sim import PushClip
+from foreframe.errors import DataError, nearest
 
 PUSH = Path(__file__).parent / "samples" / "push.sample"
+DANCE = PUSH.with_name("dance.sample")
 FORMAT = b"foreframe sample 1\n"
 SPLITS = {"train": 288, "val": 32, "test": 32}
+DANCE_SPLITS = {"train": 80, "val": 10, "test": 10}
+UNIT = 32
+"""Joints are stored in whole parts of a pixel, so many to one."""
 # No psycho-visual options: they buy sharpness for an eye with errors in the numbers. One thread: the same bytes anew.
 X264 = "no-psy=1:aq-mode=0:bframes=0:scenecut=0:threads=1:fullrange=on:colormatrix=smpte170m:log-level=error"
 
 
 @dataclass(frozen=True)
 class SampleClip:
-    """One clip of a sample; units and axes are those of `push_sim.PushClip`.
+    """One clip of `push`; units and axes are those of `push_sim.PushClip`.
 
     frames: (T, H, W, 3) uint8. actions: (T, 4) float32, from frame t to t+1. positions: (T, 3) float32, at frame t.
     """
@@ -53,27 +66,104 @@ class SampleClip:
     positions: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class DanceSampleClip:
+    """One clip of `dance`; units and axes are those of `dance_sim.DanceClip`.
+
+    frames, poses: (T, H, W, 3) uint8; poses[t] belongs to frames[t]. joints: (T, 25, 3) float32.
+    """
+
+    name: str
+    split: str
+    frames: NDArray[np.uint8]
+    poses: NDArray[np.uint8]
+    joints: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What there is to know of a sample before it is opened.
+
+    cond: what stands beside each frame. columns: a name for each number of a row, or one for pictures.
+    shift: row t leads into frame t + shift. fps: frames a second. splits: number of clips in each. crf: x264's quality.
+    """
+
+    path: Path
+    cond: CondKind
+    columns: tuple[str, ...]
+    shift: int
+    fps: float
+    splits: Mapping[str, int]
+    crf: float
+
+
+SAMPLES = {
+    "push": Sample(
+        PUSH,
+        "vector",
+        ("move_x", "move_y", "move_z", "gripper", "position_x", "position_y", "position_z"),
+        shift=1,
+        fps=10,
+        splits=SPLITS,
+        crf=17,
+    ),
+    "dance": Sample(DANCE, "image", ("pose",), shift=0, fps=dance_sim.FPS, splits=DANCE_SPLITS, crf=20),
+}
+
+Row = tuple[str, str, NDArray[np.uint8], NDArray[Any]]
+"""Name, split, frames (T, H, W, 3) uint8, and beside them float32 (T, D) or uint8 (T, H, W, 3), as recorded."""
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """A sample that was opened. Its file is whole; each clip is checked against its hash on the way out.
+
+    columns, shift and fps: as in `Sample`. sha256: that of all clips. `clips` can be gone through once.
+    """
+
+    name: str
+    spec: ClipSpec
+    columns: tuple[str, ...]
+    shift: int
+    fps: float
+    sha256: str
+    clips: Iterator[Row]
+
+
+def open_sample(name: str) -> SampleInfo:
+    """A sample in the package by its name, one of SAMPLES.
+
+    Raises:
+        DataError: there is no such sample; or, also while its clips are gone through, as for `decode_sample`.
+    """
+    if name not in SAMPLES:
+        raise DataError(f"{name}: no such sample; there is {', '.join(SAMPLES)}{nearest(name, SAMPLES)}")
+    about = SAMPLES[name]
+    head, conditions, video = _read(about.path)
+    with av.open(io.BytesIO(video), "r", format="h264") as container:
+        height, width = container.streams.video[0].height, container.streams.video[0].width
+    spec = ClipSpec(3, height, width, about.cond, 3 if about.cond == "image" else len(about.columns))
+    clips = (_row(clip) for clip in _decode(about.path, head, conditions, video))
+    return SampleInfo(name, spec, about.columns, about.shift, about.fps, head["sha256"], clips)
+
+
 def decode_sample(path: str | Path = PUSH) -> Iterator[SampleClip]:
-    """The clips of a sample in stored order, each checked against its hash before it is handed out.
+    """The clips of a sample of `push` in stored order, each checked against its hash before it is handed out.
 
     Raises:
         DataError: the file is missing, damaged or no sample, or decodes to other bytes than were stored.
     """
-    head, conditions, video = _read(Path(path))
-    stream = _decode_video(video)
-    for line, values in zip(head["clips"], conditions, strict=True):
-        name, split, expected = line.split(" ")
-        actions, positions = np.split(values, head["columns"][:1], axis=1)
-        try:
-            clip = SampleClip(name, split, np.stack(list(islice(stream, head["frames"]))), actions, positions)
-            found = clip_hash(clip)
-        except (av.FFmpegError, ValueError) as error:  # ValueError: the stream ended early
-            found = f"nothing ({error})"
-        if found != expected:
-            raise DataError(
-                f"{path}: clip {name} should decode to SHA-256 {expected}, but decodes to {found}. The file itself is "
-                f"whole, so the H.264 decoder of PyAV {av.__version__} is at fault: install another version of PyAV"
-            )
+    for clip in _decode(Path(path), *_read(Path(path))):
+        if not isinstance(clip, SampleClip):
+            raise DataError(f"{path}: expected a sample of push, found one of dance: use decode_dance")
+        yield clip
+
+
+def decode_dance(path: str | Path = DANCE) -> Iterator[DanceSampleClip]:
+    """The clips of a sample of `dance` in stored order; all else as for `decode_sample`."""
+    for clip in _decode(Path(path), *_read(Path(path))):
+        if not isinstance(clip, DanceSampleClip):
+            raise DataError(f"{path}: expected a sample of dance, found one of push: use decode_sample")
         yield clip
 
 
@@ -82,65 +172,86 @@ def header(path: str | Path = PUSH) -> dict[str, Any]:
     return _read(Path(path))[0]
 
 
-def clip_hash(clip: PushClip | SampleClip) -> str:
-    """SHA-256, in hex, of the bytes of frames, actions and positions, in C order and little-endian."""
-    parts = clip.frames, clip.actions.astype("<f4"), clip.positions.astype("<f4")
+def clip_hash(clip: PushClip | SampleClip | DanceClip | DanceSampleClip) -> str:
+    """SHA-256, in hex, of frames, actions and positions, or of frames and poses: C order, little-endian."""
+    if isinstance(clip, DanceClip | DanceSampleClip):
+        parts: tuple[NDArray[Any], ...] = clip.frames, clip.poses
+    else:
+        parts = clip.frames, clip.actions.astype("<f4"), clip.positions.astype("<f4")
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 def encode_sample(
-    clips: Iterable[PushClip], splits: Sequence[str], about: Mapping[str, object] | None = None, crf: float = 17.0
+    clips: Iterable[PushClip] | Iterable[DanceClip],
+    splits: Sequence[str],
+    about: Mapping[str, object] | None = None,
+    crf: float = 17.0,
 ) -> bytes:
     """A sample as bytes.
 
     Args:
-        clips: All of one shape, with H = W and even.
+        clips: All of one kind and one shape, with H and W even.
         splits: The split of each clip.
         about: What else the header shall say (seed, simulator and version); must be JSON.
         crf: x264's quality, 0 to 51: lower is nearer to the frames given, and larger.
     """
-    kept: list[PushClip] = []
+    kept: list[PushClip | DanceClip] = []
     video = _encode_video(clips, kept, crf)
     if len(kept) != len(splits):
         raise ValueError(f"{len(kept)} clips and {len(splits)} splits: give one split for each clip")
-    conditions = np.stack([np.concatenate([clip.actions, clip.positions], axis=1) for clip in kept]).astype("<f4")
-    planes = conditions.reshape(-1, 1).view(np.uint8).T  # all first bytes, then all second bytes, ...: half the size
-    packed = lzma.compress(planes.tobytes(), preset=9)
-    stream = _decode_video(video)
-    names = []
-    for index, (clip, split) in enumerate(zip(kept, splits, strict=True)):
-        frames = np.stack(list(islice(stream, len(clip.actions))))
-        seen = SampleClip(f"push-{index:04d}", split, frames, clip.actions, clip.positions)
-        names.append(f"{seen.name} {split} {clip_hash(seen)}")
-    text = {
+    shape, packed = _pack(kept)
+    text: dict[str, Any] = {
         **(about or {}),
         "splits": {split: list(splits).count(split) for split in dict.fromkeys(splits)},
-        "frames": conditions.shape[1],
-        "columns": [kept[0].actions.shape[1], kept[0].positions.shape[1]],
+        **shape,
         "conditions_bytes": len(packed),
-        "sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        "clips": names,
     }
+    stream = _decode_video(video)
+    names = []
+    for index, (split, values) in enumerate(zip(splits, _unpack(text, len(kept), packed), strict=True)):
+        name = f"{'dance' if 'joints' in text else 'push'}-{index:04d}"
+        names.append(f"{name} {split} {clip_hash(_clip(text, name, split, stream, values))}")
+    text |= {"sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(), "clips": names}
     body = b"".join([FORMAT, json.dumps(text).encode(), b"\n", packed, video])
     return body + hashlib.sha256(body).digest()
 
 
-def build(dst: str | Path, seed: int = 0, counts: Mapping[str, int] = SPLITS, crf: float = 17.0) -> None:
-    """Simulates `counts` clips for each split, indices 0, 1, 2, ..., and writes `dst`: about a second a clip."""
-    splits = [split for split, count in counts.items() for _ in range(count)]
+def build(
+    dst: str | Path,
+    name: str = "push",
+    seed: int = 0,
+    counts: Mapping[str, int] | None = None,
+    crf: float | None = None,
+) -> None:
+    """Simulates `counts` clips for each split, indices 0, 1, 2, ..., and writes `dst`: one or two seconds a clip.
+
+    name: push or dance. counts and crf: those of the sample in the package unless given.
+    """
+    crf = SAMPLES[name].crf if crf is None else crf
+    splits = [split for split, count in (counts or SAMPLES[name].splits).items() for _ in range(count)]
     about = {
         "seed": seed,
-        "simulator": "foreframe.data.push_sim",
-        "mujoco": version(),
+        "simulator": f"foreframe.data.{name}_sim",
+        "mujoco": push_sim.version(),
         "av": av.__version__,
         "crf": crf,
     }
-    clips = (simulate(seed, index) for index in track(range(len(splits)), "simulating"))
-    Path(dst).write_bytes(encode_sample(clips, splits, about, crf))
+    indices = track(range(len(splits)), "simulating")
+    if name == "dance":
+        made = encode_sample((dance_sim.simulate(seed, index) for index in indices), splits, about, crf)
+    else:
+        made = encode_sample((push_sim.simulate(seed, index) for index in indices), splits, about, crf)
+    Path(dst).write_bytes(made)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], NDArray[np.float32], bytes]:
-    """Header, conditions (N, T, A + P) and video of a file whose bytes are as they were written."""
+def _row(clip: SampleClip | DanceSampleClip) -> Row:
+    if isinstance(clip, DanceSampleClip):
+        return clip.name, clip.split, clip.frames, clip.poses
+    return clip.name, clip.split, clip.frames, np.concatenate([clip.actions, clip.positions], axis=1)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any], bytes]:
+    """Header, conditions (N, T, ...) and video of a file whose bytes are as they were written."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -154,12 +265,83 @@ def _read(path: Path) -> tuple[dict[str, Any], NDArray[np.float32], bytes]:
     line, rest = body[len(FORMAT) :].split(b"\n", 1)
     head = json.loads(line)
     packed, video = rest[: head["conditions_bytes"]], rest[head["conditions_bytes"] :]
-    shape = (len(head["clips"]), head["frames"], sum(head["columns"]))
-    planes = np.frombuffer(lzma.decompress(packed), np.uint8).reshape(4, -1)
-    return head, np.ascontiguousarray(planes.T).view("<f4").astype(np.float32).reshape(shape), video
+    return head, _unpack(head, len(head["clips"]), packed), video
 
 
-def _encode_video(clips: Iterable[PushClip], kept: list[PushClip], crf: float) -> bytes:
+def _decode(
+    path: Path, head: dict[str, Any], conditions: NDArray[Any], video: bytes
+) -> Iterator[SampleClip | DanceSampleClip]:
+    """The clips of what `_read` found."""
+    stream = _decode_video(video)
+    for line, values in zip(head["clips"], conditions, strict=True):
+        name, split, expected = line.split(" ")
+        try:
+            clip = _clip(head, name, split, stream, values)
+            found = clip_hash(clip)
+        except (av.FFmpegError, ValueError) as error:  # ValueError: the stream ended early
+            found = f"nothing ({error})"
+        if found != expected:
+            raise DataError(
+                f"{path}: clip {name} should decode to SHA-256 {expected}, but decodes to {found}. The file itself is "
+                f"whole, so the H.264 decoder of PyAV {av.__version__} is at fault: install another version of PyAV"
+            )
+        yield clip
+
+
+def _clip(
+    head: Mapping[str, Any], name: str, split: str, stream: Iterator[NDArray[np.uint8]], values: NDArray[Any]
+) -> SampleClip | DanceSampleClip:
+    """One clip from the next frames of a stream and its unpacked conditions."""
+    frames = np.stack(list(islice(stream, head["frames"])))
+    if "joints" not in head:
+        return SampleClip(name, split, frames, *np.split(values, head["columns"][:1], axis=1))
+    height, width = frames.shape[1:3]
+    return DanceSampleClip(name, split, frames, dance_sim.draw_poses(values, (height, width)), values)
+
+
+def _pack(clips: Sequence[PushClip | DanceClip]) -> tuple[dict[str, Any], bytes]:
+    """Conditions as stored, and what the header must say for `_unpack`."""
+    if isinstance(clips[0], DanceClip):
+        joints = np.stack([clip.joints for clip in clips if isinstance(clip, DanceClip)])
+        steps = np.rint(joints * [UNIT, UNIT, 1]).astype(np.int64)
+        steps = np.diff(steps, axis=1, prepend=0).astype("<i2")
+        # One joint after another, each through all frames of a clip: what is alike comes together.
+        shape = {"frames": joints.shape[1], "joints": joints.shape[2], "unit": UNIT}
+        return shape, _squeeze(np.moveaxis(steps, 1, -1))
+    pushes = [clip for clip in clips if isinstance(clip, PushClip)]
+    values = np.stack([np.concatenate([clip.actions, clip.positions], axis=1) for clip in pushes]).astype("<f4")
+    columns = [pushes[0].actions.shape[1], pushes[0].positions.shape[1]]
+    return {"frames": values.shape[1], "columns": columns}, _squeeze(values)
+
+
+def _unpack(head: Mapping[str, Any], clips: int, packed: bytes) -> NDArray[Any]:
+    """Conditions of all clips: (N, T, A + P) of `push`, (N, T, J, 3) of `dance`, float32."""
+    raw = lzma.decompress(packed)
+    if "joints" not in head:
+        shape = clips, head["frames"], sum(head["columns"])
+        return _spread(raw, "<f4").astype(np.float32).reshape(shape)
+    steps = _spread(raw, "<i2").reshape(clips, head["joints"], 3, head["frames"])
+    whole = np.cumsum(np.moveaxis(steps, -1, 1), axis=1, dtype=np.int64)
+    joints: NDArray[np.float32] = (whole / np.array([head["unit"], head["unit"], 1])).astype(np.float32)
+    return joints
+
+
+def _squeeze(values: NDArray[Any]) -> bytes:
+    """All first bytes of the numbers, then all second bytes, ..., by xz: half the size of the numbers one by one."""
+    planes = np.ascontiguousarray(values).reshape(-1, 1).view(np.uint8).T
+    return lzma.compress(planes.tobytes(), preset=9)
+
+
+def _spread(raw: bytes, kind: str) -> NDArray[Any]:
+    """The numbers of `_squeeze`, in one dimension."""
+    planes = np.frombuffer(raw, np.uint8).reshape(np.dtype(kind).itemsize, -1)
+    numbers: NDArray[Any] = np.ascontiguousarray(planes.T).view(kind).reshape(-1)
+    return numbers
+
+
+def _encode_video(
+    clips: Iterable[PushClip] | Iterable[DanceClip], kept: list[PushClip | DanceClip], crf: float
+) -> bytes:
     """The frames of all clips as one H.264 stream, a key frame at each clip's start; conditions are put into `kept`."""
     with av.open(target := io.BytesIO(), "w", format="h264") as container:
         options = {"preset": "veryslow", "crf": str(crf), "forced-idr": "1", "x264-params": X264}
@@ -172,9 +354,15 @@ def _encode_video(clips: Iterable[PushClip], kept: list[PushClip], crf: float) -
                 frame = av.VideoFrame.from_ndarray(_to_ycc(image), format="yuv444p")
                 frame.pict_type = PictureType.I if t == 0 else PictureType.NONE
                 container.mux(stream.encode(frame))
-            kept.append(PushClip(clip.frames[:0], clip.actions, clip.positions))
+            kept.append(_without_pictures(clip))
         container.mux(stream.encode())
     return target.getvalue()
+
+
+def _without_pictures(clip: PushClip | DanceClip) -> PushClip | DanceClip:
+    if isinstance(clip, DanceClip):
+        return replace(clip, frames=clip.frames[:0].copy(), poses=clip.poses[:0].copy())
+    return replace(clip, frames=clip.frames[:0].copy())
 
 
 def _decode_video(video: bytes) -> Iterator[NDArray[np.uint8]]:
