@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,8 +22,10 @@ from foreframe.video import write_png
 
 DPI = 100
 MARGIN, GAP, LINE = 24, 4, 22
-PLOT = 96
-"""Heights in pixels: a line of text, a plot of a vector condition."""
+PLOT, LOW_PLOT, MANY = 96, 60, 3
+"""Heights in pixels of a plot of a vector condition: of each of up to MANY, and of more."""
+LINES, POINTS = 8, 4000
+"""Curves in one plot, and points of one curve, at most."""
 INK, FAINT, GRID = "#1e2126", "#6b7280", "#e5e7eb"
 HAIRLINE = (209, 213, 219)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#b59f00", "#332288", "#882255")
@@ -45,7 +49,7 @@ def contact_sheet(
     Raises:
         DataError: the pack has no such split.
     """
-    episodes = _spread(pack.split(split), clips) if split else _of_all_splits(pack, clips)
+    episodes = sample(pack, clips, split)
     scale = scale or min(4, max(1, math.ceil(96 / min(pack.spec.height, pack.spec.width))))
     return _Sheet(pack, episodes, frames, scale).draw(Path(path))
 
@@ -59,13 +63,21 @@ class _Sheet:
         self.pictures: list[tuple[NDArray[np.uint8], int, int]] = []
         self.cell_w, self.cell_h = pack.spec.width * scale, pack.spec.height * scale
         self.vector, self.image = pack.spec.cond == "vector", pack.spec.cond == "image"
-        values = [cond for item in episodes if (cond := pack.read(item, 0, item.length)[1]) is not None]
-        self.plots = _plots(pack.cond_names, np.concatenate(values)) if self.vector else []
+        self.plots: list[Plot] = []
+        self.still: list[tuple[str, float]] = []
+        if self.vector:
+            values = [cond for item in episodes if (cond := pack.read(item, 0, item.length)[1]) is not None]
+            low = np.min([cond.min(axis=0) for cond in values], axis=0)
+            high = np.max([cond.max(axis=0) for cond in values], axis=0)
+            self.plots, self.still = plots_of(pack.cond_names, low, high), unchanging(pack.cond_names, low, high)
+        self.plot_h = PLOT if len(self.plots) <= MANY else LOW_PLOT
         self.left = MARGIN + (40 if self.vector else 0)
         self.width = max(720, self.left + self.frames * (self.cell_w + GAP) + MARGIN)
-        self.below = len(self.plots) * (PLOT + 10) + 20 if self.vector else (self.cell_h + GAP if self.image else 0)
+        self.below = self.cell_h + GAP if self.image else 0
+        if self.vector:
+            self.below = len(self.plots) * (self.plot_h + 10) + 20
         self.row_h = LINE + self.cell_h + self.below + 26
-        self.head = MARGIN + 3 * LINE + (LINE * self._legend_lines() if self.vector else 0) + 8
+        self.head = MARGIN + 3 * LINE + (LINE * len(self._legend_rows()) if self.vector else 0) + 8
         self.height = self.head + len(episodes) * self.row_h + 4
         self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
 
@@ -103,26 +115,44 @@ class _Sheet:
         return f"Condition: {what}; {self.pack.manifest.alignment}"
 
     def _legend(self, top: float) -> None:
-        x, y = float(MARGIN), top
-        for plot in self.plots:
-            for column in plot.columns:
-                name = self.pack.cond_names[column]
-                wide = 40 + 7.2 * len(name)
-                if x + wide > self.width - MARGIN:
-                    x, y = float(MARGIN), y + LINE
-                axes = self._axes(x, y + 4, 18, 4)
-                axes.axhspan(0, 1, color=COLOURS[column % len(COLOURS)])
-                axes.axis("off")
-                self._text(x + 24, y + 1, name, size=8.5)
-                x += wide
-            x += 14
+        for line, row in enumerate(self._legend_rows()):
+            x, y = float(MARGIN), top + LINE * line
+            for title, colour, name in row:
+                if title:
+                    self._text(x, y + 1, title, size=8.5, colour=FAINT)
+                    x += 8 + 7.2 * len(title)
+                if colour:
+                    axes = self._axes(x, y + 4, 18, 4)
+                    axes.axhspan(0, 1, color=colour)
+                    axes.axis("off")
+                    x += 24
+                self._text(x, y + 1, name, size=8.5)
+                x += 16 + 7.2 * len(name)
 
-    def _legend_lines(self) -> int:
-        total = sum(40 + 7.2 * len(name) for name in self.pack.cond_names) + 14 * len(self.plots)
-        return math.ceil(total / max(1, self.width - 2 * MARGIN) * 1.1)
+    def _legend_rows(self) -> list[list[tuple[str, str, str]]]:
+        """(title of its plot, where it begins one; colour; name) of each curve, in lines that fit on the sheet."""
+        entries = [
+            (f"{plot.title}:" if not place and plot.title != name else "", COLOURS[place], _shortened(name, 40))
+            for plot in self.plots
+            for place, name in enumerate(plot.short)
+        ]
+        entries += [
+            ("" if place else "unchanging here:", "", f"{_shortened(name, 40)} = {value:.4g}")
+            for place, (name, value) in enumerate(self.still)
+        ]
+        rows: list[list[tuple[str, str, str]]] = [[]]
+        used = 0.0
+        for entry in entries:
+            wide = 40 + 7.2 * len(entry[2]) + (8 + 7.2 * len(entry[0]) if entry[0] else 0)
+            if rows[-1] and used + wide > self.width - 2 * MARGIN:
+                rows.append([])
+                used = 0.0
+            rows[-1].append(entry)
+            used += wide
+        return rows
 
     def _clip(self, episode: Episode, top: int) -> None:
-        times = _spread(range(episode.length), self.frames)
+        times = spread(range(episode.length), self.frames)
         pixels, cond = self.pack.read(episode, 0, episode.length)
         self._text(self.left, top, _shortened(episode.name, 70), size=10, weight="bold")
         note = f"{episode.split}, {episode.length:,} frames"
@@ -143,26 +173,30 @@ class _Sheet:
         centres = self.left + np.arange(len(times)) * (self.cell_w + GAP) + self.cell_w / 2
         right = self.left + len(times) * (self.cell_w + GAP) - GAP
         for number, plot in enumerate(self.plots):
-            axes = self._axes(self.left, top + number * (PLOT + 10), right - self.left, PLOT)
-            x = np.interp(np.arange(len(cond)), times, centres) - self.left
-            for column in plot.columns:
-                colour = COLOURS[column % len(COLOURS)]
+            axes = self._axes(self.left, top + number * (self.plot_h + 10), right - self.left, self.plot_h)
+            drawn = np.arange(0, len(cond), math.ceil(len(cond) / POINTS))
+            x = np.interp(drawn, times, centres) - self.left
+            for column, colour in zip(plot.columns, COLOURS, strict=False):
                 mark = "." if len(cond) <= 60 else ""
-                axes.plot(x, cond[:, column], color=colour, linewidth=1.3, marker=mark, markersize=3.5, clip_on=False)
+                axes.plot(
+                    x, cond[drawn, column], color=colour, linewidth=1.3, marker=mark, markersize=3.5, clip_on=False
+                )
             axes.set_xlim(0, right - self.left)
             axes.set_ylim(plot.low, plot.high)
             axes.set_xticks(centres - self.left, [])
             axes.tick_params(axis="y", labelsize=7, colors=FAINT, length=0)
             axes.tick_params(axis="x", length=0)
-            axes.locator_params(axis="y", nbins=4)
+            axes.locator_params(axis="y", nbins=4 if self.plot_h == PLOT else 3)
+            if plot.title and len(self.plots) > 1:
+                axes.text(4 / (right - self.left), 0.98, plot.title, transform=axes.transAxes, fontsize=7, color=FAINT,
+                          va="top", parse_math=False)  # fmt: skip
             axes.grid(color=GRID, linewidth=0.7)
             axes.set_axisbelow(True)
             for side in axes.spines.values():
                 side.set_visible(False)
 
     def _picture(self, pixels: NDArray[np.uint8], x: int, y: int) -> None:
-        shown = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
-        self.pictures.append((shown.repeat(self.scale, axis=0).repeat(self.scale, axis=1), x, y))
+        self.pictures.append((rgb(pixels).repeat(self.scale, axis=0).repeat(self.scale, axis=1), x, y))
 
     def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
@@ -178,51 +212,126 @@ class _Sheet:
 
 
 @dataclass(frozen=True)
-class _Plot:
-    """Columns of a vector condition that share a plot, and its scale, the same in all rows so that they compare."""
+class Plot:
+    """Columns of a vector condition that share a plot, and its scale, the same for all clips so that they compare.
 
+    title: what their names begin with, perhaps empty. short: the rest of each name.
+    """
+
+    title: str
     columns: tuple[int, ...]
+    short: tuple[str, ...]
     low: float
     high: float
 
 
-def _plots(names: Sequence[str], values: NDArray[Any]) -> list[_Plot]:
-    """Columns by the part of their names before the last '_', small numbers apart from large ones of the same name.
+def plots_of(names: Sequence[str], low: NDArray[Any], high: NDArray[Any]) -> list[Plot]:
+    """Which columns to draw together: by what their names begin with, large numbers apart from small ones, at most
+    LINES in a plot; in the order of the first column of each. Columns that never change are left out.
 
-    values: (N, D), all that will be drawn.
+    low, high: (D,), the least and the largest number of each column in all that will be drawn.
     """
-    groups: dict[str, list[int]] = {}
-    for column, name in enumerate(names):
-        groups.setdefault(name.rpartition("_")[0] or name, []).append(column)
-    whole = list(groups.values()) if len(groups) <= 4 else [list(range(len(names)))]
-    sizes = np.abs(values).max(axis=0)
+    changing = [column for column in range(len(names)) if low[column] < high[column]]
+    sizes = np.maximum(np.abs(low), np.abs(high))
+    parts = [
+        tuple(int(column) for column in some)
+        for columns in _groups(names, changing)
+        for alike in _alike(columns, sizes)
+        for some in np.array_split(alike, math.ceil(len(alike) / LINES))
+    ]
     plots = []
-    for columns in whole:
-        largest = max(sizes[column] for column in columns)
-        small = [column for column in columns if 0 < sizes[column] < largest / 8]
-        for part in (small, [column for column in columns if column not in small]):
-            if part:
-                low, high = float(values[:, part].min()), float(values[:, part].max())
-                room = 0.06 * (high - low) or max(1e-3, abs(high) * 0.1)
-                plots.append(_Plot(tuple(part), low - room, high + room))
+    titles: Counter[str] = Counter()
+    for part in sorted(parts):
+        title, short = _shared([names[column] for column in part])
+        titles[title] += 1
+        if title and titles[title] > 1:
+            title = f"{title} ({titles[title]})"
+        bottom, top = float(low[list(part)].min()), float(high[list(part)].max())
+        room = 0.06 * (top - bottom)
+        plots.append(Plot(title, part, short, bottom - room, top + room))
     return plots
 
 
-def _of_all_splits(pack: Pack, wanted: int) -> list[Episode]:
-    """Episodes spread over the pack, at least one of each split as far as `wanted` reaches, most of the largest."""
-    splits = {split: pack.split(split) for split in pack.splits}
-    quota = dict.fromkeys(list(splits)[:wanted], 1)
+def unchanging(names: Sequence[str], low: NDArray[Any], high: NDArray[Any]) -> list[tuple[str, float]]:
+    """The columns that `plots_of` leaves out, and what they always are."""
+    return [(name, float(least)) for name, least, most in zip(names, low, high, strict=True) if least == most]
+
+
+def _groups(names: Sequence[str], columns: Sequence[int], depth: int = 0) -> list[list[int]]:
+    """Columns by the first piece of their names, and by further ones where too many share it."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for column in columns:
+        found.setdefault(_pieces(names[column])[: depth + 1], []).append(column)
+    if depth and len(columns) < MANY * len(found):
+        return [list(columns)]
+    if len(found) > MANY:  # those with nothing in common but that they are alone
+        alone = [group for group, members in found.items() if len(members) == 1]
+        if len(alone) > 1:
+            found[()] = [found.pop(group)[0] for group in alone]
+    groups = []
+    for key, members in found.items():
+        deeper = key and len(members) > LINES and len(key) > depth
+        groups += _groups(names, members, depth + 1) if deeper else [members]
+    return groups
+
+
+def _pieces(name: str) -> tuple[str, ...]:
+    """The words of a name, without the numbers that follow them: `arm.joint_3` is `arm`, `joint`."""
+    return tuple(piece for piece in re.split(r"[._@\[\]/ ]|[0-9]+", name) if piece) or (name,)
+
+
+def _alike(columns: Sequence[int], sizes: NDArray[Any]) -> list[list[int]]:
+    """Columns in bands of sizes within a factor of 8 of the largest of each."""
+    bands: list[tuple[float, list[int]]] = []
+    for column in sorted(columns, key=lambda column: -sizes[column]):
+        if not bands or sizes[column] < bands[-1][0] / 8:
+            bands.append((float(sizes[column]), []))
+        bands[-1][1].append(column)
+    return [sorted(band) for _, band in bands]
+
+
+def _shared(names: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """What all names begin with, up to a '.', '_' or '/', and the rest of each; of a single name, all of it."""
+    if len(names) == 1:
+        return names[0], tuple(names)
+    common = ""
+    for pieces in zip(*(re.findall(r"[^._/]*[._/]", name) for name in names), strict=False):
+        if len(set(pieces)) > 1:
+            break
+        common += pieces[0]
+    return common.rstrip("._/"), tuple(name[len(common) :] or name for name in names)
+
+
+def sample(pack: Pack, wanted: int, split: str | None = None) -> list[Episode]:
+    """Episodes spread evenly over one split, or over all: then at least one of each as far as `wanted` reaches, and
+    most of the largest.
+
+    Raises:
+        DataError: the pack has no such split.
+    """
+    if split:
+        return spread(pack.split(split), wanted)
+    splits = {name: pack.split(name) for name in pack.splits}
+    quota = dict.fromkeys(list(splits)[: max(1, wanted)], 1)
     while sum(quota.values()) < min(wanted, len(pack.episodes)):
-        open_ones = [split for split in quota if quota[split] < len(splits[split])]
-        quota[max(open_ones, key=lambda split: len(splits[split]) / quota[split])] += 1
-    return [episode for split, number in quota.items() for episode in _spread(splits[split], number)]
+        open_ones = [name for name in quota if quota[name] < len(splits[name])]
+        quota[max(open_ones, key=lambda name: len(splits[name]) / quota[name])] += 1
+    return [episode for name, number in quota.items() for episode in spread(splits[name], number)]
 
 
-def _spread(items: Sequence[Any], wanted: int) -> list[Any]:
-    """`wanted` of the items, evenly spread, first and last included."""
+_Item = TypeVar("_Item")
+
+
+def spread(items: Sequence[_Item], wanted: int) -> list[_Item]:
+    """`wanted` of the items, at least one, evenly spread, first and last included."""
     if len(items) <= wanted:
         return list(items)
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, max(1, wanted))]
+
+
+def rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames (..., C) as pictures (..., 3): one channel becomes grey, of more the first three are taken."""
+    return pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
 
 
 def _shortened(text: str, most: int) -> str:

@@ -72,20 +72,31 @@ def write_page(
         ForeframeError: a figure or medium is missing or of another kind.
         ValueError: a row of a table is not as long as its header.
     """
-    path = Path(path)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = resources.files("foreframe.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    render(
+        Path(path),
+        "page.html.j2",
         title=title,
         intro=[part.strip() for part in intro.split("\n\n") if part.strip()],
-        tables=[_table(*table) for table in tables],
+        tables=[laid_out(*table) for table in tables],
         figures=[_embed(*figure) for figure in figures],
         media=[_embed(*medium) for medium in media],
-        details=_flat(details or {}),
-        version=__version__,
+        details=flat(details or {}),
     )
+
+
+def render(path: Path, template: str, **values: Any) -> None:
+    """Fill in a template that extends base.html.j2, and write the page whole or not at all.
+
+    values: `title` and `intro`, a list of paragraphs, and what else the template names; all text is escaped.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(template).render(version=__version__, **values)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -95,7 +106,12 @@ def write_page(
         temporary.unlink(missing_ok=True)
 
 
-def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def _template(name: str) -> str:
+    return resources.files("foreframe.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def laid_out(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """A table for the macro of that name: the cells as text, and which of them are numbers."""
     if wrong := [row for row in rows if len(row) != len(header)]:
         raise ValueError(f"table {caption!r}: expected {len(header)} cells in each row, got {list(wrong[0])}")
     columns = [_column([row[i] for row in rows]) for i in range(len(header))]
@@ -127,12 +143,12 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flat(details: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+def flat(details: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     """Nested settings as (dotted path, text)."""
     pairs: list[tuple[str, str]] = []
     for key, value in details.items():
         if isinstance(value, Mapping):
-            pairs += _flat(value, f"{above}{key}.")
+            pairs += flat(value, f"{above}{key}.")
         else:
             pairs.append(
                 (f"{above}{key}", ", ".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value))
