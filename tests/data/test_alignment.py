@@ -106,3 +106,9 @@ def test_the_real_robot_recording_is_told_apart(shift: int):
     report = scan(REAL / "g1", options=replace(Options(), shift=shift))
     assert report.alignment.best == shift - 1
     assert any("--shift" in warning for warning in report.warnings) == (shift != 1)
+
+
+@pytest.mark.parametrize("shift", [-1, 0, 1])
+@pytest.mark.skipif(not (REAL / "dance").is_dir(), reason="the real dance takes are not at hand")
+def test_the_real_dancer_is_told_apart(shift: int):
+    assert scan(REAL / "dance", options=Options(shift=shift, cuts=(630,))).alignment.best == shift

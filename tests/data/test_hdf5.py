@@ -174,6 +174,23 @@ def test_attributes_are_plain_and_small(tmp_path: Path):
             store.attribute("a", key)
 
 
+def test_a_damaged_heap_of_texts_from_which_the_library_would_not_return_is_a_fault(tmp_path: Path):
+    with h5py.File(written(tmp_path / "x.h5", a=np.zeros(2)), "a") as file:
+        file["a"].attrs["format"] = "RGB"
+        file.create_dataset("t", data=["x", "y"], dtype=h5py.string_dtype())
+    data = bytearray((tmp_path / "x.h5").read_bytes())
+    heap = data.find(b"GCOL")
+    assert open_file(tmp_path / "x.h5", "x.h5").attribute("a", "format") == "RGB"
+    free = heap + 16
+    while int.from_bytes(data[free : free + 2], "little"):
+        free += 16 + -(-int.from_bytes(data[free + 8 : free + 16], "little") // 8) * 8
+    data[free + 9] -= 1
+    (tmp_path / "y.h5").write_bytes(data)
+    for read in (lambda store: store.attribute("a", "format"), lambda store: store.texts("t")):
+        with pytest.raises(DataError, match="a sound heap of texts, found sizes that do not fit"):
+            read(open_file(tmp_path / "y.h5", "y.h5"))
+
+
 def test_data_that_were_never_written_are_a_fault(tmp_path: Path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("plain", (10**12,), "u1")

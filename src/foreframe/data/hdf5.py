@@ -9,8 +9,10 @@ numbers changed in place cannot be told from others.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import re
+import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -41,7 +43,10 @@ MAX_READ = 2**31
 MAX_NAMES = 2**26
 """Bytes of the texts in one dataset."""
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+MAX_HEAPS = 2**30
+"""Bytes of the largest file whose heaps of texts are checked before the library reads them."""
 _HEAD, _TAIL = 2**22, 2**20
+_HEAP = b"GCOL\x01\x00\x00\x00"
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class Store:
         self.kept: OrderedDict[str, Any] = OrderedDict()
         self.known: OrderedDict[str, Any] = OrderedDict()
         self.last: tuple[str, Any] = ("", None)
+        self.path, self.heaps_checked = path, False
         if not self.size:
             raise self.error("", "an HDF5 file", "an empty file")
         with self._errors("", "an HDF5 file, whole and undamaged"):
@@ -188,6 +194,7 @@ class Store:
                 if dataset.shape[0] * kind.itemsize > MAX_NAMES:
                     raise self.error(name, f"at most {MAX_NAMES} bytes", f"{dataset.shape[0] * kind.itemsize}")
                 return [bytes(text).decode() for text in dataset[:]]
+            self._check_heaps()
             texts: list[str] = []
             room = MAX_NAMES
             for index in range(dataset.shape[0]):
@@ -209,6 +216,8 @@ class Store:
             if math.prod(found.shape) > 64 or not (text or found.dtype.kind in "biuf") or found.dtype.itemsize > 2**16:
                 words = f"{_words(self.h5py, found.dtype)} of shape {_shape(found.shape)}"
                 raise self.error(name, f"a few numbers or a text as attribute {key}", words)
+            if found.dtype.kind == "O":
+                self._check_heaps()
             value = owner.attrs[key]
             plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
             return _decoded(plain)
@@ -309,6 +318,28 @@ class Store:
             if stored != wanted or offset + stored > self.size:
                 found = f"{stored}" if stored != wanted else "fewer: they lie beyond the end of the file"
                 raise self.error(name, f"{wanted} bytes for shape {_shape(dataset.shape)}", found)
+
+    def _check_heaps(self) -> None:
+        """Insist that the heaps that hold texts of any length are sound: the library never returns from some others.
+
+        A heap is its size, then objects: a number and the size of what follows, number 0 for free room at the end.
+        """
+        if self.heaps_checked or not len(_HEAP) < self.size <= MAX_HEAPS:
+            return
+        if self.file.id.get_create_plist().get_sizes()[1] != 8:
+            raise self.error("", "an HDF5 file with sizes of 8 bytes", "another one")
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            start = data.find(_HEAP)
+            while start >= 0:
+                at, end = start + 16, min(start + int.from_bytes(data[start + 8 : start + 16], "little"), len(data))
+                while at + 16 <= end:
+                    number, size = struct.unpack_from("<H6xQ", data, at)
+                    taken = 16 + -(-size // 8) * 8 if number else size
+                    if taken < 16 or at + taken > end:
+                        raise self.error(f"byte {at}", "a sound heap of texts", "sizes that do not fit: it is damaged")
+                    at += taken
+                start = data.find(_HEAP, start + 1)
+        self.heaps_checked = True
 
     @contextmanager
     def _errors(self, name: str, expected: str) -> Iterator[None]:
