@@ -15,7 +15,7 @@ from foreframe.data.inspection import inspect
 from foreframe.data.layouts import GENERAL, Layout, layouts
 from foreframe.data.pack import Episode, Pack, is_pack
 from foreframe.data.report import Report
-from foreframe.data.shaping import Source, shape
+from foreframe.data.shaping import Source, refuse_options, shape
 from foreframe.errors import DataError, Fault, UsageError, nearest
 
 
@@ -41,6 +41,7 @@ def scan(
     """
     folder = Path(folder)
     if layout is None and is_pack(folder):
+        refuse_options(options, folder)
         return check_pack(folder, length=length, workers=workers, progress=progress)
     source = open_source(folder, layout, options)
     return inspect(source, folder, length=length, workers=workers, progress=progress)
@@ -61,7 +62,7 @@ def check(
     """
     from foreframe.data.sources import is_sample, open_clips  # late: it packs what is checked here
 
-    folder = open_clips(src, progress=True).path if is_sample(src) else Path(src)
+    folder = open_clips(src, options=options, progress=True).path if is_sample(src) else Path(src)
     report = scan(folder, layout, options, length=length, workers=workers, progress=True)
     Console().print(report, highlight=False)
     if json is not None:

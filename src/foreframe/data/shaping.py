@@ -171,6 +171,14 @@ def shifted(length: int, shift: int) -> NDArray[np.intp]:
     return np.clip(np.arange(length) - shift, 0, length - 1)
 
 
+def refuse_options(options: Options, what: object) -> None:
+    """UsageError where options are given for clips that are packed already."""
+    if given := used(options):
+        raise UsageError(
+            f"{what}: packed already, so {', '.join(given)} cannot be chosen any more; import its source again with it"
+        )
+
+
 def used(options: Options) -> dict[str, Any]:
     """The options that differ from the defaults, ready for JSON."""
     plain = asdict(Options())

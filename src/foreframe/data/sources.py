@@ -13,7 +13,7 @@ from foreframe.data.clips import Options
 from foreframe.data.importing import import_clips, source_key
 from foreframe.data.journal import BusyError
 from foreframe.data.pack import Pack, PackWriter, is_pack
-from foreframe.data.shaping import shifted, used
+from foreframe.data.shaping import refuse_options, shifted, used
 from foreframe.errors import DataError
 
 SAMPLES = ("push", "dance")
@@ -40,9 +40,11 @@ def open_clips(
         name = str(data).removeprefix("sample:")
         if name not in SAMPLES:
             raise DataError(f"{data}: no such sample; there are {', '.join(SAMPLES)}")
+        refuse_options(options, data)
         return _sample(name, progress)
     path = Path(data)
     if layout is None and is_pack(path):
+        refuse_options(options, path)
         return Pack.open(path)
     if not path.exists():
         choices = f"a pack, a folder of clips, or a built-in sample ({', '.join(SAMPLES)})"
