@@ -82,6 +82,40 @@ def test_without_conditions_or_with_too_little_there_is_no_answer():
     assert found([moving_ball(rng, 8, 1)], 0) is None
 
 
+def test_reading_in_pieces_changes_nothing_and_only_so_many_frames_are_looked_at(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(5)
+    clips = [moving_ball(rng, 40, 1) for _ in range(10)]
+    alignment = Alignment()
+    for frames, rows in clips:
+        rows = rows[shifted(len(rows), 1)]
+        for start, stop in ((0, 1), (1, 2), (2, 30), (30, 40)):
+            alignment.add(frames[start:stop], rows[start:stop], new=start == 0)
+    assert alignment.result(ClipSpec(3, 64, 64, "vector", 2)) == found(clips, 0)
+    monkeypatch.setattr("foreframe.data.alignment.MAX_FRAMES", 100)
+    enough = Alignment()
+    for start in range(0, 400, 40):
+        enough.add(clips[0][0], clips[0][1], new=start in (0, 80, 120))
+    assert enough._frames == 120
+
+
+@pytest.mark.parametrize("cond", ["vector", "image"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 40), (4, 4), (7, 33)])
+def test_very_small_pictures_do_no_harm(size: tuple[int, int], cond: str):
+    rng, alignment = np.random.default_rng(0), Alignment()
+    for _ in range(4):
+        frames = rng.integers(0, 256, (40, *size, 3), dtype=np.uint8)
+        alignment.add(frames, frames if cond == "image" else rng.normal(size=(40, 2)), new=True)
+    result = alignment.result(ClipSpec(3, *size, cond, 3 if cond == "image" else 2))
+    assert (result is None) == (min(size) < 4)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_conditions_of_any_size_are_looked_at_alike(scale: float):
+    rng = np.random.default_rng(3)
+    clips = [moving_ball(rng, 30, 1) for _ in range(20)]
+    assert found([(frames, rows * scale) for frames, rows in clips], 1).best == 1
+
+
 def test_still_pictures_and_constant_conditions_do_no_harm():
     still = np.zeros((40, 64, 64, 3), np.uint8), np.ones((40, 3), np.float32)
     assert found([still] * 5, 0).best is None

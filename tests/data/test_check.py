@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from rich.console import Console
 
 from foreframe.clip import ClipSpec
 from foreframe.data.check import check, scan
+from foreframe.data.clips import Options, Piece, SourceClip, Survey
 from foreframe.data.importing import import_clips
+from foreframe.data.inspection import inspect
 from foreframe.data.layouts import bair_lab, dance_lab
 from foreframe.data.pack import PackWriter
-from foreframe.errors import DataError, UsageError
+from foreframe.data.shaping import shape
+from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import write_png
 
 ONE, TWO = "processed_data/train/traj_0/1", "processed_data/train/traj_0/2"
@@ -236,9 +240,29 @@ def test_a_pack_is_checked_too(tmp_path: Path):
     assert messages[1] == "two, frame 4: expected finite conditions, found [0.0, nan]"
 
 
+def test_a_pack_that_was_replaced_is_read_anew(bair: Path, tmp_path: Path):
+    import_clips(bair, tmp_path / "pack")
+    assert scan(tmp_path / "pack").ok
+    import_clips(bair, tmp_path / "pack", options=Options(size=(8, 8)), overwrite=True)
+    assert scan(tmp_path / "pack").ok
+
+
+def test_very_many_faults_are_listed_in_no_time():
+    fault = [Fault(f"c{number}", "", "this", "that") for number in range(20_000)]
+    clips = (SourceClip(item.path, "train", 2, _nothing, faults=(item,)) for item in fault)
+    begun = time.monotonic()
+    report = inspect(shape(Survey("test", tuple(clips), (4, 6)), Options()), Path("src"))
+    assert report.faults == fault
+    assert time.monotonic() - begun < 15
+
+
+def _nothing(start: int, stop: int) -> Piece:
+    return Piece(np.zeros((stop - start, 4, 6, 3), np.uint8))
+
+
 def test_check_prints_writes_json_and_says_whether_all_is_well(bair: Path, tmp_path: Path, capsys):
-    assert check(bair, json=tmp_path / "report.json")
+    assert check(bair, json=tmp_path / "new" / "report.json")
     assert "nothing wrong found" in capsys.readouterr().out
-    assert json.loads((tmp_path / "report.json").read_text())["ok"] is True
+    assert json.loads((tmp_path / "new" / "report.json").read_text())["ok"] is True
     assert not check(bair, length=13)
     assert "expected 13 frames or more, found 12" in capsys.readouterr().out

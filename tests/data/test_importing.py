@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
 import time
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ import pytest
 from foreframe.clip import ClipSpec
 from foreframe.data import importing, reading, sample, sources
 from foreframe.data.check import scan
-from foreframe.data.clips import Options
-from foreframe.data.importing import import_clips
+from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.importing import import_clips, pack_source
 from foreframe.data.layouts import bair_lab, dance_lab
 from foreframe.data.pack import PackWriter
+from foreframe.data.shaping import shape
 from foreframe.data.sources import open_clips
 from foreframe.errors import DataError
 from foreframe.video import read_png
@@ -156,6 +159,44 @@ def test_a_pack_that_exists_lies_inside_its_source_or_is_the_source_is_refused(b
         import_clips(tmp_path / "pack", tmp_path / "other")
 
 
+def test_a_place_without_a_name_and_one_that_holds_the_source_are_refused(
+    bair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match="expected a folder by its own name"):
+        import_clips(bair, ".")
+    pack = import_clips(bair, tmp_path / "pack")
+    shutil.move(bair, pack.path / "raw")
+    with pytest.raises(DataError, match=r"pack: holds the source .*raw, which would be lost"):
+        import_clips(pack.path / "raw", pack.path, overwrite=True)
+    assert (pack.path / "raw" / ONE / "0.png").exists()
+
+
+def test_two_clips_of_one_name_and_an_empty_one_are_faults_and_can_be_left_out(tmp_path: Path):
+    def read(value: int, start: int, stop: int) -> Piece:
+        return Piece(np.full((stop - start, 4, 6, 3), value, np.uint8))
+
+    clips = (SourceClip(name, "train", n, partial(read, n)) for name, n in (("a", 3), ("a", 4), ("b", 0), ("c", 5)))
+    source = shape(Survey("test", tuple(clips), (4, 6)), Options())
+    with pytest.raises(DataError) as caught:
+        pack_source(source, Path("src"), tmp_path / "pack", key="k")
+    reasons = ["a: expected one clip of this name, found another one", "b: expected a clip with frames, found none"]
+    assert [str(fault) for fault in caught.value.faults] == reasons
+    pack = pack_source(source, Path("src"), tmp_path / "pack", key="k", on_bad="skip")
+    assert [(episode.name, episode.length) for episode in pack.episodes] == [("a", 3), ("c", 5)]
+    assert [item.reasons[0] for item in pack.manifest.left_out] == reasons
+
+
+def test_a_clip_that_no_list_names_is_left_out_not_trained_on(bair: Path, tmp_path: Path):
+    (tmp_path / "lists.json").write_text(json.dumps({"train": [ONE]}))
+    pack = import_clips(bair, tmp_path / "pack", options=Options(lists=tmp_path / "lists.json"), on_bad="skip")
+    assert [episode.name for episode in pack.episodes] == [ONE]
+    assert [item.clip for item in pack.manifest.left_out] == [
+        TWO, "processed_data/validate/traj_1/10", "processed_data/test/traj_2/9"
+    ]  # fmt: skip
+
+
 def test_an_interrupted_import_leaves_no_pack_and_goes_on_where_it_was(
     bair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -252,6 +293,14 @@ def test_a_source_is_packed_into_the_cache_once_and_again_when_it_changes(
     assert open_clips(bair).path != first.path
     assert open_clips(bair, options=Options(size=(8, 8))).spec.height == 8
     assert len(list(cache.iterdir())) == 3
+
+
+def test_other_lists_are_another_pack_in_the_cache(bair: Path, cache: Path, tmp_path: Path):
+    clips = [line.name for line in scan(bair).clips]
+    options = Options(lists=tmp_path / "lists.json")
+    for split in ("train", "val"):
+        (tmp_path / "lists.json").write_text(json.dumps({split: clips}))
+        assert open_clips(bair, options=options).splits == (split,)
 
 
 def test_a_pack_is_opened_where_it_lies(bair: Path, tmp_path: Path, cache: Path):

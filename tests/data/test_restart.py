@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +17,10 @@ import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
-from foreframe.data import journal, reading
+from foreframe.data import journal, reading, writing
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
 from foreframe.data.importing import import_clips, pack_source
-from foreframe.data.journal import BusyError, Journal
+from foreframe.data.journal import BusyError, Journal, StoppedError
 from foreframe.data.making import make_clips
 from foreframe.data.pack import PackWriter
 from foreframe.data.shaping import shape
@@ -42,6 +44,30 @@ def killed(*arguments):
     append(*arguments)
 PackWriter.append = killed
 import_clips(sys.argv[1], sys.argv[2], on_bad="skip")
+"""
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from functools import partial
+from pathlib import Path
+from tests.data.test_restart import _slowly, ready
+from foreframe.data import reading
+from foreframe.data.importing import pack_source
+if __name__ == "__main__":
+    fill = reading._Lanes._fill
+    def filled(lanes, lane):
+        fill(lanes, lane)
+        if lane == 1 and not started:
+            started.append(threading.Timer(0.3, os.killpg, (0, signal.SIGINT)))
+            started[0].start()
+    started = []
+    reading._Lanes._fill = filled
+    clips = ready(*(partial(_slowly, n) for n in range(90)))
+    try:
+        pack_source(clips, Path("made"), Path(sys.argv[1]), key="k", workers=2)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 """
 
 
@@ -90,11 +116,11 @@ def test_what_does_not_fit_is_thrown_away_and_written_again(tmp_path: Path, dama
         write(tmp_path / "pack", 3)
     partial_folder = tmp_path / ".pack.partial"
     if damage == "short":
-        os.truncate(partial_folder / "frames.npy", 200)
+        os.truncate(partial_folder / "arrays" / "frames.npy", 200)
     elif damage == "journal":
         (partial_folder / journal.JOURNAL).write_text('{"key": ')
     elif damage == "gone":
-        (partial_folder / "cond.npy").unlink()
+        (partial_folder / "arrays" / "cond.npy").unlink()
     assert write(tmp_path / "pack", key="other" if damage == "key" else "k") == []
     assert not partial_folder.exists()
 
@@ -105,6 +131,52 @@ def test_a_last_line_cut_short_costs_only_the_clips_behind_the_last_safe_one(tmp
     path = tmp_path / ".pack.partial" / journal.JOURNAL
     path.write_text(path.read_text() + '{"clip": "clip-3", "sta')
     assert write(tmp_path / "pack") == ["clip-0", "clip-1", "clip-2"]
+
+
+def test_what_is_added_behind_a_line_cut_short_is_found_by_the_writer_after_the_next(tmp_path: Path):
+    for stop in (2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "pack", stop)
+        with (tmp_path / ".pack.partial" / journal.JOURNAL).open("a") as file:
+            file.write('{"clip": "clip-4", "sta')
+    assert write(tmp_path / "pack") == [f"clip-{number}" for number in range(4)]
+
+
+@pytest.mark.parametrize("at", ["sha256", "_sync_folder", "_put_in_place"])
+def test_an_interrupt_while_a_pack_is_finished_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PackWriter if at == "_put_in_place" else writing, at, stop)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "pack")
+    assert write(tmp_path / "pack") == [f"clip-{number}" for number in range(5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
+def test_no_other_process_may_touch_a_pack_that_is_being_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    finish, refused = PackWriter._put_in_place, []
+
+    def busy(writer: PackWriter) -> None:
+        with pytest.raises(BusyError) as caught:
+            Journal(tmp_path / ".pack.partial", "k").open({})
+        refused.append(caught.value)
+        finish(writer)
+
+    monkeypatch.setattr(PackWriter, "_put_in_place", busy)
+    write(tmp_path / "pack")
+    assert len(refused) == 1
+
+
+def test_where_files_cannot_be_locked_a_pack_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert write(tmp_path / "pack") == []
 
 
 def test_two_processes_cannot_write_the_same_pack(tmp_path: Path):
@@ -126,6 +198,23 @@ def test_clips_that_changed_their_length_are_not_mixed(tmp_path: Path):
 
 def _die(start: int, stop: int) -> Piece:
     os._exit(3)
+
+
+def _no_memory(start: int, stop: int) -> Piece:
+    raise MemoryError
+
+
+def _divide(start: int, stop: int) -> Piece:
+    return Piece(np.zeros((1 // 0, 4, 6, 3), np.uint8))
+
+
+def _torn(start: int, stop: int) -> Piece:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def _slowly(value: int, start: int, stop: int) -> Piece:
+    time.sleep(0.5)
+    return _frames(value, start, stop)
 
 
 def _frames(value: int, start: int, stop: int) -> Piece:
@@ -156,6 +245,71 @@ def test_a_reading_process_that_dies_is_an_error_not_a_hang():
         list(reading.read_clips(ready(_die).clips, 1))
 
 
+@pytest.mark.parametrize(("last", "workers"), [("_die", 1), ("_no_memory", 0), ("_no_memory", 1)])
+def test_what_was_read_before_memory_ran_out_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, workers: int
+):
+    monkeypatch.setattr(journal, "SECONDS", 0.0)
+    reads = [partial(_frames, 1), partial(_frames, 2), {"_die": _die, "_no_memory": _no_memory}[last]]
+    with pytest.raises(StoppedError, match=r"c2: .*what was done is kept: start again with fewer --workers"):
+        pack_source(ready(*reads), Path("made"), tmp_path / "p", key="k", on_bad="skip", workers=workers)
+    with PackWriter(tmp_path / "p", ready(*reads).spec, resume="k") as writer:
+        assert sorted(writer.left_behind) == ["c0"]
+        writer.add("c0", "train", np.zeros((150, 4, 6, 3), np.uint8))
+
+
+def test_another_error_names_the_clip_that_was_read(tmp_path: Path):
+    for workers in (0, 1):
+        with pytest.raises(ZeroDivisionError) as caught:
+            list(reading.read_clips(ready(_divide).clips, workers))
+        assert caught.value.__notes__ == ["This happened while frames 0 to 63 of the clip c0 were read."]
+
+
+def test_a_disk_that_cannot_be_read_is_a_fault_of_the_clip(tmp_path: Path):
+    pack = pack_source(ready(_torn, partial(_frames, 2)), Path("made"), tmp_path / "p", key="k", on_bad="skip")
+    assert pack.manifest.left_out[0].reasons == ("c0: expected a clip that can be read, found Input/output error",)
+
+
+def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_long_ones(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(reading, "AHEAD_BYTES", 3 * 4 * 6 * 100)
+    short = [SourceClip(f"s{n}", "train", 2, partial(_frames, n % 3)) for n in range(60)]
+    long = [SourceClip(f"l{n}", "train", 64, partial(_frames, n % 3)) for n in range(60)]
+    clips = shape(Survey("test", (*short, *long), (4, 6)), Options()).clips
+    most = 0
+    with reading._Lanes(clips, 1) as lanes:
+        for number in range(len(clips)):
+            lanes.next(number)
+            most = max(most, lanes.bytes[0])
+    assert most <= 3 * 4 * 6 * (100 + 2 * 64)
+
+
+def test_what_is_no_longer_wanted_is_not_read():
+    lanes = reading._Lanes(ready(*(partial(_slowly, n) for n in range(40))).clips, 1)
+    with lanes:
+        lanes.next(0)
+    assert sum(future.cancelled() for future, _ in lanes.ahead[0]) > 80
+
+
+def test_fewer_than_no_processes_are_refused():
+    with pytest.raises(UsageError, match="workers: expected 0 or more, found -1"):
+        reading.processes(ready(_die).clips, -1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_ctrl_c_ends_an_import_soon_without_a_word_from_its_workers(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "pack"], capture_output=True, text=True, start_new_session=True,
+        timeout=60, check=False, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "")
+    assert time.monotonic() - begun < 40
+
+
 def test_many_frames_are_read_in_other_processes_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     few, many = ready(_die).clips, ready(*[_die] * 40).clips
@@ -181,6 +335,7 @@ def test_simulated_clips_are_the_same_whatever_the_number_of_workers_and_more_on
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
+        ("push", {"seed": -1}, "seed: expected 0 or more, found -1"),
         ("push", {"clips": 0}, "expected 1 clip or more of 2 frames or more, found 0 of 0"),
         ("push", {"frames": 1}, "found 1000 of 1"),
         ("dance", {"size": (8, 64)}, "size: expected 16 to 512 pixels a side, found 8x64"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_row_t_leads_into_frame_t_plus_shift_and_the_ends_are_repeated(shift: in
     assert cond[:, 0].tolist() == shifted(LENGTH, shift).tolist()
 
 
+def test_a_shift_beyond_the_end_of_a_clip_is_warned_of():
+    assert shape(survey(), Options(shift=LENGTH - 1)).warnings == ()
+    for shift in (LENGTH, -LENGTH):
+        (warning,) = shape(survey(), Options(shift=shift)).warnings
+        assert warning == f"1 clip not longer than the shift of {shift}: one row leads into each frame"
+
+
 def test_the_source_says_the_shift_unless_the_user_does():
     assert shape(survey(), Options()).shift == 1
     assert shape(survey(), Options(shift=0)).shift == 0
@@ -87,6 +95,9 @@ def test_columns_are_chosen_by_name_or_pattern_in_the_order_of_the_source():
     assert shape(survey(), Options(columns=("state.x", "action.x"))).cond_names == ("action.x", "state.x")
     assert shape(survey(chosen=("action*",)), Options()).cond_names == ("action.x", "action.y")
     assert shape(survey(chosen=("action*",)), Options(columns=("*",))).spec.cond_size == 3
+    odd = survey(columns=("a[0]", "a[1]", "a0"))
+    assert shape(odd, Options(columns=("a[1]",))).cond_names == ("a[1]",)
+    assert shape(odd, Options(columns=("a[0]",))).cond_names == ("a[0]", "a0")
     nothing = shape(survey(), Options(columns=("none",)))
     assert (nothing.spec.cond, nothing.cond_names) == ("none", ())
     assert nothing.clips[0].read(0, 3).cond is None
@@ -100,6 +111,8 @@ def test_columns_are_chosen_by_name_or_pattern_in_the_order_of_the_source():
         (Options(window=1), "window: expected 2 frames or more"),
         (Options(size=(0, 5)), "size: expected a height and a width of 1 to 8192, found 0x5"),
         (Options(shares=(0.5, 0.4, 0.2)), "shares: expected three numbers that add up to 1"),
+        (Options(shares=(float("nan"), 0, 1)), "shares: expected three numbers that add up to 1"),
+        (Options(window=12), "window: no clip is 12 frames long, the longest has 11; ask for fewer"),
         (Options(shares=(1, 0, 0), lists=Path("x")), "shares and lists: give one of them"),
     ],
 )
@@ -176,6 +189,13 @@ def test_shares_given_by_the_user_replace_the_splits_of_the_source():
     assert {ready.split for ready in source.clips} == {"train", "val"}
 
 
+def test_splits_are_drawn_for_very_many_clips_in_no_time():
+    begun = time.monotonic()
+    source = shape(survey(*(clip(f"c{n}", "") for n in range(20_000))), Options(shares=(1 - 2e-7, 1e-7, 1e-7)))
+    assert [sum(ready.split == split for ready in source.clips) for split in ("val", "test")] == [1, 1]
+    assert time.monotonic() - begun < 10
+
+
 def test_windows_of_one_clip_are_in_one_split():
     source = shape(survey(*(clip(f"c{n}", "") for n in range(30))), Options(window=2))
     for name in {ready.source.name for ready in source.clips}:
@@ -186,15 +206,26 @@ def test_lists_of_clips_decide_and_what_does_not_match_is_a_fault(tmp_path: Path
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": ["a"], "test": ["b", "gone"], "val": ["a"]}))
     source = shape(survey(clip("a"), clip("b"), clip("c")), Options(lists=path))
-    assert {ready.name: ready.split for ready in source.clips} == {"a": "train", "b": "test", "c": "train"}
-    assert [str(fault) for fault in source.faults] == [
-        "splits.json, a: expected one split for each clip, found train and val",
-        "splits.json, gone: expected a clip of the source, found none",
-        "splits.json: expected a split for c, found none",
-    ]
-    path.write_text('{"train": "a"}')
-    with pytest.raises(DataError, match="expected JSON of the form"):
-        shape(survey(), Options(lists=path))
+    assert [str(fault) for fault in source.faults] == ["splits.json, gone: expected a clip of the source, found none"]
+    assert {ready.name: (ready.split, [str(fault) for fault in ready.faults]) for ready in source.clips} == {
+        "a": ("train", ["splits.json, a: expected one split, found train and val"]),
+        "b": ("test", []),
+        "c": ("train", ["splits.json, c: expected one split, found none"]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"train": "a"}', "expected JSON of the form"),
+        ("{", "expected JSON of the form"),
+        ('{"vall": ["a"]}', "there is no split 'vall', only train, val, test; did you mean 'val'"),
+    ],
+)
+def test_lists_that_cannot_be_are_refused(tmp_path: Path, content: str, message: str):
+    (tmp_path / "splits.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        shape(survey(), Options(lists=tmp_path / "splits.json"))
 
 
 def test_pose_pictures_are_brought_to_the_size_of_the_frames_and_may_be_shifted():

@@ -91,9 +91,7 @@ def test_simulated_clips_are_made_shown_and_checked(tmp_path, kind):
 def test_wrong_usage_and_bad_clips_have_their_own_exit_codes(tmp_path):
     for verb in (("show", "--out", tmp_path / "x.html"), ("check",)):
         said = foreframe("data", verb[0], "push", *verb[1:], "--columns", "move*", code=2)
-        assert (
-            "push: packed already, so columns cannot be chosen any more" in said
-        )
+        assert "push: packed already, so columns cannot be chosen any more" in said
     foreframe("data", "export", "push", tmp_path / "lab", "--to", "bair_lab")
     assert "no column is called 'acton'; did you mean 'action_" in foreframe(
         "data", "import", tmp_path / "lab", tmp_path / "pack", "--columns", "acton", code=2

@@ -24,6 +24,8 @@ SIDE = 16
 """Pictures are looked at about this small, so that a step of several pixels is less than one."""
 REACH = 2
 """Shifts that are tried on either side."""
+PARTS = 4
+"""Change is looked at in so many parts a side; about smaller pictures nothing is said."""
 MAX_FRAMES, MIN_FRAMES = 20_000, 20
 FOLDS = 8
 MANY = 20
@@ -72,23 +74,27 @@ class AlignmentResult:
 
 
 class Alignment:
-    """Gathers coarse pictures and conditions while clips are read, up to 20,000 frames."""
+    """Measures motion while clips are read, and keeps it with the conditions of up to 20,000 frames."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[list[Floats], list[Floats]]] = []
+        self._last: tuple[Floats, Floats] | None = None
         self._frames = 0
 
     def add(self, frames: NDArray[np.uint8], cond: NDArray[Any] | None, *, new: bool) -> None:
         """Frames (T, H, W, C) in a row with their conditions; `new` where they do not follow the ones before."""
-        if cond is None or (self._frames >= MAX_FRAMES and new):
+        if cond is None or self._frames >= MAX_FRAMES or min(frames.shape[1:3]) < PARTS:
             return
-        if new:
+        pictures = cond.ndim == 4
+        seen, told = _coarse(frames), _coarse(cond) if pictures else cond.astype(np.float64)
+        if new or self._last is None:
             self._runs.append(([], []))
-        if not self._runs:
-            return
-        pictures, conditions = self._runs[-1]
-        pictures.append(_coarse(frames))
-        conditions.append(_coarse(cond) if cond.ndim == 4 else cond.astype(np.float64))
+        else:
+            seen, told = (np.concatenate(pair) for pair in zip(self._last, (seen, told), strict=True))
+        self._last = seen[-1:], told[-1:]
+        motion, known = self._runs[-1]  # [t] is the motion into frame t+1
+        motion.append(_change(seen) if pictures else _motion(seen))
+        known.append(_change(told) if pictures else told[1:])
         self._frames += len(frames)
 
     def result(self, spec: ClipSpec) -> AlignmentResult | None:
@@ -96,15 +102,12 @@ class Alignment:
         motion, known, clip = [], [], []
         width = spec.cond_size if spec.cond == "vector" else 1
         many = self._frames >= MANY * 2 * width
-        for number, (pictures, conditions) in enumerate(self._runs):
-            seen, cond = np.concatenate(pictures), np.concatenate(conditions)
-            if len(seen) < 2 * REACH + 3:
+        for number, run in enumerate(self._runs):
+            moved, told = (np.concatenate(parts) for parts in run)
+            if len(moved) < 2 * REACH + 2:
                 continue
-            if spec.cond == "image":
-                moved, told = _change(seen), _change(cond)
-            else:
-                moved, told = _motion(seen), cond[1:]  # [t] is the motion into frame t+1
-                told = np.concatenate([told, np.concatenate([told[:1], told[:-1]])], axis=1) if many else told
+            if spec.cond == "vector" and many:
+                told = np.concatenate([told, np.concatenate([told[:1], told[:-1]])], axis=1)
             inner = np.arange(REACH + 1, len(moved) - REACH)
             motion.append(moved[inner])
             known.append(np.stack([told[inner + shift] for shift in _shifts()]))
@@ -169,15 +172,15 @@ def _blurred(grey: Floats, axis: int) -> Floats:
 def _change(grey: Floats) -> Floats:
     """(T-1, cells): how much neighbours differ in each of 4 x 4 parts of the picture."""
     change = np.abs(grey[1:] - grey[:-1])
-    h, w = (side // 4 * 4 for side in grey.shape[1:])
-    parts = change[:, :h, :w].reshape(len(change), 4, h // 4, 4, w // 4)
-    return np.asarray(np.sqrt(parts.mean(axis=(2, 4))).reshape(len(change), -1))
+    h, w = (side // PARTS for side in grey.shape[1:])
+    parts = change[:, : h * PARTS, : w * PARTS].reshape(len(change), PARTS, h, PARTS, w)
+    return np.asarray(np.sqrt(parts.mean(axis=(2, 4))).reshape(len(change), PARTS**2))
 
 
 def _r2(x: Floats, y: Floats, group: NDArray[np.int_], penalty: float) -> float:
     """Share of the variance of y that a ridge regression on x explains in groups it was not fitted on."""
     spread = x.std(axis=0)
-    x = (x - x.mean(axis=0)) / np.where(spread > 1e-9, spread, 1)
+    x = (x - x.mean(axis=0)) / np.where(spread > 1e-9 * np.abs(x).max(axis=0), spread, 1)
     _, number = np.unique(group, return_inverse=True)
     fold = number % min(FOLDS, int(number.max()) + 1)
     wrong = right = 0.0

@@ -66,6 +66,7 @@ def check(
     report = scan(folder, layout, options, length=length, workers=workers, progress=True)
     Console().print(report, highlight=False)
     if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report.ok
 
@@ -79,8 +80,8 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
             item.name,
             item.split,
             item.length,
-            partial(_frames, pack.path, item),
-            partial(_cond, pack.path, item) if kind != "none" else None,
+            partial(_frames, pack.path, pack.hash, item),
+            partial(_cond, pack.path, pack.hash, item) if kind != "none" else None,
         )
         for item in pack.episodes
     )
@@ -152,12 +153,12 @@ def _fits_none(folder: Path, known: list[Layout]) -> str:
     return "\n".join(lines)
 
 
-def _frames(pack: Path, episode: Episode, start: int, stop: int) -> Piece:
-    return Piece(_opened(pack).read(episode, start, stop - start)[0])
+def _frames(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> Piece:
+    return Piece(_opened(pack, hash).read(episode, start, stop - start)[0])
 
 
-def _cond(pack: Path, episode: Episode, start: int, stop: int) -> Piece:
-    cond = _opened(pack).read(episode, start, stop - start)[1]
+def _cond(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> Piece:
+    cond = _opened(pack, hash).read(episode, start, stop - start)[1]
     if cond is None:
         raise DataError(f"{pack}: expected conditions, found none")
     faults = {}
@@ -168,4 +169,7 @@ def _cond(pack: Path, episode: Episode, start: int, stop: int) -> Piece:
     return Piece(cond, faults)
 
 
-_opened = lru_cache(maxsize=2)(Pack.open)
+@lru_cache(maxsize=2)
+def _opened(path: Path, hash: str) -> Pack:
+    """A pack, opened again where another one stands in its place."""
+    return Pack.open(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,14 @@ def may_enter(folder: Path, finds: Finds) -> bool:
         finds.fault(folder, "a folder, or a link that stays inside the source", problem)
         return False
     return folder.is_dir()
+
+
+def not_plain(mode: int) -> str:
+    """What something of this st_mode is instead of a plain file, or an empty string: to open a pipe may take for ever,
+    and a device has no end."""
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
 
 
 def numbered(names: Iterable[str], pattern: re.Pattern[str]) -> tuple[dict[int, str], list[str], list[tuple[str, str]]]:

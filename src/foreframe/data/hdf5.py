@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe.data.folders import not_plain
 from foreframe.data.folders import shown as printable
 from foreframe.errors import DataError, Fault, UsageError
 
@@ -77,6 +78,8 @@ def glance(folder: Path) -> bytes:
         if path.suffix.lower() not in SUFFIXES:
             continue
         try:
+            if not_plain(path.stat().st_mode):
+                continue
             with path.open("rb") as file:
                 if file.read(len(SIGNATURE)) == SIGNATURE:
                     file.seek(0)
@@ -102,6 +105,8 @@ def open_file(path: Path, shown: str) -> Store:
         facts = path.stat()
     except OSError as error:
         raise _error(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
+    if odd := not_plain(facts.st_mode):
+        raise _error(shown, "", "a file that can be read", odd)
     state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
     store = _STORES.pop(path, None)
     if store is not None and store.state != state:

@@ -15,6 +15,7 @@ from foreframe.data.check import find_layout, open_source
 from foreframe.data.clips import Options
 from foreframe.data.folders import shown
 from foreframe.data.inspection import inspect
+from foreframe.data.manifest import read_bytes
 from foreframe.data.pack import Pack, PackWriter
 from foreframe.data.report import Report, count
 from foreframe.data.shaping import Source, used
@@ -57,10 +58,12 @@ def import_clips(
     src, dst = Path(src), Path(dst)
     chosen = find_layout(src, layout)
     refuse_existing(dst, overwrite)
-    if dst.resolve() == src.resolve() or dst.resolve().is_relative_to(src.resolve()):
+    if dst.resolve().is_relative_to(src.resolve()):
         raise DataError(f"{dst}: lies inside the source {src}; choose a folder outside it")
+    if src.resolve().is_relative_to(dst.resolve()):
+        raise DataError(f"{dst}: holds the source {src}, which would be lost; choose another folder")
     source = open_source(src, chosen.NAME, options)
-    key = source_key(src, [chosen.NAME, on_bad, foreframe.__version__, used(options)])
+    key = source_key(src, options, [chosen.NAME, on_bad, foreframe.__version__])
     return pack_source(
         source, src, dst, key=key, on_bad=on_bad, overwrite=overwrite, workers=workers, progress=progress
     )
@@ -107,9 +110,15 @@ def pack_source(
     return Pack.open(dst)
 
 
-def source_key(folder: Path, options: Iterable[object]) -> str:
-    """SHA-256 over the folder's place, the names, sizes and times of all its files, and the options."""
-    digest = hashlib.sha256(json.dumps([str(folder.resolve()), *options]).encode())
+def source_key(folder: Path, options: Options, others: Iterable[object]) -> str:
+    """SHA-256 over the folder's place, the names, sizes and times of all its files, the options, and what else counts.
+
+    Raises:
+        DataError: the list of splits cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps([str(folder.resolve()), *others, used(options)]).encode())
+    if options.lists is not None:
+        digest.update(read_bytes(options.lists))
     for base, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from itertools import groupby
 from pathlib import Path
 
@@ -47,10 +47,21 @@ def inspect(
         report.faults += [fault for clip in source.clips for fault in clip.faults]
         return report
     inspection = _Inspection(report, writer, folder, skip, length)
-    clips = [clip for clip in source.clips if clip.length > 0]
-    report.faults += [Fault(clip.name, "", "a clip with frames", "none") for clip in source.clips if clip.length < 1]
-    with Bar("reading frames", sum(clip.length for clip in clips)) if progress else nullcontext() as bar:
-        for clip, outcomes in _outcomes(clips, writer, workers):
+    clips = []
+    names: set[str] = set()
+    for clip in source.clips:
+        if clip.length < 1:
+            inspection.refuse(clip, "a clip with frames", "none")
+        elif clip.name in names:
+            inspection.refuse(clip, "one clip of this name", "another one")
+        else:
+            clips.append(clip)
+            names.add(clip.name)
+    with (
+        Bar("reading frames", sum(clip.length for clip in clips)) if progress else nullcontext() as bar,
+        closing(_outcomes(clips, writer, workers)) as found,
+    ):
+        for clip, outcomes in found:
             for done in inspection.read(clip, outcomes):
                 if bar is not None:
                     bar.advance(by=done)
@@ -65,17 +76,18 @@ def inspect(
 
 def _outcomes(
     clips: Sequence[ReadyClip], writer: PackWriter | None, workers: int | None
-) -> Iterator[tuple[ReadyClip, Iterator[tuple[int, Outcome]]]]:
+) -> Generator[tuple[ReadyClip, Iterator[tuple[int, Outcome]]]]:
     """Each clip with its chunks: from the source, or from what a killed writer has left of it."""
     known = writer.left_behind if writer is not None else frozenset()
     todo = [clip for clip in clips if clip.name not in known]
-    stream = groupby(read_clips(todo, processes(todo, workers)), key=lambda item: id(item[0]))
-    for clip in clips:
-        if writer is not None and clip.name in known:
-            yield clip, _salvaged(clip, writer)
-        else:
-            _, found = next(stream)
-            yield clip, ((start, outcome) for _, start, outcome in found)
+    with closing(read_clips(todo, processes(todo, workers))) as read:
+        stream = groupby(read, key=lambda item: id(item[0]))
+        for clip in clips:
+            if writer is not None and clip.name in known:
+                yield clip, _salvaged(clip, writer)
+            else:
+                _, found = next(stream)
+                yield clip, ((start, outcome) for _, start, outcome in found)
 
 
 def _salvaged(clip: ReadyClip, writer: PackWriter) -> Iterator[tuple[int, Outcome]]:
@@ -110,7 +122,13 @@ class _Inspection:
         self.report, self.writer, self.skip, self.length = report, writer, skip, length
         self.folder = folder
         self.seen: dict[bytes, ClipLine] = {}
+        self.known = set(report.faults)
         self.alignment = Alignment()
+
+    def refuse(self, clip: ReadyClip, expected: str, found: str) -> None:
+        """Leave out a clip that is not even read."""
+        fault = Fault(clip.name, "", expected, found)
+        self._drop(LeftOut(clip.name, (str(fault),)), [fault])
 
     def read(self, clip: ReadyClip, outcomes: Iterable[tuple[int, Outcome]]) -> Iterator[int]:
         """Take one clip into the report and the writer; yields how many frames each step took."""
@@ -147,7 +165,7 @@ class _Inspection:
             return
         if run is not None:
             self._close(clip, run, clip.length, cut and bool(faults), whole)
-        self.report.faults += faults
+        self._report(faults)
         self.report.left_out += [LeftOut(fault.path, (str(fault),)) for fault in faults]
 
     def _relative(self, clip: ReadyClip, error: DataError) -> list[Fault]:
@@ -199,10 +217,16 @@ class _Inspection:
         self.report.clips.append(line)
 
     def _drop(self, item: LeftOut, faults: Sequence[Fault] = ()) -> None:
-        self.report.faults += [fault for fault in faults if fault not in self.report.faults]
+        self._report(faults)
         self.report.left_out.append(item)
         if self.writer is not None:
             self.writer.rollback()
+
+    def _report(self, faults: Iterable[Fault]) -> None:
+        """Every fault once, though all windows of a clip may share it."""
+        new = [fault for fault in dict.fromkeys(faults) if fault not in self.known]
+        self.known.update(new)
+        self.report.faults += new
 
 
 def _between(bad: Iterable[int], length: int) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -21,17 +22,22 @@ class BusyError(DataError):
     """Another process is making the same pack."""
 
 
+class StoppedError(DataError):
+    """Reading cannot go on, through no fault of the clips; what is done so far is worth going on with."""
+
+
 class Journal:
-    """A folder of arrays being written, and beside them a list of the clips that are in them whole.
+    """A folder in which arrays are being written, and beside them a list of the clips that are in them whole.
 
     One line says which source it is, then one for each clip, then now and then how many frames are safely on the
     disk; clips behind the last such line do not count.
 
-    found: {clip: (first frame, number of frames)} of the writer before.
+    arrays: the folder of the arrays. found: {clip: (first frame, number of frames)} of the writer before.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
+        self.arrays = folder / "arrays"
         self.found: dict[str, tuple[int, int]] = {}
         self._lock: int | None = None
         self._lines: list[str] = []
@@ -51,9 +57,9 @@ class Journal:
         self._safe = self._read(files)
         if not self._safe:
             self.found = {}
-            for path in self.folder.iterdir():
-                if path.name != LOCK:
-                    path.unlink()
+            if self.arrays.exists():
+                shutil.rmtree(self.arrays)
+            self.arrays.mkdir()
             (self.folder / JOURNAL).write_text(json.dumps({"key": self.key}) + "\n", encoding="utf-8")
         return self._safe
 
@@ -64,23 +70,18 @@ class Journal:
         self._lines.append(json.dumps({"clip": clip, "start": start, "length": length}))
         self._end = start + length
         if time.monotonic() - self._last > SECONDS:
-            self._sync(files)
+            self.sync(files)
 
-    def close(self, files: Collection[BinaryIO]) -> None:
-        """Let go of the folder; with `files`, after everything was brought to the disk."""
-        if files:
-            with suppress(OSError):
-                self._sync(files)
+    def close(self, *, remove: bool) -> None:
+        """Let go of the folder. `remove`: leave nothing of it, as the work is done or given up."""
+        if remove and self._lock is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def remove(self) -> None:
-        """The work is done: only the arrays stay."""
-        (self.folder / JOURNAL).unlink()
-        (self.folder / LOCK).unlink()
-
-    def _sync(self, files: Collection[BinaryIO]) -> None:
+    def sync(self, files: Collection[BinaryIO]) -> None:
+        """Bring everything to the disk, and then say so."""
         if not self._lines:
             return
         for file in files:
@@ -95,24 +96,31 @@ class Journal:
 
     def _read(self, files: Mapping[str, tuple[int, int]]) -> int:
         """Fills `found`; how many frames are safe, 0 where the folder holds something else or too little."""
-        safe = 0
+        safe = whole = end = 0
         clips: dict[str, tuple[int, int]] = {}
+        path = self.folder / JOURNAL
         with suppress(OSError, ValueError, KeyError, TypeError):
-            lines = (self.folder / JOURNAL).read_text(encoding="utf-8").splitlines()
-            if json.loads(lines[0]) != {"key": self.key}:
+            first, *lines = path.read_bytes().splitlines(keepends=True)
+            if json.loads(first) != {"key": self.key}:
                 return 0
-            for line in lines[1:]:  # a line cut short ends the loop
+            end = len(first)
+            for line in lines:
+                if not line.endswith(b"\n"):  # cut short
+                    break
                 entry = json.loads(line)
+                end += len(line)
                 if "safe" in entry:
-                    safe = int(entry["safe"])
+                    safe, whole = int(entry["safe"]), end
                     self.found |= clips
                     clips = {}
                 else:
                     clips[entry["clip"]] = (int(entry["start"]), int(entry["length"]))
         for name, (before, frame) in files.items():
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size < before + safe * frame:
+            array = self.arrays / name
+            if not array.is_file() or array.stat().st_size < before + safe * frame:
                 return 0
+        if safe:
+            os.truncate(path, whole)  # what follows would stand in the way of new lines
         return safe
 
     def _take_lock(self) -> None:
@@ -123,7 +131,9 @@ class Journal:
             return
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(self._lock)
             self._lock = None
             raise BusyError(f"{self.folder}: another process is making this pack; wait for it, or end it") from error
+        except OSError:
+            return  # a file system without locks: nobody stops two at once

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import foreframe
 from foreframe.clip import CondKind
 from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
 from foreframe.data.importing import pack_source
@@ -53,6 +54,8 @@ def make_clips(
         DataError: `dst` exists, or the disk is full.
     """
     height, width = size or (64, 64)
+    if seed < 0:
+        raise UsageError(f"seed: expected 0 or more, found {seed}")
     if clips < 1 or frames < 0 or frames == 1:
         raise UsageError(f"expected 1 clip or more of 2 frames or more, found {clips} of {frames}")
     if not (16 <= height <= 512 and 16 <= width <= 512):
@@ -64,7 +67,7 @@ def make_clips(
     )  # fmt: skip
     facts = {"seed": seed, "clips": clips, "mujoco": version}
     source = replace(shape(survey, Options()), options=facts)
-    key = f"{kind} {seed} {clips} {frames} {height}x{width} {version}"
+    key = f"{kind} {seed} {clips} {frames} {height}x{width} {version} {foreframe.__version__}"
     cores = os.cpu_count() or 1
     return pack_source(
         source,

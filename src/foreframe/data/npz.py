@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe.data.folders import not_plain
 from foreframe.data.folders import shown as printable
 from foreframe.errors import DataError, Fault
 
@@ -78,6 +79,8 @@ def open_npz(path: Path, shown: str) -> Archive:
         facts = path.stat()
     except OSError as error:
         raise _error(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
+    if odd := not_plain(facts.st_mode):
+        raise _error(shown, "", "a file that can be read", odd)
     state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
     archive = _ARCHIVES.pop(path, None)
     if archive is not None and archive.state != state:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.folders import shown
+from foreframe.data.folders import not_plain, shown
 from foreframe.errors import DataError, Fault, UsageError
 
 MAX_FOOTER_BYTES = 2**28
@@ -283,9 +283,9 @@ def _footer(path: Path, columns: Collection[str]) -> list[_Group]:
 
 def _footer_bytes(path: Path) -> bytes:
     """The footer of a file that begins and ends as a whole parquet file does."""
-    if path.is_dir():
-        raise _fault(path, "", "a parquet file", "a folder")
     try:
+        if odd := not_plain(path.stat().st_mode):
+            raise _fault(path, "", "a parquet file", odd)
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,12 +32,21 @@ def picture_size(path: Path) -> Size | str:
     """(H, W) of a PNG or JPEG from its header, or in words what is there instead."""
     try:
         with path.open("rb") as file:
-            head = file.read(24)
-            if head.startswith(b"\xff\xd8\xff"):
-                file.seek(3)
-                return _jpeg_size(file) or "a cut-off JPEG"
+            return _size_of(file)
     except OSError as error:
         return error.strerror or type(error).__name__
+
+
+def size_of(data: bytes) -> Size | str:
+    """(H, W) of a PNG or JPEG from its bytes, or in words what is there instead."""
+    return _size_of(io.BytesIO(data))
+
+
+def _size_of(file: BinaryIO) -> Size | str:
+    head = file.read(24)
+    if head.startswith(b"\xff\xd8\xff"):
+        file.seek(3)
+        return _jpeg_size(file) or "a cut-off JPEG"
     if not head:
         return "an empty file"
     if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
@@ -146,6 +147,11 @@ def shape(survey: Survey, options: Options) -> Source:
     if survey.size is not None:
         kind = survey.cond if conditioned else "none"
         spec = ClipSpec(3, *size, kind, {"none": 0, "image": 3, "vector": len(names)}[kind])
+    warnings = list(survey.warnings)
+    if options.shift and conditioned and (short := [clip for clip in clips if clip.length <= abs(shift)]):
+        warnings.append(
+            f"{count(len(short), 'clip')} not longer than the shift of {shift}: one row leads into each frame"
+        )
     native = survey.size
     if native and options.size and options.fit == "stretch" and native[0] * size[1] != native[1] * size[0]:
         notes.append(
@@ -160,7 +166,7 @@ def shape(survey: Survey, options: Options) -> Source:
         shift if conditioned else 0,
         used(options),
         (*survey.faults, *faults),
-        survey.warnings,
+        tuple(warnings),
         (*survey.notes, *notes),
         survey.fps / options.stride if survey.fps else None,
     )
@@ -196,7 +202,7 @@ def _check(options: Options) -> None:
         raise UsageError(f"window: expected 2 frames or more, or 0 for whole clips, found {options.window}")
     if options.shares is not None and options.lists is not None:
         raise UsageError("shares and lists: give one of them")
-    if options.shares is not None and (min(options.shares) < 0 or abs(sum(options.shares) - 1) > 1e-6):
+    if options.shares is not None and not (min(options.shares) >= 0 and abs(sum(options.shares) - 1) <= 1e-6):
         raise UsageError(f"shares: expected three numbers that add up to 1, found {options.shares}")
 
 
@@ -211,7 +217,7 @@ def _columns(survey: Survey, options: Options) -> tuple[int, ...]:
     if patterns == (NONE,):
         return ()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in survey.columns):
+        if not any(_means(pattern, name) for name in survey.columns):
             shown = ", ".join(survey.columns[:40]) + (", ..." if len(survey.columns) > 40 else "")
             raise UsageError(
                 f"columns: no column is called '{pattern}'{nearest(pattern, survey.columns)} (there are {shown})"
@@ -219,8 +225,13 @@ def _columns(survey: Survey, options: Options) -> tuple[int, ...]:
     return tuple(
         index
         for index, name in enumerate(survey.columns)
-        if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+        if not patterns or any(_means(pattern, name) for pattern in patterns)
     )
+
+
+def _means(pattern: str, name: str) -> bool:
+    """Whether a column is meant; one called `a[0]` can be given as it is."""
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _names(survey: Survey, columns: tuple[int, ...], recipe: Recipe) -> tuple[str, ...]:
@@ -257,15 +268,15 @@ def _drawn(names: Sequence[str], shares: tuple[float, float, float]) -> dict[str
         if shares[number] == 0 or split in found.values() or len(names) < FEW:
             continue
         middle = edges[number] - shares[number] / 2
-        counts = {name: sum(other == found[name] for other in found.values()) for name in names}
-        spare = [name for name in names if counts[name] > 1]
+        counts = Counter(found.values())
+        spare = [name for name in names if counts[found[name]] > 1]
         found[min(spare, key=lambda name: (abs(places[name] - middle), name))] = split
     return found
 
 
 def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], list[Fault]]:
-    """Clips with the splits that a JSON file gives them; a clip in no list, and a listed one that is not there, is a
-    fault."""
+    """Clips with the splits that a JSON file gives them; a clip in none or in two is at fault, and so is a listed one
+    that is not there."""
     try:
         raw = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -274,21 +285,31 @@ def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], 
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in raw.values()
     ):
         raise DataError(f"{path}: expected JSON of the form {{'train': [names of clips], 'val': [...], 'test': [...]}}")
-    split_of: dict[str, str] = {}
-    faults = []
+    for split in raw:
+        if split not in SPLITS:
+            raise DataError(f"{path}: there is no split '{split}', only {', '.join(SPLITS)}{nearest(split, SPLITS)}")
+    splits_of: dict[str, list[str]] = {clip.name: [] for clip in clips}
+    strangers = []
     for split, names in raw.items():
-        for name in names:
-            if split_of.setdefault(name, split) != split:
-                faults.append(Fault(path.name, name, "one split for each clip", f"{split_of[name]} and {split}"))
-    known = {clip.name for clip in clips}
-    faults += [Fault(path.name, name, "a clip of the source", "none") for name in split_of if name not in known]
-    faults += [Fault(path.name, "", f"a split for {clip.name}", "none") for clip in clips if clip.name not in split_of]
-    return [replace(clip, split=split_of.get(clip.name, SPLITS[0])) for clip in clips], faults
+        for name in dict.fromkeys(names):
+            if name in splits_of:
+                splits_of[name].append(split)
+            else:
+                strangers.append(Fault(path.name, name, "a clip of the source", "none"))
+    listed = []
+    for clip in clips:
+        found = splits_of[clip.name]
+        wrong = () if len(found) == 1 else (Fault(path.name, clip.name, "one split", " and ".join(found) or "none"),)
+        listed.append(replace(clip, split=(*found, SPLITS[0])[0], faults=(*clip.faults, *wrong)))
+    return listed, strangers
 
 
 def _ready(clips: Sequence[SourceClip], recipe: Recipe, window: int, notes: list[str]) -> list[ReadyClip]:
     ready = []
     left = []
+    longest = max((-(-clip.length // recipe.stride) for clip in clips if not clip.faults), default=window)
+    if longest < window:
+        raise UsageError(f"window: no clip is {window} frames long, the longest has {longest}; ask for fewer")
     for clip in clips:
         length = -(-clip.length // recipe.stride)
         if not window or clip.faults:

@@ -13,7 +13,7 @@ from foreframe.data.clips import Options
 from foreframe.data.importing import import_clips, source_key
 from foreframe.data.journal import BusyError
 from foreframe.data.pack import Pack, PackWriter, is_pack
-from foreframe.data.shaping import refuse_options, shifted, used
+from foreframe.data.shaping import refuse_options, shifted
 from foreframe.errors import DataError
 
 SAMPLES = ("push", "dance")
@@ -50,7 +50,7 @@ def open_clips(
         choices = f"a pack, a folder of clips, or a built-in sample ({', '.join(SAMPLES)})"
         raise DataError(f"{path}: there is nothing; expected {choices}")
     chosen = find_layout(path, layout)
-    key = source_key(path, [CACHE_VERSION, chosen.NAME, used(options)])
+    key = source_key(path, options, [CACHE_VERSION, chosen.NAME])
     target = cache_folder() / f"{chosen.NAME}-{key[:16]}"
 
     def make() -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe.data.folders import not_plain
 from foreframe.data.parquet import Table, holds_numbers, numbers
 from foreframe.errors import DataError, Fault
 
@@ -34,6 +35,7 @@ MAX_COLUMNS = 4096
 TABLES = (".csv", ".json", ".parquet")
 """Endings of the files that `read_named_table` reads."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
+_WORDS = re.compile(r'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)', re.DOTALL)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -48,8 +50,11 @@ def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray
     table = np.zeros((rows, columns), np.float32)
     faults: list[Fault] = []
     try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            return table, [Fault(shown, "", f"at most {MAX_TABLE_BYTES} bytes", f"{path.stat().st_size}")]
+        facts = path.stat()
+        if odd := not_plain(facts.st_mode):
+            return table, [Fault(shown, "", "a file that can be read", odd)]
+        if facts.st_size > MAX_TABLE_BYTES:
+            return table, [Fault(shown, "", f"at most {MAX_TABLE_BYTES} bytes", f"{facts.st_size}")]
         content = path.read_bytes()
     except OSError as error:
         return table, [Fault(shown, "", "a file that can be read", error.strerror or type(error).__name__)]
@@ -139,9 +144,11 @@ def _empty(rows: int | None) -> tuple[NDArray[np.float32], tuple[str, ...]]:
 
 def _text(path: Path, limit: int) -> str:
     """What a file of UTF-8 says."""
-    size = path.stat().st_size
-    if not 0 < size <= limit:
-        raise _Wrong("", f"a table of 1 to {limit} bytes", f"{size} bytes")
+    facts = path.stat()
+    if odd := not_plain(facts.st_mode):
+        raise _Wrong("", "a file that can be read", odd)
+    if not 0 < facts.st_size <= limit:
+        raise _Wrong("", f"a table of 1 to {limit} bytes", f"{facts.st_size} bytes")
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
         raise _Wrong("row 1", "plain text", "a byte-order mark; save the file as UTF-8 without BOM")
@@ -224,8 +231,8 @@ def read_json(path: Path, shown: str) -> Any:
 
 
 def _json(path: Path) -> Any:
-    def constant(text: str) -> None:
-        raise _Wrong("", "finite numbers", text)
+    def constant(word: str) -> None:
+        raise _Wrong(place_of(text, word), "finite numbers", word)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -242,6 +249,12 @@ def _json(path: Path) -> Any:
         raise _Wrong(f"line {error.lineno}, column {error.colno}", "JSON", error.msg) from error
     except (ValueError, RecursionError) as error:
         raise _Wrong("", "JSON", "a number of too many digits or brackets nested too deep") from error
+
+
+def place_of(text: str, constant: str) -> str:
+    """Line and column of the first NaN, Infinity or -Infinity in JSON that is right up to there."""
+    at = next(match.start() for match in _WORDS.finditer(text) if match[1] == constant)
+    return f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
 
 
 def _read_json(path: Path) -> _Found:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe.data.folders import not_plain
 from foreframe.errors import DataError, Fault
 
 MAX_RECORD_BYTES = 2**30
@@ -91,7 +92,10 @@ def index_records(path: Path, shown: str) -> tuple[list[Record], list[Fault]]:
     """
     records: list[Record] = []
     try:
-        total = path.stat().st_size
+        facts = path.stat()
+        if odd := not_plain(facts.st_mode):
+            return records, [Fault(shown, "", "a file that can be read", odd)]
+        total = facts.st_size
         with path.open("rb", buffering=0) as file:
             start = 0
             while start < total:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.clip import ClipSpec
-from foreframe.data.journal import Journal
+from foreframe.data.journal import Journal, StoppedError
 from foreframe.data.manifest import (
     COND,
     CONVENTION,
@@ -61,7 +61,8 @@ def sha256(path: Path) -> str:
 class PackWriter:
     """Streams clips into a new pack at `dst`; memory stays flat. Leaving the `with` block puts the pack in place.
 
-    Any exception inside the block, Ctrl-C included, removes everything that was written.
+    Any exception inside the block, Ctrl-C included, removes everything that was written; with `resume`, what was
+    stopped through no fault of the clips is kept.
 
     Args:
         dst: The folder to make; it must not exist unless `overwrite`, and then only a pack is ever replaced.
@@ -114,8 +115,9 @@ class PackWriter:
             refuse_existing(self.dst, self.overwrite)
             names = [FRAMES, *([COND] if self.spec.cond != "none" else [])]
             if self.resume:
-                self._folder = self.dst.parent / f".{self.dst.name[:100]}.partial"
-                self._journal = Journal(self._folder, f"{self.resume} {self.spec}")
+                folder = self.dst.parent / f".{self.dst.name[:100]}.partial"
+                self._journal = Journal(folder, f"{self.resume} {self.spec}")
+                self._folder = self._journal.arrays
                 sizes = {name: (HEADER_BYTES, self._frame_bytes(name)) for name in names}
                 self._safe = self._journal.open(sizes)
             else:
@@ -124,7 +126,7 @@ class PackWriter:
                 self._files[name] = (self._folder / name).open("r+b" if self._safe else "w+b")
                 self._files[name].write(bytes(HEADER_BYTES))
         except OSError as error:
-            if self._files:
+            if self._files or self._journal:
                 self.__exit__(type(error), error, None)
             raise DataError(f"{self.dst}: cannot be made: {error.strerror}") from error
         return self
@@ -195,7 +197,7 @@ class PackWriter:
         """DataError unless this clip, of this length, is what comes next in what was left behind."""
         found = self._journal.found[clip] if self._journal is not None else None
         if found != (self._committed, length):
-            raise DataError(f"{self._folder}: does not fit its source any more; delete it and start again")
+            raise DataError(f"{self._folder}: does not fit its source any more, so it was deleted; start again")
 
     def read_back(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
         """Frames start to stop-1 of a salvaged clip, and their conditions."""
@@ -224,20 +226,26 @@ class PackWriter:
             raise
         finally:
             # What was asked to stop may be asked to go on; what failed would only fail again.
-            keep = self._journal is not None and kind is not None and not issubclass(kind, Exception)
-            if self._journal is not None:
-                self._journal.close(self._files.values() if keep else ())
+            stopped = kind is not None and (issubclass(kind, StoppedError) or not issubclass(kind, Exception))
+            keep = self._journal is not None and stopped
+            if self._journal is not None and keep:
+                with suppress(OSError):
+                    self._journal.sync(self._files.values())
             for file in self._files.values():
                 with suppress(OSError):  # closing writes what is left; a full disk was reported already
                     file.close()
             if not (keep or self._placed):
                 shutil.rmtree(self._folder, ignore_errors=True)
+            if self._journal is not None:
+                self._journal.close(remove=not keep)
 
     def _finish(self) -> None:
         if self._pending:
             self.rollback()
         if not self.episodes:
             raise DataError(f"{self.dst}: expected at least one clip to pack, found none")
+        if self._journal is not None:
+            self._journal.sync(self._files.values())
         for name, file in self._files.items():
             file.seek(0)
             file.write(header(*self._layout(name, self._committed)))
@@ -264,8 +272,6 @@ class PackWriter:
             records,
         )
         _write_synced(self._folder / MANIFEST, manifest.to_bytes())
-        if self._journal is not None:
-            self._journal.remove()
         self._folder.chmod(0o777 & ~_umask())
         _sync_folder(self._folder)
         self._put_in_place()
@@ -342,6 +348,8 @@ def alignment(spec: ClipSpec, shift: int) -> str:
 
 def refuse_existing(dst: Path, overwrite: bool) -> None:
     """DataError where a pack must not be made: something is there, or it is no pack and would be lost."""
+    if dst.name in ("", ".."):
+        raise DataError(f"{dst}: expected a folder by its own name, as the new pack is renamed into its place")
     if not os.path.lexists(dst):
         return
     if dst.is_dir() and not dst.is_symlink() and not any(dst.iterdir()):

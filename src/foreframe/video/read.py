@@ -19,6 +19,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_BYTES = 2**29
 _DEPTHS = {0: (8,), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}  # PNG colour type -> bits that decode to 8 exactly
 
+_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
+"""A JPEG may be in CMYK, of which nobody can tell which RGB is meant."""
+
 
 def read_png(path: str | Path) -> Pixels:
     """One PNG as (H, W, 3) uint8: 8-bit grey, RGB or palette; an alpha channel is dropped.
@@ -133,6 +136,8 @@ def _decode(path: Path, data: bytes, kind: str) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             _check_size(path, *image.size)
+            if image.mode not in _MODES:
+                raise _fault(path, "header", "a picture in grey, RGB or a palette", f"one in {image.mode}")
             if image.mode in ("P", "PA", "LA", "RGBA"):
                 return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[..., :3])
             return np.array(image.convert("RGB"))

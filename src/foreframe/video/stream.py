@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,19 @@ def probe_video(path: str | Path) -> VideoInfo:
         if _turn(path, kind) % 2:
             height, width = width, height
         return VideoInfo(height, width, length, fps, _spacing(times, stream.time_base))
+
+
+def frame_rate(path: str | Path) -> float | None:
+    """Mean number of frames a second, as the header of a video says; None where it does not.
+
+    Raises:
+        DataError: no video.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    with _errors(path, ""), _open(path, kind) as container:
+        rate = _stream(path, container).average_rate
+        return float(rate) if rate else None
 
 
 def read_frames(path: str | Path, start: int, stop: int) -> Pixels:
@@ -214,6 +228,9 @@ def _kind(path: Path) -> str:
     FFmpeg is told what to expect, because its own guess takes words for a playlist, and follows it to other files.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # to open a pipe may take for ever, and a device has no end
+            raise _fault(path, "", "a video", "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device")
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:

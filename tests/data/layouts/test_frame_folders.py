@@ -11,7 +11,7 @@ from PIL import Image
 from foreframe.data.check import find_layout, scan
 from foreframe.data.clips import Options
 from foreframe.data.layouts import bair_lab, dance_lab, frame_folders, keypoints, pose_folders
-from foreframe.data.pictures import example_picture
+from foreframe.data.pictures import example_picture, picture_size
 from foreframe.video import read_image, write_png
 
 

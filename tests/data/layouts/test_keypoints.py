@@ -186,7 +186,7 @@ GOOD = pose(0).ravel().tolist()
         ({"people": [{"pose_keypoints_2d": [1e7, *GOOD[1:]]}]}, ", frame 1: expected numbers within a million pixels"),
         ({"persons": []}, ", frame 1: expected an object with a list of people, found none"),
         ([1, 2], ", frame 1: expected an object with a list of people, found none"),
-        ('{"people": [NaN]}', ": expected finite numbers, found NaN"),
+        ('{"people": [NaN]}', ", line 1, column 13: expected finite numbers, found NaN"),
         ('{"people": [', ", line 1, column 13: expected JSON"),
         ("", ": expected a table of 1 to"),
     ],
@@ -207,7 +207,7 @@ def test_frames_without_keypoints_and_keypoints_without_frames_are_faults(tmp_pa
     write(tmp_path / "keypoints/a/999_keypoints.json", {})
     write(tmp_path / "keypoints/c.csv", "x\n")
     assert told(tmp_path) == [
-        "keypoints/a/002_keypoints.json: expected keypoints of one frame, found none for this frame, frame 2",
+        "keypoints/a/002_keypoints.json, frame 2: expected keypoints of one frame, found none for this frame",
         "keypoints/b: expected keypoints for the frames in frames/b: NAME_keypoints.json, or one CSV or JSON, "
         "found no such folder",
         "keypoints/c.csv: expected keypoints of frames of this name, found no such frames in frames/",
@@ -246,7 +246,7 @@ def test_two_tables_for_one_clip_are_a_fault(tmp_path: Path):
         (
             "a.csv",
             table(["frame", *(f"{a}{j}" for j in range(17) for a in "xy")], [[n] + [1] * 34 for n in (0, 1, 2, 2)]),
-            "column frame: expected whole numbers, each once",
+            "column 1: expected the number of a frame, each once",
         ),
         (
             "a.csv",

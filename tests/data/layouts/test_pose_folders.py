@@ -79,7 +79,7 @@ def test_frames_without_a_pose_and_poses_without_a_frame_are_faults(tmp_path: Pa
         path.unlink()
     (tmp_path / "poses/b").rmdir()
     assert told(tmp_path) == [
-        "poses/a/002.png: expected a picture, found no pose for this frame, frame 2",
+        "poses/a/002.png, frame 2: expected a picture, found no pose for this frame",
         "frames/a/004.png: expected a picture, found no frame for the pose poses/a/004.png",
         "poses/b: expected a folder of poses for frames/b, found no such folder",
         "frames/c: expected a folder of frames, found none for the poses in poses/c",

@@ -185,8 +185,8 @@ def test_numbers_that_are_not_finite_are_told_with_frame_and_column(tmp_path: Pa
     clip = rlds_npz.survey(tmp_path, Options()).clips[1]
     assert clip.rows is not None
     assert [str(fault) for (fault,) in clip.rows(0, 6).faults.values()] == [
-        "a.npz, frame 2, action.3: expected a finite number within float32, found inf",
-        "a.npz, frame 5, observation.state.2: expected a finite number within float32, found nan",
+        "a.npz, episode 1, frame 2, action.3: expected a finite number within float32, found inf",
+        "a.npz, episode 1, frame 5, observation.state.2: expected a finite number within float32, found nan",
     ]
 
 

@@ -210,8 +210,8 @@ def test_numbers_that_are_not_finite_are_told_with_frame_and_column(tmp_path: Pa
     (clip,) = robomimic.survey(tmp_path, Options()).clips
     assert clip.rows is not None
     assert [str(fault) for (fault,) in clip.rows(3, 9).faults.values()] == [
-        "x.hdf5, frame 4, action.2: expected a finite number within float32, found nan",
-        "x.hdf5, frame 8, state.31: expected a finite number within float32, found -inf",
+        "x.hdf5, data/demo_0, frame 4, action.2: expected a finite number within float32, found nan",
+        "x.hdf5, data/demo_0, frame 8, state.31: expected a finite number within float32, found -inf",
     ]
 
 

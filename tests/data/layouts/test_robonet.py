@@ -326,7 +326,7 @@ def test_damaged_jpegs_are_faults_of_their_frames_only(tmp_path: Path):
 def test_a_jpeg_that_is_missing_in_between_is_a_fault(tmp_path: Path):
     trajectory(tmp_path / "a.hdf5", film(6), kind="jpg")
     change(tmp_path / "a.hdf5", **{"env/cam0_video/frame3": None})
-    assert "frame0 to frame4, found no frame3" in told(tmp_path)
+    assert "frame0 to frame5, found no frame3" in told(tmp_path)
 
 
 def test_pictures_behind_a_link_to_another_file_are_not_read(tmp_path: Path):

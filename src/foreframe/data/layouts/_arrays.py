@@ -106,10 +106,15 @@ def shared_columns(found: Sequence[Mapping[str, int]], needed: Sequence[str]) ->
     return shared, tuple(notes)
 
 
-def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str) -> Piece:
+def no_frames(start: int, stop: int) -> Piece:
+    """Black frames of one pixel in the place of what cannot be read, for a clip whose faults say so already."""
+    return Piece(np.zeros((stop - start, 1, 1, 3), np.uint8))
+
+
+def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str, clip: str = "") -> Piece:
     """Rows (T, D) of any numbers as float32; what is not finite, or too large, is a fault of its frame.
 
-    names: of the D columns. start: the frame that row 0 belongs to.
+    names: of the D columns. start: the frame that row 0 belongs to. clip: which one it is, where a file has several.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         rows = values.astype(np.float32)
@@ -118,7 +123,7 @@ def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: s
     for index in np.flatnonzero(bad.any(axis=1)):
         at = np.flatnonzero(bad[index])
         more = f", and {len(at) - 1} more in this row" if len(at) > 1 else ""
-        where = f"frame {start + int(index)}, {names[at[0]]}"
+        where = ", ".join(filter(None, (clip, f"frame {start + int(index)}", names[at[0]])))
         faults[int(index)] = (Fault(shown, where, "a finite number within float32", f"{values[index, at[0]]}{more}"),)
     rows[bad] = 0
     return Piece(rows, faults)
@@ -140,5 +145,9 @@ def _below(folder: Path, finds: Finds, suffixes: Sequence[str], seen: set[Path])
         else:
             finds.ignored.append(relative(folder / name, finds.root))
     for name in folders:
-        found += _below(folder / name, finds, suffixes, seen)
+        before = len(finds.faults)
+        inner = _below(folder / name, finds, suffixes, seen)
+        found += inner
+        if not inner and before == len(finds.faults) and Path(name).suffix.lower() in suffixes:
+            finds.fault(folder / name, f"a file ({Path(name).suffix})", "a folder")
     return found

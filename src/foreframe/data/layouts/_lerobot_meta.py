@@ -25,6 +25,7 @@ from foreframe.data.clips import Size
 from foreframe.data.folders import Finds, shown
 from foreframe.data.parquet import Table, holds_numbers, numbers
 from foreframe.data.pictures import MAX_SIDE
+from foreframe.data.tables import place_of
 from foreframe.errors import DataError
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -438,7 +439,7 @@ def _parse(content: bytes, strict: bool) -> tuple[str, Any]:
     """In words what is wrong, or '' and the value. Statistics may hold NaN and Infinity, other files may not."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant}, which is not JSON")
+        raise ValueError(f"{constant}, which is not JSON, at {place_of(content.decode(), constant)}")
 
     try:
         return "", json.loads(content.decode(), parse_constant=refuse if strict else float)

@@ -17,14 +17,19 @@ from foreframe.data.clips import Piece, Size
 from foreframe.data.folders import relative, shown
 from foreframe.data.layouts._lerobot_meta import Episode, inside
 from foreframe.data.parquet import Table, holds_numbers, load_pyarrow, numbers, opened
-from foreframe.data.pictures import LARGE
+from foreframe.data.pictures import LARGE, picture_size, size_of
 from foreframe.errors import DataError, Fault
 from foreframe.video import Pixels, decode_image, read_at, read_image
+from foreframe.video.stream import frame_rate
 
 TIMES = ("timestamp", "frame_index", "episode_index")
 TOLERANCE = 1e-4
 """Seconds by which a timestamp may differ from its place, beside the rounding of 32-bit numbers."""
 MAX_TIME = 1e9
+OFF = 0.1
+"""Share by which the rate of a video may differ from that of the dataset."""
+FEW = 3
+"""Of more frames of a stretch that are at fault in one way, only the first is named, and the others counted."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def read_frames(source: Source, episode: Episode, start: int, stop: int) -> Piec
         found = _from_video(source, episode, start, {index: times[index] for index in good}, frames)
     else:
         found = _from_parquet(source, episode, start, stop, good, frames)
+    _insist_few(found)
     return Piece(frames, dict(sorted((faults | found).items())))
 
 
@@ -81,17 +87,20 @@ def read_rows(source: Source, episode: Episode, start: int, stop: int) -> Piece:
         found, wrong = numbers(block.column(feature), width)
         with np.errstate(over="ignore"):
             values[:, at : at + width] = found
+        expected = "1 number" if width == 1 else f"{width} numbers"
+        _insist_few({i: (_fault(episode, start + i, expected, words, feature),) for i, words in wrong.items()})
         for index, words in wrong.items():
-            expected = "1 number" if width == 1 else f"{width} numbers"
             faults.setdefault(index, []).append(_fault(episode, start + index, expected, words, feature))
         at += width
     finite = np.isfinite(values)
+    odd: dict[int, tuple[Fault, ...]] = {}
     for index in np.flatnonzero(~finite.all(1)).tolist():
         bad = np.flatnonzero(~finite[index])
         some = ", ".join(source.names[column] for column in bad[:3])
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        fault = _fault(episode, start + int(index), "finite numbers", str(values[index, bad[0]]), some + more)
-        faults.setdefault(int(index), []).append(fault)
+        odd[index] = (_fault(episode, start + index, "finite numbers", str(values[index, bad[0]]), some + more),)
+        faults.setdefault(index, []).extend(odd[index])
+    _insist_few(odd)
     for index in faults:
         values[index] = 0
     return Piece(values, {index: tuple(faults[index]) for index in sorted(faults)})
@@ -104,6 +113,10 @@ def _located(source: Source, episode: Episode) -> tuple[Table, int]:
     for name, kind in table.types.items():
         if not holds_numbers(kind):
             raise _error(Fault(episode.data, "", f"numbers in the column {shown(name)}", shown(str(kind)[:80])))
+        width = source.widths.get(name, 1)
+        if getattr(kind, "list_size", width) != width:
+            expected = f"{width} numbers in each row of the column {shown(name)}"
+            raise _error(Fault(episode.data, "", expected, f"{kind.list_size}"))
     spans = _spans(path, table.rows, path.stat().st_mtime_ns)
     first, length, pieces = spans.get(episode.index, (0, 0, 0))
     where = f"episode {episode.index}"
@@ -117,6 +130,12 @@ def _located(source: Source, episode: Episode) -> tuple[Table, int]:
     if source.single and len(spans) > 1:
         raise _error(Fault(episode.data, where, "rows of this episode only", f"rows of {len(spans)} episodes"))
     return table, first
+
+
+@lru_cache(maxsize=64)
+def _rate(path: Path, changed: int) -> float | None:
+    """Frames a second of a video that was last changed then."""
+    return frame_rate(path)
 
 
 @lru_cache(maxsize=4)
@@ -168,6 +187,7 @@ def _times(
         if row in no_time or not time < MAX_TIME or not any(abs(time - step) <= slack for step in steps):
             found = no_time.get(row) or f"{time:.6f}"
             faults[index] = (_fault(episode, number, f"timestamp {steps[0]:.6f}", found),)
+    _insist_few(faults)
     return times[ahead:, 0], faults
 
 
@@ -177,9 +197,14 @@ def _from_video(
     """Fill in the frames at `times` ({index: seconds into the episode}), and say which are not there."""
     if not times:
         return {}
+    path = source.root / episode.video
+    rate = _rate(path, path.stat().st_mtime_ns) if path.is_file() else None
+    if rate is not None and abs(rate - source.fps) > OFF * source.fps:
+        expected = f"{source.fps:g} frames a second as meta/info.json says"
+        raise _error(Fault(episode.video, "", expected, f"{rate:g}"))
     indices, wanted = list(times), [episode.start + time for time in times.values()]
-    found, missing = read_at(source.root / episode.video, wanted, 0.25 / source.fps)
-    _check_size(source, episode.video, f"episode {episode.index}", found.shape[1:3])
+    found, missing = read_at(path, wanted, 0.25 / source.fps)
+    _check_size(source, episode.video, found.shape[1:3])
     frames[indices] = found
     faults: dict[int, tuple[Fault, ...]] = {}
     for place, (index, time) in enumerate(zip(indices, wanted, strict=True)):
@@ -227,6 +252,7 @@ def _from_parquet(
 def _picture(source: Source, cell: Mapping[str, Any]) -> Pixels:
     data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, bytes) and data:
+        _check_claim(source, size_of(data))
         try:
             picture = decode_image(data)
         except DataError as error:
@@ -235,22 +261,38 @@ def _picture(source: Source, cell: Mapping[str, Any]) -> Pixels:
         file = source.root / path
         if not inside(path) or not file.resolve().is_relative_to(source.root.resolve()):
             raise _error(Fault("", "", "a path that stays inside the dataset", f"'{shown(path[:120])}'"))
+        _check_claim(source, picture_size(file))
         picture = read_image(file)
     else:
         raise _error(Fault("", "", "a picture", "nothing"))
-    _check_size(source, "", "", picture.shape[:2])
+    _check_size(source, "", picture.shape[:2])
     return picture
 
 
-def _check_size(source: Source, path: str, where: str, size: tuple[int, ...]) -> None:
+def _check_claim(source: Source, size: Size | str) -> None:
+    """That a picture has the right size, by its header, before so much is decoded; the reader tells what is no
+    picture."""
+    if isinstance(size, tuple):
+        _check_size(source, "", size)
+
+
+def _check_size(source: Source, path: str, size: tuple[int, ...]) -> None:
     if size != source.native:
         (height, width), (h, w) = source.native, size
-        raise _error(Fault(path, where, f"{width}x{height} pixels as meta/info.json says", f"{w}x{h}"))
+        raise _error(Fault(path, "", f"{width}x{height} pixels as meta/info.json says", f"{w}x{h}"))
 
 
 def _holds_pictures(kind: Any) -> bool:
     pa, _ = load_pyarrow()
     return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+
+
+def _insist_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
+    """DataError where so many frames of a stretch are at fault that it is not about single frames."""
+    if len(faults) > FEW:
+        first, *_ = next(iter(faults.values()))
+        found = f"{first.found}; and something like it in {len(faults) - 1} more frames"
+        raise _error(replace(first, found=found))
 
 
 def _fault(episode: Episode, frame: int, expected: str, found: str, column: str = "", path: str = "") -> Fault:

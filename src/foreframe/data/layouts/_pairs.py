@@ -30,7 +30,8 @@ class Folder:
     """One folder of frames: its place below the frames and its pictures by number, in rising order.
 
     frames, partners: the two folders that stand beside each other. below: '/' between parts, empty for the frames
-    themselves. tree: names of files in every folder at and below `partners`, by such a place.
+    themselves. doubtful: numbers that two pictures claim, so that nobody can tell which is meant.
+    tree: names of files in every folder at and below `partners`, by such a place.
     """
 
     split: str
@@ -39,6 +40,7 @@ class Folder:
     partners: Path
     below: str
     pictures: dict[int, str]
+    doubtful: frozenset[int]
     tree: dict[str, dict[str, None]]
 
     @property
@@ -99,10 +101,10 @@ def folders(folder: Path, partners: Sequence[str], what: str, finds: Finds) -> l
         tree = {_below(path, other): dict.fromkeys(files) for path, files in walk(other, finds)}
         known, faulty = len(found), len(finds.faults)
         for path, files in walk(frames, finds):
-            pictures, others = pictures_of(path, files, finds)
+            pictures, others, doubtful = pictures_of(path, files, finds)
             finds.ignored += [relative(path / name, folder) for name in others]
             if pictures:
-                found.append(Folder(split, prefix, frames, other, _below(path, frames), pictures, tree))
+                found.append(Folder(split, prefix, frames, other, _below(path, frames), pictures, doubtful, tree))
         if len(found) == known and len(finds.faults) == faulty:
             finds.fault(frames, "pictures, or a folder of pictures for each clip", "none")
     return _with_inner_splits(found)

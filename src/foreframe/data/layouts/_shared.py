@@ -99,13 +99,20 @@ def walk(folder: Path, finds: Finds) -> Iterator[tuple[Path, list[str]]]:
         todo += reversed(deeper)
 
 
-def pictures_of(path: Path, files: Iterable[str], own: Finds) -> tuple[dict[int, str], list[str]]:
-    """Pictures of one folder by their number, in rising order, and the other files.
+def named_like_a_file(path: Path, endings: Iterable[str], finds: Finds) -> None:
+    """A folder without folders in it, in which nothing was found, becomes a fault if it is named as files are."""
+    if path != finds.root and path.suffix.lower() in endings and not listing(path, Finds(path))[1]:
+        finds.fault(path, f"a file ({path.suffix})", "a folder")
+
+
+def pictures_of(path: Path, files: Iterable[str], own: Finds) -> tuple[dict[int, str], list[str], frozenset[int]]:
+    """Pictures of one folder by their number, in rising order, the other files, and the numbers of two pictures.
 
     The number is the last run of digits in the name; all else must be the same in all names. What is not becomes a
     fault in `own`.
     """
     others: list[str] = []
+    doubtful: set[int] = set()
     kinds: dict[tuple[str, str, str], dict[int, str]] = {}
     for name in files:
         file = Path(name)
@@ -120,15 +127,16 @@ def pictures_of(path: Path, files: Iterable[str], own: Finds) -> tuple[dict[int,
         first = found.setdefault(int(match[2]), name)
         if first != name:
             own.fault(path, "one picture for each number", f"{first} and {name}")
+            doubtful.add(int(match[2]))
     if not kinds:
-        return {}, others
+        return {}, others, frozenset()
     usual = max(kinds, key=lambda kind: len(kinds[kind]))
     for kind, names in kinds.items():
         if kind != usual:
             some, like = next(iter(names.values())), next(iter(kinds[usual].values()))
             more = f" ({len(names)} such names)" if len(names) > 1 else ""
             own.fault(path / some, f"a name that differs from {like} in its number only", f"another name{more}")
-    return dict(sorted(kinds[usual].items())), others
+    return dict(sorted(kinds[usual].items())), others, frozenset(doubtful)
 
 
 def gaps(numbers: Iterable[int]) -> str:

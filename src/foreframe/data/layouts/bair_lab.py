@@ -100,16 +100,18 @@ def _clips_of(folder: Path, split: str, finds: Finds) -> list[tuple[str, Path, l
     files, groups = listing(folder, finds)
     finds.ignored += [relative(folder / name, finds.root) for name in files]
     for group in groups:
-        known = len(finds.faults)
+        before_group = len(finds.faults)
         files, clips = listing(folder / group, finds)
         finds.ignored += [relative(folder / group / name, finds.root) for name in files]
         for clip in sorted(clips, key=by_number):
-            path = folder / group / clip
+            path, known = folder / group / clip, len(finds.faults)
             inside, deeper = listing(path, finds)
+            if not inside and len(finds.faults) > known:
+                continue  # it may not be read, or holds links and pipes only
             for name in deeper:
                 finds.fault(path / name, "pictures and tables only", "a folder")
             found.append((split, path, inside))
-        if not clips and len(finds.faults) == known:
+        if not clips and len(finds.faults) == before_group:
             finds.fault(folder / group, "a folder for each clip", "none")
     if not groups and len(finds.faults) == before:
         finds.fault(folder, "folders of clips", "an empty folder")

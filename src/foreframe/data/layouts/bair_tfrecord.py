@@ -106,8 +106,12 @@ def survey(folder: Path, options: Options) -> Survey:
             continue
         files, folders = listing(root / split, finds)
         matches = {name: match for name in files if (match := _FILE.fullmatch(name))}
-        finds.ignored += [relative(root / split / name, folder) for name in [*files, *folders] if name not in matches]
-        if not matches:
+        odd = [name for name in folders if _FILE.fullmatch(name)]
+        for name in odd:
+            finds.fault(root / split / name, "a TFRecord file", "a folder")
+        others = [name for name in [*files, *folders] if name not in matches and name not in odd]
+        finds.ignored += [relative(root / split / name, folder) for name in others]
+        if not matches and not odd:
             finds.fault(root / split, "files named like traj_0_to_255.tfrecords", "none")
         for name in sorted(matches, key=lambda name: (int(matches[name][1]), name)):
             first, last = int(matches[name][1]), int(matches[name][2])

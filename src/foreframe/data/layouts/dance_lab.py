@@ -49,12 +49,12 @@ def survey(folder: Path, options: Options) -> Survey:
     cut_at: set[int] = set()
     seen = False
     for split, found in pairs.items():
-        both = [number for number in found[0] if number in found[1]]
+        both = [number for number in found[0] if number in found[1] and number not in found[2]]
         if not both:
             continue
         paths = tuple(
             {number: folder / split / f"{split}_{part}" / names[number] for number in both}
-            for part, names in zip(("img", "label"), found, strict=True)
+            for part, names in zip(("img", "label"), found[:2], strict=True)
         )
         natives = tuple(commonest_size(list(side.values())[:64]) for side in paths)
         seen = seen or None not in natives
@@ -92,9 +92,13 @@ def example(folder: Path) -> None:
                 write_png(folder / split / f"{split}_{part}" / f"{inner}frame{number:06d}.png", picture)
 
 
-def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict[int, str]]:
-    """Names of the frames and of the poses of one split by number; what has no partner is a fault."""
+def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict[int, str], set[int]]:
+    """Names of the frames and of the poses of one split by number; what has no partner is a fault.
+
+    Numbers that two pictures claim come last: nobody can tell which of them is meant.
+    """
     found: list[dict[int, str]] = []
+    doubtful: set[int] = set()
     for part in ("img", "label"):
         inner = folder / f"{split}_{part}"
         if not may_enter(inner, finds):
@@ -102,12 +106,15 @@ def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict
                 finds.fault(inner, f"a folder of {'frames' if part == 'img' else 'poses'}", "no such folder")
             found.append({})
             continue
+        before = len(finds.faults)
         files, folders = listing(inner, finds)
+        readable = len(finds.faults) == before
         names, others, twice = numbered(files, _PICTURE)
         finds.ignored += [relative(inner / name, finds.root) for name in [*others, *folders]]
+        doubtful |= {number for number, name in names.items() if any(name == first for first, _ in twice)}
         for first, second in twice:
             finds.fault(inner, "one picture for each number", f"{first} and {second}")
-        if not names:
+        if not names and readable:
             finds.fault(inner, "pictures frame000000.png, ...", "none")
         found.append(names)
     frames, poses = found
@@ -116,7 +123,7 @@ def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict
             lonely, other = (frames, f"{split}_label") if number in frames else (poses, f"{split}_img")
             what = "no pose for this frame" if number in frames else "no frame for this pose"
             finds.fault(folder / other / lonely[number], "a picture", what, f"frame {number}")
-    return frames, poses
+    return frames, poses, doubtful
 
 
 def _takes(numbers: Sequence[int], cuts: Sequence[int]) -> list[list[int]]:

@@ -23,6 +23,7 @@ from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
 from foreframe.data.layouts._shared import (
     agree,
     gaps,
+    named_like_a_file,
     outside,
     pictures_of,
     read_beside,
@@ -131,12 +132,13 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> lis
     clips: list[_Clip] = []
     for path, files in walk(folder, finds):
         own = Finds(finds.root)
-        pictures, others = pictures_of(path, files, own)
+        pictures, others, _ = pictures_of(path, files, own)
         tables = [name for name in others if Path(name).suffix.lower() in TABLES]
         tables = [name for name in tables if (path / name).resolve() != own_list]
         finds.ignored += [relative(path / name, finds.root) for name in others if name not in tables]
         if not pictures:
             finds.faults += own.faults
+            named_like_a_file(path, (*PICTURES, *TABLES), finds)
             for name in tables:
                 finds.fault(path / name, "pictures in the folder of a table", "none")
             continue

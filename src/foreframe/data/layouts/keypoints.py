@@ -22,7 +22,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -86,7 +86,8 @@ def survey(folder: Path, options: Options) -> Survey:
     used: set[Path] = set()
     clips: list[SourceClip] = []
     warnings: list[str] = []
-    tables = [_table_of(item, finds) for item in found]
+    own = {(item.partners, item.below) for item in found}
+    tables = [_table_of(item, own, finds) for item in found]
     lengths: Counter[Path] = Counter()
     for item, table in zip(found, tables, strict=True):
         lengths.update({table: len(item.pictures)} if table else {})
@@ -94,18 +95,17 @@ def survey(folder: Path, options: Options) -> Survey:
         native = natives[item.path] or size or (1, 1)
         poses = {} if table else _openpose_of(item, finds)
         used |= {table} if table else {item.path_beside / name for name in poses.values()}
-        cut = takes(list(item.pictures if table else poses))
-        place = 0
+        cut = takes([number for number in (item.pictures if table else poses) if number not in item.doubtful])
+        places = {number: place for place, number in enumerate(item.pictures)}
         for taken in cut:
             if table:
                 shared = lengths[table] > len(item.pictures)
-                keys, first = _keys(item, taken, shared), None if shared else place
+                keys, first = _keys(item, taken, shared), None if shared else places[taken[0]]
                 rows = partial(_draw_rows, _Rows(table, keys, taken, first, lengths[table], native, folder))
             else:
                 names = tuple(poses[number] for number in taken)
                 rows = partial(_draw_files, item.path_beside, names, taken, native, folder)
             clips.append(clip(item, taken, len(cut) == 1, native, rows, folder, str(table or "")))
-            place += len(taken)
         warnings += cut_warning(item, item.pictures)
     _lonely_files(found, used, finds)
     if not clips and not finds.faults:
@@ -160,15 +160,19 @@ def _example_pose(number: int, order: int) -> list[float]:
     ]
 
 
-def _table_of(item: Folder, finds: Finds) -> Path | None:
-    """The one file that holds the poses of all frames of a folder; None where each frame has a file of its own."""
+def _table_of(item: Folder, folders: Collection[tuple[Path, str]], finds: Finds) -> Path | None:
+    """The one file that holds the poses of all frames of a folder; None where each frame has a file of its own.
+
+    folders: where those of all folders are looked for, so that a file of another one is not taken.
+    """
     paths = [item.path_beside / name for name in _tables(item.tree.get(item.below, {}), item)]
     if item.below:
         above, _, last = item.below.rpartition("/")
         own = [name for name in (f"{last}{ending}" for ending in _ENDINGS) if name in item.tree.get(above, {})]
         paths = [item.partners / above / name for name in own] + paths
         if not paths and item.below not in item.tree and len(item.tree[""]) <= _FEW:
-            paths = [item.partners / name for name in _tables(item.tree[""], item) if name.lower().endswith(".json")]
+            shared = [name for name in _tables(item.tree[""], item) if name.lower().endswith(".json")]
+            paths = [item.partners / name for name in shared if (item.partners, Path(name).stem) not in folders]
     if len(paths) > 1:
         shown = relative(item.path, finds.root)
         finds.fault(paths[1], f"one table for the frames of {shown}", f"also {relative(paths[0], finds.root)}")
@@ -207,7 +211,7 @@ def _openpose_of(item: Folder, finds: Finds) -> dict[int, str]:
         return {}
     for number in item.pictures.keys() - poses.keys():
         path = beside / f"{stems[number]}{_OPENPOSE}"
-        finds.fault(path, "keypoints of one frame", f"none for this frame, frame {number}")
+        finds.fault(path, "keypoints of one frame", "none for this frame", f"frame {number}")
     return poses
 
 
@@ -313,9 +317,12 @@ def _from_csv(path: Path, shown: str) -> _Table:
         raise DataError("this file cannot be used:", faults)
     places: dict[int | str, int] | None = None
     if names and names[0].lower() == "frame":
-        places = {int(number): row for row, number in enumerate(values[:, 0])}
-        if len(places) < len(values) or (values[:, 0] % 1).any():
-            raise _refused(shown, "column frame", "whole numbers, each once", "others")
+        places = {}
+        for row, number in enumerate(values[:, 0].tolist()):
+            if number % 1 or int(number) in places:
+                found = f"{number:g}" + " again" * (not number % 1)
+                raise _refused(shown, f"row {row + 2}, column 1", "the number of a frame, each once", found)
+            places[int(number)] = row
         values, names = values[:, 1:], names[1:]
     if names:
         values = values[:, _columns(names, shown)]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
 from foreframe.data.folders import Finds, listing, relative
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, Fault
@@ -45,6 +46,8 @@ ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walkin
 LIST = "00sequences.txt"
 DEPTH = 2
 """Folders between the source and a video."""
+PROBED = 5
+"""Videos that are opened, where there is a list, to learn what size most of them have."""
 MAX_LIST_BYTES = 2**20
 _STEM = rf"(person([0-9]{{2}})_({'|'.join(ACTIONS)})_d[0-9])"
 _VIDEO = re.compile(_STEM + r"_uncomp\.avi")
@@ -82,30 +85,32 @@ def survey(folder: Path, options: Options) -> Survey:
     listed = _listed(lists[0], videos, finds, warnings) if lists else None
     for path in lists[1:]:
         finds.fault(path, "one list of sequences", f"also {relative(lists[0], folder)}")
-    first: VideoInfo | None = None
+    infos: list[VideoInfo] = []
     unread: list[Fault] = []
-    clips: list[SourceClip] = []
+    found: list[tuple[_Video, Range, str]] = []
     for stem, video in videos.items():
-        if listed is None or first is None:
+        if listed is None or len(infos) < PROBED:
             try:
                 info = probe_video(video.path)
             except DataError as error:
                 unread += [Fault(video.shown, fault.where, fault.expected, fault.found) for fault in error.faults]
                 info = None
-            first = first or info
+            infos += [info] if info else []
         if listed is not None:
-            clips += [_clip(video, piece, f"/{piece[0] + 1}-{piece[1]}") for piece in listed.get(stem, ())]
+            found += [(video, piece, f"/{piece[0] + 1}-{piece[1]}") for piece in listed.get(stem, ())]
         elif info is not None:
-            clips.append(_clip(video, (0, info.length)))
-    if listed is None or first is None:
+            found.append((video, (0, info.length), ""))
+    if listed is None or not infos:
         finds.faults += unread  # with the list, a video that is cut short may still hold whole clips
-    if not clips and not finds.faults:
+    if not found and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no video")
-    size = (first.height, first.width) if first else None
+    sizes = Counter((info.height, info.width) for info in infos)
+    size = sizes.most_common(1)[0][0] if sizes else None
+    clips = [_clip(video, piece, ending, size or (1, 1)) for video, piece, ending in found]
     columns = tuple(f"action.{action}" for action in ACTIONS)
     return Survey(
         NAME, tuple(clips), size, "vector", columns, chosen=("none",), faults=tuple(finds.faults),
-        warnings=tuple(warnings), notes=finds.notes(), fps=first.fps if first else None,
+        warnings=tuple(warnings), notes=finds.notes(), fps=infos[0].fps if infos else None,
     )  # fmt: skip
 
 
@@ -148,6 +153,8 @@ def _found(folder: Path, finds: Finds) -> tuple[dict[str, _Video], list[Path]]:
         inner, depth = waiting.pop(0)
         files, folders = listing(inner, finds)
         waiting += [(inner / name, depth - 1) for name in folders if depth]
+        for name in filter(_VIDEO.fullmatch, folders):
+            finds.fault(inner / name, "a video", "a folder")
         for name in files:
             match = _VIDEO.fullmatch(name)
             if name == LIST:
@@ -223,19 +230,23 @@ def _ranges(text: str | None, path: Path, where: str, finds: Finds) -> list[Rang
     return sorted(found)
 
 
-def _clip(video: _Video, piece: Range, ending: str = "") -> SourceClip:
+def _clip(video: _Video, piece: Range, ending: str, size: Size) -> SourceClip:
     return SourceClip(
         video.shown.removesuffix("_uncomp.avi") + ending,
         "test" if video.person > 20 else "val" if video.person > 18 else "train",
         piece[1] - piece[0],
-        partial(_frames, video.path, piece[0]),
+        partial(_frames, video, size, piece[0]),
         partial(_rows, ACTIONS.index(video.action)),
         file=video.shown,
     )
 
 
-def _frames(path: Path, first: int, start: int, stop: int) -> Piece:
-    return Piece(read_frames(path, first + start, first + stop))
+def _frames(video: _Video, size: Size, first: int, start: int, stop: int) -> Piece:
+    frames = read_frames(video.path, first + start, first + stop)
+    if frames.shape[1:3] != size:
+        expected, found = f"{size[1]}x{size[0]} pixels as other videos have", f"{frames.shape[2]}x{frames.shape[1]}"
+        raise DataError("this video cannot be used:", [Fault(str(video.path), "", expected, found)])
+    return Piece(frames)
 
 
 def _rows(action: int, start: int, stop: int) -> Piece:

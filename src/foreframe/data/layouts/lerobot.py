@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from foreframe.data.clips import Options, SourceClip, Survey
-from foreframe.data.folders import Finds, listing, may_enter, shown
+from foreframe.data.clips import Options, Piece, Read, Size, SourceClip, Survey
+from foreframe.data.folders import Finds, listing, may_enter, not_plain, runs, shown
 from foreframe.data.layouts._lerobot_meta import (
     BOOKKEEPING,
     EPISODES_FILE,
@@ -61,9 +61,10 @@ def recognises(folder: Path) -> bool:
     """Whether meta/info.json names a codebase_version, or something else in meta/ tells what a broken one was."""
     meta = folder / "meta"
     try:
-        with (meta / "info.json").open("rb") as file:
-            if b'"codebase_version"' in file.read(MAX_INFO_BYTES):
-                return True
+        if not not_plain((meta / "info.json").stat().st_mode):
+            with (meta / "info.json").open("rb") as file:
+                if b'"codebase_version"' in file.read(MAX_INFO_BYTES):
+                    return True
         return (meta / "episodes.jsonl").is_file() or (meta / "episodes").is_dir()
     except (OSError, ValueError):
         return False
@@ -103,7 +104,11 @@ def survey(folder: Path, options: Options) -> Survey:
         warnings.append(f"no feature is called {known}: all numbers are taken; choose with --columns")
     native = camera.size or (1, 1)
     source = Source(folder, camera.key, camera.kind == "video", info.version != "v3.0", native, info.fps, widths, names)
-    clips = tuple(_clip(info, source, episode, files) for episode in episodes)
+    absent: dict[str, list[int]] = {}
+    for episode in episodes:
+        for path in {episode.data, episode.video} - files - {""}:
+            absent.setdefault(path, []).append(episode.index)
+    clips = tuple(_clip(info, source, episode, absent) for episode in episodes)
     if not clips and not finds.faults:
         finds.fault(folder / "meta", "episodes", "none")
     left = [f for f in info.features if not f.kind and f.key not in BOOKKEEPING]
@@ -126,26 +131,43 @@ def survey(folder: Path, options: Options) -> Survey:
     )
 
 
-def _clip(info: Info, source: Source, episode: Episode, files: set[str]) -> SourceClip:
+def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Sequence[int]]) -> SourceClip:
+    """One episode. absent: files that are not there, or not plain files inside the dataset, with their episodes."""
     faults = []
-    where = f"episode {episode.index}"
-    for path in filter(None, (episode.data, episode.video)):
-        if path not in files:
-            faults.append(Fault(shown(path), where, "the file of this episode", "no such file"))
+    for path in (episode.data, episode.video):
+        if path in absent:
+            several = len(absent[path]) > 1
+            where = f"episode{'s' * several} {runs(absent[path])}"
+            expected = "the file of these episodes" if several else "the file of this episode"
+            found = "a folder" if (source.root / path).is_dir() else "no such file"
+            faults.append(Fault(shown(path), where, expected, found))
+    frames: Read = partial(read_frames, source, episode)
+    rows: Read = partial(read_rows, source, episode)
+    if faults:  # nothing of it is opened: it may be a pipe, or a link that leads out
+        frames, rows = partial(_no_frames, source.native), partial(_no_rows, len(source.names))
     split = ""
     if info.splits:
         split = next((name for name, (a, b) in info.splits.items() if a <= episode.index < b), "")
         if not split:
-            faults.append(Fault("meta/info.json", f"splits, {where}", "a split that holds it", "none"))
+            where = f"splits, episode {episode.index}"
+            faults.append(Fault("meta/info.json", where, "a split that holds it", "none"))
     return SourceClip(
         f"episode_{episode.index:06d}",
         split,
         episode.length,
-        partial(read_frames, source, episode),
-        partial(read_rows, source, episode) if source.widths else None,
+        frames,
+        rows if source.widths else None,
         tuple(faults),
         file=episode.video or episode.data,
     )
+
+
+def _no_frames(size: Size, start: int, stop: int) -> Piece:
+    return Piece(np.zeros((stop - start, *size, 3), np.uint8))
+
+
+def _no_rows(width: int, start: int, stop: int) -> Piece:
+    return Piece(np.zeros((stop - start, width), np.float32))
 
 
 def _camera(cameras: Sequence[Feature], wanted: str) -> Feature:

@@ -19,6 +19,7 @@ number and the files of digits only: with more clips, those that there were stay
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from functools import lru_cache, partial
@@ -74,20 +75,24 @@ def survey(folder: Path, options: Options) -> Survey:
     finds = Finds(folder)
     root = next((folder / name for name in _ROOTS if any(_file(folder / name, part) for part in _PARTS)), folder)
     entered = root == folder or may_enter(root, finds)
-    paths = {part: path for part in _PARTS if entered and (path := _file(root, part)) is not None}
+    files, folders = listing(root, finds) if entered else ([], [])
+    paths = {part: root / name for part in _PARTS if (name := next((n for n in _names(part) if n in files), None))}
+    for name in folders:
+        if any(name in _names(part) for part in _PARTS):
+            finds.fault(root / name, "a file of digits", "a folder")
     sizes: dict[str, int] = {}
     for part, path in paths.items():
         try:
             sizes[part] = len(_digits(path))
         except DataError as error:
             finds.faults += [Fault(relative(path, folder), f.where, f.expected, f.found) for f in error.faults]
-    files, folders = listing(root, finds) if entered else ([], [])
     used = {path.name for path in paths.values()}
     finds.ignored += [relative(root / name, folder) for name in [*files, *folders] if name not in used]
     if not paths and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "none of them")
     clips: list[SourceClip] = []
-    if paths and sizes.keys() == paths.keys():
+    absent = [root / name for part in _PARTS if part not in paths for name in _names(part)]
+    if paths and sizes.keys() == paths.keys() and not any(os.path.lexists(path) for path in absent):
         count = options.count or max(len(SPLITS), min(COUNT, sum(sizes.values())))
         for split, (part, first, last) in _pools(sizes).items():
             if first == last:
@@ -116,8 +121,11 @@ def _stored(digits: NDArray[Any]) -> bytes:
 
 def _file(folder: Path, part: str) -> Path | None:
     """The file of one part, unpacked if it is there both ways."""
-    names = [f"{part}-images{sign}idx3-ubyte{ending}" for ending in ("", ".gz") for sign in "-."]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in _names(part) if (folder / name).is_file()), None)
+
+
+def _names(part: str) -> list[str]:
+    return [f"{part}-images{sign}idx3-ubyte{ending}" for ending in ("", ".gz") for sign in "-."]
 
 
 def _pools(sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:

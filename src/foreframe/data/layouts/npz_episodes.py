@@ -128,6 +128,8 @@ def _look(archive: Archive, path: Path, split: str) -> _Episode:
     if not isinstance(form, Pictures):
         raise archive.error(image, *form)
     length = head.shape[0]
+    if not length:
+        raise archive.error(image, "pictures", f"none, with shape {head.shape}")
     faults: list[Fault] = []
     arrays: dict[str, tuple[str, int, int]] = {}
     for group, names in GROUPS.items():
@@ -139,8 +141,8 @@ def _look(archive: Archive, path: Path, split: str) -> _Episode:
                 arrays[group] = (there[0], *_rows_and_width(archive, there[0], length, group == "action"))
             except DataError as error:
                 faults += error.faults
-    used = {image, *(name for name, _, _ in arrays.values())}
-    others = tuple(name for name in archive.keys if name not in used)
+    known = {image, *(name for names in GROUPS.values() for name in names)}
+    others = tuple(name for name in archive.keys if name not in known)
     return _Episode(path, archive.shown, split, length, image, form, arrays, tuple(faults), others)
 
 

@@ -44,7 +44,7 @@ def survey(folder: Path, options: Options) -> Survey:
     warnings: list[str] = []
     for item in found:
         poses = _poses(item, finds)
-        numbers = [number for number in item.pictures if number in poses]
+        numbers = [number for number in item.pictures if number in poses and number not in item.doubtful]
         native = natives[item.path] or size or (1, 1)
         beside = item.path_beside
         pose_size = few_sizes(beside, list(poses.values())) or native
@@ -84,21 +84,27 @@ def _poses(item: Folder, finds: Finds) -> dict[int, str]:
     if item.below not in item.tree:
         finds.fault(beside, f"a folder of poses for {relative(item.path, finds.root)}", "no such folder")
         return {}
+    if not item.tree[item.below]:
+        if not any(fault.path == relative(beside, finds.root) for fault in finds.faults):
+            finds.fault(beside, f"poses for the frames in {relative(item.path, finds.root)}", "none")
+        return {}
     stems: dict[str, str] = {}
+    doubtful = set()
     for name in item.tree[item.below]:
         file = Path(name)
         if file.suffix.lower() not in PICTURES:
             finds.ignored.append(relative(beside / name, finds.root))
         elif file.stem in stems:
             finds.fault(beside / name, "one pose of this name", f"also {stems[file.stem]}")
+            doubtful.add(file.stem)
         else:
             stems[file.stem] = name
     poses = {}
     for number, name in item.pictures.items():
         pose = stems.pop(Path(name).stem, None)
         if pose is None:
-            finds.fault(beside / name, "a picture", f"no pose for this frame, frame {number}")
-        else:
+            finds.fault(beside / name, "a picture", "no pose for this frame", f"frame {number}")
+        elif Path(name).stem not in doubtful:
             poses[number] = pose
     for name in stems.values():
         finds.fault(item.path / name, "a picture", f"no frame for the pose {relative(beside / name, finds.root)}")

@@ -293,7 +293,8 @@ def _clips(
     for number, (start, stop) in enumerate(file.episodes):
         name = file.shown if len(file.episodes) == 1 else f"{file.shown}/{number}"
         frames = partial(_frames, file.path, file.shown, file.cameras[camera], form, start)
-        rows = partial(_rows, file.path, file.shown, groups, names, start, stop) if names else None
+        place = f"episode {number}" if len(file.episodes) > 1 else ""
+        rows = partial(_rows, file.path, file.shown, place, groups, names, start, stop) if names else None
         clips.append(SourceClip(name, file.split, stop - start, frames, rows, file=file.shown))
     return clips
 
@@ -305,6 +306,7 @@ def _frames(path: Path, shown: str, name: str, form: Pictures, offset: int, star
 def _rows(
     path: Path,
     shown: str,
+    place: str,
     groups: tuple[tuple[str, bool], ...],
     names: tuple[str, ...],
     offset: int,
@@ -321,4 +323,4 @@ def _rows(
         if action and offset + stop == end and end - offset > 1 and not np.isfinite(values[-1]).all():
             values[-1] = archive.read(name, end - 2, end - 1).reshape(-1)
         parts.append(values)
-    return finite_rows(np.concatenate(parts, axis=1), names, start, shown)
+    return finite_rows(np.concatenate(parts, axis=1), names, start, shown, place)

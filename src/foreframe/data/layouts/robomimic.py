@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.clips import Options, Piece, Read, SourceClip, Survey
 from foreframe.data.folders import Finds, relative, shown
 from foreframe.data.hdf5 import SUFFIXES, Header, Store, glance, library, open_file
 from foreframe.data.layouts._arrays import (
@@ -35,6 +35,7 @@ from foreframe.data.layouts._arrays import (
     columns,
     files_below,
     finite_rows,
+    no_frames,
     pictures,
     shared_columns,
     usual_camera,
@@ -254,11 +255,15 @@ def _clip(demo: _Demo, camera: str, widths: Mapping[str, int], names: tuple[str,
     head = demo.cameras.get(camera)
     form = _pictures(head)
     length = head.shape[0] if head is not None else demo.lengths.get("action", 0)
+    usable = isinstance(form, Pictures)
     if not isinstance(form, Pictures):
         there = ", ".join(demo.cameras)
         words = f"{form[1]} (there is {there})" if there and head is None else form[1]
-        faults.append(Fault(demo.shown, place, form[0], words))
+        if not any(fault.where == place for fault in faults):
+            faults.append(Fault(demo.shown, place, form[0], words))
         form = Pictures((1, 1), 3)
+    elif not length:
+        faults.append(Fault(demo.shown, place, "pictures", "none"))
     for kind in widths if not demo.faults else ():
         if demo.widths.get(kind, 0) != widths[kind]:
             found = str(demo.widths.get(kind, "none"))
@@ -267,9 +272,9 @@ def _clip(demo: _Demo, camera: str, widths: Mapping[str, int], names: tuple[str,
         elif demo.lengths[kind] not in (length, length - 1 if kind == "action" else length) or not demo.lengths[kind]:
             expected = f"{length} rows, one for each frame"
             faults.append(Fault(demo.shown, _dataset(demo.group, kind), expected, str(demo.lengths[kind])))
-    frames = partial(_frames, demo.path, demo.shown, place, form)
+    frames: Read = partial(_frames, demo.path, demo.shown, place, form) if usable else no_frames
     groups = tuple((_dataset(demo.group, kind), demo.lengths.get(kind, 0)) for kind in widths)
-    rows = partial(_rows, demo.path, demo.shown, groups, names)
+    rows = partial(_rows, demo.path, demo.shown, demo.group, groups, names)
     return SourceClip(
         demo.name, demo.split, length, frames, rows if names and not faults else None, tuple(faults),
         file=demo.shown,
@@ -288,7 +293,13 @@ def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop:
 
 
 def _rows(
-    path: Path, shown: str, groups: tuple[tuple[str, int], ...], names: tuple[str, ...], start: int, stop: int
+    path: Path,
+    shown: str,
+    demo: str,
+    groups: tuple[tuple[str, int], ...],
+    names: tuple[str, ...],
+    start: int,
+    stop: int,
 ) -> Piece:
     """All columns of frames start to stop-1; the last action stands twice where there is one fewer."""
     store = open_file(path, shown)
@@ -297,4 +308,4 @@ def _rows(
         first = min(start, length - 1)
         values = store.read(name, first, min(stop, length))
         parts.append(values[np.minimum(np.arange(start, stop), length - 1) - first])
-    return finite_rows(np.concatenate(parts, axis=1), names, start, shown)
+    return finite_rows(np.concatenate(parts, axis=1), names, start, shown, demo)

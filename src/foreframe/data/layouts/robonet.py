@@ -60,6 +60,7 @@ MAX_FILM = 2**29
 OPEN = 4
 """Films that a process keeps open."""
 _CAMERA = re.compile(r"cam([0-9]{1,3})_video")
+_FRAME = re.compile(r"frame([0-9]{1,9})")
 _MAX_LIST = 2**24
 
 
@@ -169,7 +170,8 @@ def _look(store: Store, camera: str) -> _Found:
         first = f"env/{camera}/frame0"
         for number in range(length):
             if f"frame{number}" not in there:
-                expected = f"frames (an MP4), or frame0 to frame{length - 1}"
+                last = max((int(match[1]) for name in there if (match := _FRAME.fullmatch(name))), default=0)
+                expected = f"frames (an MP4), or frame0 to frame{last}"
                 raise store.error(f"env/{camera}", expected, f"no frame{number}")
         if not length:
             raise store.error(f"env/{camera}", "pictures", "none")
@@ -303,6 +305,8 @@ def _picture(store: Store, name: str, size: Size | None) -> Pixels:
             if max(found) > MAX_SIDE or (size is not None and found != size):
                 expected = f"{size[1]}x{size[0]} pixels as the first frame" if size else f"at most {MAX_SIDE} a side"
                 raise store.error(name, expected, f"{found[1]}x{found[0]}")
+            if image.mode not in ("L", "RGB"):
+                raise store.error(name, "a JPEG in RGB or grey", f"one in {image.mode}")
             return np.array(image.convert("RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         words = "another kind of data" if "identify" in str(error) else str(error)
@@ -323,7 +327,7 @@ class _Film:
             self.stream.thread_type = "SLICE"  # threads cost more than they bring where pictures are small
             self.frames = self.container.decode(self.stream)
         except (av.FFmpegError, OSError, ValueError, EOFError) as error:
-            raise self._error(error) from error
+            raise self._error(error, name) from error
 
     def take(self, start: int, stop: int, found: _Found) -> Iterator[Pixels]:
         """Frames start to stop-1; with the last one, that no more follow."""
@@ -361,14 +365,13 @@ class _Film:
             pixels: Pixels = frame.to_ndarray(format="rgb24")
             return pixels
         except (av.FFmpegError, OSError, ValueError, EOFError) as error:
-            raise self._error(error) from error
+            raise self._error(error, f"{self.name}, frame {self.next}") from error
 
     def _place(self) -> str:
         return f"{self.name}, frame {self.next - 1}"
 
-    def _error(self, error: Exception) -> DataError:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = f"{self.name}, frame {self.next}" if self.next else self.name
+    def _error(self, error: Exception, where: str) -> DataError:
+        words = getattr(error, "strerror", None) or str(error)
         return self.store.error(where, "a film that FFmpeg can read", words)
 
 

@@ -24,6 +24,7 @@ from foreframe.data.clips import Options, Piece, SourceClip, Survey
 from foreframe.data.folders import Finds, relative
 from foreframe.data.layouts._shared import (
     agree,
+    named_like_a_file,
     outside,
     read_beside,
     read_rows_of,
@@ -48,12 +49,13 @@ _KTH = re.compile(r"person[0-9]{2}_[a-z]+_d[0-9]_uncomp\.avi", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Clip:
-    """A video with its split and the tables of its name."""
+    """A video with its split, the tables of its name, and another video of this name if there is one."""
 
     name: str
     split: str
     path: Path
     tables: tuple[Path, ...]
+    double: Path | None
 
 
 def recognises(folder: Path) -> bool:
@@ -148,14 +150,15 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> lis
                 tables.setdefault(file.stem, []).append(name)
             else:
                 finds.ignored.append(relative(path / name, finds.root))
+        if not videos:
+            named_like_a_file(path, (*VIDEOS, *TABLES), finds)
         for stem, names in tables.items():
             if stem not in videos:
                 finds.faults += (_no_video(path / name, finds.root) for name in names)
         for stem, names in videos.items():
-            if len(names) > 1:
-                finds.fault(path / names[1], "one video of this name", f"also {names[0]}")
             beside = tuple(path / name for name in tables.get(stem, ()))
-            clips.append(_Clip(relative(path / stem, finds.root), split, path / names[0], beside))
+            double = path / names[1] if len(names) > 1 else None
+            clips.append(_Clip(relative(path / stem, finds.root), split, path / names[0], beside, double))
     return clips
 
 
@@ -172,7 +175,9 @@ def _probe(root: Path, path: Path) -> VideoInfo | Fault:
 
 
 def _faults(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
-    """What is wrong with the number of tables of a video."""
+    """What is wrong with the number of videos of a name, or of their tables."""
+    if clip.double is not None:
+        return [Fault(relative(clip.double, root), "", "one video of this name", f"also {clip.path.name}")]
     if len(clip.tables) > 1:
         shown = relative(clip.tables[1], root)
         return [Fault(shown, "", "one table for each video", f"also {clip.tables[0].name}")]
