@@ -297,6 +297,7 @@ def test_fewer_than_no_processes_are_refused():
         reading.processes(ready(_die).clips, -1)
 
 
+@pytest.mark.nightly  # it looks at the clock
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_ctrl_c_ends_an_import_soon_without_a_word_from_its_workers(tmp_path: Path):
     script = tmp_path / "script.py"
