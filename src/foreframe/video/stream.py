@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from foreframe.errors import DataError, Fault
 from foreframe.video.pixels import Pixels
@@ -123,6 +124,7 @@ class _Video:
             if max(self.size) > MAX_SIDE:
                 raise _fault(path, "header", f"at most {MAX_SIDE} pixels a side", f"{self.size[1]}x{self.size[0]}")
             self.frames = self.container.decode(self.stream)
+            self.reformatter = VideoReformatter()  # one for all frames: to make one takes longer than to use it
 
     def take(self, start: int, stop: int) -> Iterator[tuple[float, Pixels]]:
         """Frames start to stop-1 with their times."""
@@ -165,7 +167,7 @@ class _Video:
                 self.path, f"frame {self.next - 1}", f"{self.size[1]}x{self.size[0]} pixels as before",
                 f"{frame.width}x{frame.height}",
             )  # fmt: skip
-        pixels: Pixels = frame.to_ndarray(format="rgb24")
+        pixels: Pixels = np.asarray(self.reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 

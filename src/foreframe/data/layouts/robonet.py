@@ -35,6 +35,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -326,6 +327,7 @@ class _Film:
             self.stream = self.container.streams.video[0]
             self.stream.thread_type = "SLICE"  # threads cost more than they bring where pictures are small
             self.frames = self.container.decode(self.stream)
+            self.reformatter = VideoReformatter()  # one for all frames: to make one takes longer than to use it
         except (av.FFmpegError, OSError, ValueError, EOFError) as error:
             raise self._error(error, name) from error
 
@@ -362,7 +364,7 @@ class _Film:
             if max(frame.height, frame.width) > MAX_SIDE:
                 words = f"{frame.width}x{frame.height}"
                 raise self.store.error(self._place(), f"at most {MAX_SIDE} pixels a side", words)
-            pixels: Pixels = frame.to_ndarray(format="rgb24")
+            pixels: Pixels = np.asarray(self.reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
             return pixels
         except (av.FFmpegError, OSError, ValueError, EOFError) as error:
             raise self._error(error, f"{self.name}, frame {self.next}") from error
