@@ -24,8 +24,10 @@ from foreframe.data.windows import Windows
 from foreframe.errors import DataError
 from foreframe.metrics import METRICS, summarise
 from foreframe.recipe import RunConfig
-from foreframe.rollout import MODES, ModeName, draw_noise, predict
+from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
 
+ROWS = 64
+"""Rollouts (samples of clips) at once: memory does not grow with their number."""
 MEDIAN_FRAMES = 500
 """At most this many training frames, evenly spread, make the median frame."""
 
@@ -68,7 +70,7 @@ def evaluate(
     `best_of_n` takes, for each clip and each metric by itself, the sample with the best mean over frames.
 
     Args:
-        model: In eval mode, on `device`.
+        model: On `device`; a copy made ready for prediction is unrolled.
         batch: Clips unrolled together; it does not change the result beyond rounding.
         advance: Called with the number of rollouts done.
     Returns:
@@ -81,6 +83,7 @@ def evaluate(
             f"split '{protocol.split}': its clips leave no frame to predict after {protocol.context} of context"
         )
     length = protocol.context + protocol.horizon
+    model = ready(model)
     windows = Windows(pack, protocol.split, length, "first")
     chosen = _spread(len(windows), protocol.clips)
     samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
@@ -91,15 +94,18 @@ def evaluate(
         given = Clip(clip.frames, _conditions(clip.cond, protocol))
         truth = clip.frames[:, protocol.context :]
         scored: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
-        for sample in range(protocol.samples):
-            noise = draw_noise(model, indices, length, protocol.seed, sample, protocol.temperature).to(device)
-            predicted = unroll(model, given, noise, protocol.context, protocol.mode)
+        together = max(1, ROWS // len(indices))
+        for first in range(0, protocol.samples, together):
+            numbers = range(first, min(first + together, protocol.samples))
+            draws = [draw_noise(model, indices, length, protocol.seed, n, protocol.temperature) for n in numbers]
+            predicted = unroll(model, given, torch.cat(draws).to(device), protocol.context, protocol.mode)
+            predicted = predicted.unflatten(0, (len(numbers), -1))
             for name in protocol.metrics:
                 scored[name].append(METRICS[name](predicted, truth).cpu())
             if advance is not None:
-                advance(len(indices))
+                advance(len(numbers) * len(indices))
         for name in protocol.metrics:
-            samples[name].append(torch.stack(scored[name], 1))
+            samples[name].append(torch.cat(scored[name]).transpose(0, 1))
         free.add(clip)
     all_scores = {name: torch.cat(parts) for name, parts in samples.items()}  # (N, S, T)
     result: dict[str, Any] = {
@@ -152,7 +158,10 @@ def default_horizon(config: RunConfig, pack: Pack, split: str) -> int:
 
 
 def unroll(model: Any, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
-    """A clip's frames after the context, (B, T-K, C, H, W); the truth is handed on only to modes that look at it."""
+    """A clip's frames after the context, (B, T-K, C, H, W), or (S*B, ...) as noise has.
+
+    The truth is handed on only to modes that look at it.
+    """
     truth = None if mode == "prediction" else clip.frames
     return predict(model, clip.frames[:, :context], clip.cond, noise, mode, truth)
 

@@ -6,6 +6,7 @@ it is the one that sees nothing of the frames it is scored on.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from foreframe import seeds
 from foreframe.clip import Clip
-from foreframe.unrolled import Step
+from foreframe.unrolled import Step, spread
 
 ModeName = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
 
@@ -37,6 +38,18 @@ MODES: dict[ModeName, Mode] = {
 assert tuple(MODES) == get_args(ModeName)
 
 
+def ready(model: Any) -> Any:
+    """A copy of a model for prediction alone: in eval mode, with BatchNorm folded into the convolutions before it.
+
+    Its frames are those of the model up to rounding (1e-6), sooner.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in list(model.modules()):
+        if hasattr(module, "fold"):
+            module.fold()
+    return model
+
+
 @torch.no_grad()
 def rollout(
     model: Any,
@@ -52,12 +65,13 @@ def rollout(
         model: In eval mode, so that a clip's result does not depend on the others in its batch.
         context: The K known frames, (B, K, C, H, W) in [0, 1].
         cond: Conditions of all frames, context included: (B, T, D) or (B, T, C, H, W); None without.
-        noise: (B, T-1, Z...) standard normal, entry t-1 for frame t; its length says how far to go.
+        noise: (B, T-1, Z...) standard normal, entry t-1 for frame t; its length says how far to go. Or (S*B, ...), that
+            of S samples of each clip, samples first: the context is then looked at once for all of them.
         mode: See `MODES`.
         truth: The true frames, (B, T, C, H, W); looked at only by the three modes that are not prediction.
     Yields:
-        A `Step` for each frame K .. T-1. Known frames are stepped through first: there z comes from the
-        posterior, since its target is a context frame.
+        A `Step` for each frame K .. T-1, with as many rows as noise. Known frames are stepped through first: there z
+        comes from the posterior, since its target is a context frame.
     Raises:
         ValueError: the model is in training mode, or lengths do not fit.
     """
@@ -70,10 +84,16 @@ def rollout(
         raise ValueError(
             f"cond has {cond.shape[1]} frames, but {length} are to be covered ({known} context frames included)"
         )
+    if len(noise) % len(context):
+        raise ValueError(f"noise has {len(noise)} rows: expected a multiple of the {len(context)} clips in context")
     switches = MODES[mode]
     if mode != "prediction" and (truth is None or truth.shape[1] < length):
         raise ValueError(f"mode '{mode}' looks at the true frames: give all {length} of them as truth")
-    state = model.initial(Clip(context, None if cond is None else cond[:, :known]), known)
+    rows = len(noise)
+    state = _repeated(model.initial(Clip(context, None if cond is None else cond[:, :known]), known), rows)
+    if not getattr(model, "shares_context", False):
+        context = spread(context, rows)
+        cond, truth = (None if part is None else spread(part, rows) for part in (cond, truth))
     frame = context[:, 0]
     for t in range(1, length):
         target = context[:, t] if t < known else None
@@ -85,6 +105,16 @@ def rollout(
             continue
         yield step
         frame = truth[:, t] if switches.feed == "true" and truth is not None else step.frame
+
+
+def _repeated(state: Any, rows: int) -> Any:
+    """A state, tensors in tuples, for so many rows."""
+    if isinstance(state, Tensor):
+        return spread(state, rows)
+    if isinstance(state, tuple):
+        parts = [_repeated(part, rows) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state
 
 
 def draw_noise(

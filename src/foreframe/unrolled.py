@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from foreframe.gaussian import Gaussian
@@ -37,16 +38,44 @@ class Unrolled:
     @classmethod
     def of(cls, steps: list[Step]) -> Unrolled:
         """Stack the steps of a clip along T."""
-        from torch import stack
 
         def gaussians(parts: list[Gaussian | None]) -> Gaussian | None:
             known = [part for part in parts if part is not None]
             if not known:
                 return None
-            return Gaussian(stack([part.mean for part in known], 1), stack([part.logvar for part in known], 1))
+            return Gaussian(
+                torch.stack([part.mean for part in known], 1), torch.stack([part.logvar for part in known], 1)
+            )
 
         return cls(
-            frames=stack([step.frame for step in steps], 1),
+            frames=torch.stack([step.frame for step in steps], 1),
             prior=gaussians([step.prior for step in steps]),
             posterior=gaussians([step.posterior for step in steps]),
         )
+
+
+def fed_back(forcing: Tensor, context: int) -> frozenset[int]:
+    """The steps t > K at which some clip is fed the model's own frame t-1, by a mask (B, T-1).
+
+    Only a mask on the CPU is looked at; on another device that would make the CPU wait, and all of them are named.
+    """
+    later = range(context + 1, forcing.shape[1] + 1)
+    if forcing.device.type != "cpu":
+        return frozenset(later)
+    return frozenset(t for t in later if not bool(forcing[:, t - 1].all()))
+
+
+def stretches(length: int, own: frozenset[int]) -> list[tuple[int, int]]:
+    """Steps 1 .. length-1 as (start, stop): those of `own` alone, the others together as far as they reach."""
+    found: list[tuple[int, int]] = []
+    for t in range(1, length):
+        if found and t not in own and found[-1][0] not in own:
+            found[-1] = (found[-1][0], t + 1)
+        else:
+            found.append((t, t + 1))
+    return found
+
+
+def spread(values: Tensor, rows: int) -> Tensor:
+    """Rows (B, ...) repeated to (S*B, ...), samples first: what S samples of a clip have in common."""
+    return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.ndim - 1))

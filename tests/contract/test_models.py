@@ -82,6 +82,17 @@ def test_a_batch_gives_what_single_clips_give(made):
         torch.testing.assert_close(roll(model, one, draws[i : i + 1])[0], together[i], atol=2e-5, rtol=1e-4)
 
 
+def test_samples_of_a_clip_are_what_they_are_one_by_one(made):
+    model, _, clip = made
+    draws = noise(model, 6)
+    together = roll(model, clip, draws).unflatten(0, (3, 2))
+    for sample, frames in enumerate(together):
+        alone = roll(model, clip, draws[2 * sample : 2 * sample + 2])
+        torch.testing.assert_close(frames, alone, atol=2e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="multiple of the 2 clips"):
+        roll(model, clip, draws[:5])
+
+
 def test_the_condition_of_a_frame_changes_that_frame_and_none_before(made):
     model, _, clip = made
     if clip.cond is None:

@@ -6,6 +6,7 @@ import torch
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.models.svg import Config, Model
+from foreframe.rollout import predict
 from tests.conftest import random_clip
 
 
@@ -40,9 +41,9 @@ def test_the_labs_predictor_takes_seven_conditions_and_a_batchnorm():
 
 def test_initial_weights_are_the_originals():
     model = Model(Config(backbone="dcgan"), ClipSpec(3, 64, 64))
-    weights = model.encoder.stages[2][0].weight
+    weights = model.encoder.stages[2].conv.weight
     assert weights.std().item() == pytest.approx(0.02, rel=0.05)
-    assert model.encoder.stages[2][1].weight.mean().item() == pytest.approx(1.0, abs=0.01)
+    assert model.encoder.stages[2].norm.weight.mean().item() == pytest.approx(1.0, abs=0.01)
     assert model.predictor.out.bias.abs().max().item() == 0.0
 
 
@@ -56,15 +57,15 @@ def test_both_backbones_predict_at_both_sizes(backbone, size):
 
 
 def used_skip(skip, context, length=6):
-    """Index of the true frame whose maps the decoder sees at each step, found by planting it in the skips."""
+    """Index of the true frame whose maps the decoder sees at each step, found by what the decoder remembers."""
     model = small(skip=skip).eval()
     clip = random_clip(ClipSpec(3, 64, 64, "vector", 2), 1, length)
-    marks = [model.encoder(clip.frames[:, t])[1][0] for t in range(length)]
+    marks = [model.decoder.remember(model.encoder(clip.frames[:, t])[1])[0] for t in range(length)]
     seen = []
     state = model.initial(clip, context)
     for t in range(1, length):
         state, _ = model.step(state, clip.frames[:, t - 1], clip.cond[:, t], torch.zeros(1, 4), None, context - t)
-        seen.append(next(i for i, mark in enumerate(marks) if torch.equal(mark, state.skips[0])))
+        seen.append(next(i for i, mark in enumerate(marks) if torch.equal(mark, state.heard[0])))
     return seen
 
 
@@ -93,11 +94,21 @@ def test_without_a_prior_there_is_no_latent():
 
 def test_each_true_frame_is_encoded_once_when_teacher_forced():
     model = small()
-    calls = []
-    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    rows = []
+    model.encoder.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
     clip = random_clip(ClipSpec(3, 64, 64, "vector", 2), 2, 6)
     model(clip, 2, torch.ones(2, 5, dtype=torch.bool), torch.randn(2, 5, 4))
-    assert len(calls) == 6
+    assert sum(rows) == 6 * 2
+
+
+def test_the_context_is_encoded_once_for_all_samples():
+    model = small().eval()
+    rows = []
+    model.encoder.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    clip = random_clip(ClipSpec(3, 64, 64, "vector", 2), 2, 6)
+    predict(model, clip.frames[:, :2], clip.cond, torch.randn(2 * 7, 5, 4))
+    # Frames 0 and 1 of two clips (frame 1 as the posterior's target, and as what is fed), then those of 7 samples.
+    assert rows == [2, 2, 2, 14, 14, 14]
 
 
 def test_gradient_flows_through_own_frames_unless_it_is_cut():

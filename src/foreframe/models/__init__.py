@@ -25,6 +25,9 @@ class Model(Protocol):
     latent_shape: tuple[int, ...]
     """Z..., the shape of one step's noise without B; (0,) for a model without a latent."""
 
+    # May be left out. `shares_context = True`: in `step`, state and noise may be those of S samples of each clip, S*B
+    # rows, samples first, while frame, cond and target have B (`unrolled.spread` repeats them): encoded once for all.
+
     def fit_condition(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         """Only of models that take a vector condition: standardise it by these of the training clips, D each."""
 
@@ -49,8 +52,8 @@ class Model(Protocol):
     def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
         """Frames 1 .. T-1, z from the posterior: what training calls.
 
-        The first K frames are always fed as they are. `forcing` (B, T-1) bool, on the CPU: entry t-1 says
-        whether step t is fed the true frame t-1 or the model's own. `noise` (B, T-1, Z...).
+        The first K frames are always fed as they are. `forcing` (B, T-1) bool: entry t-1 says whether step t is fed
+        the true frame t-1 or the model's own; looked at only on the CPU (`unrolled.fed_back`). `noise` (B, T-1, Z...).
         """
 
 

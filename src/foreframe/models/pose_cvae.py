@@ -18,7 +18,8 @@ from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
 from foreframe.nn.blocks import DepthConvBlock, ResidualBlock
-from foreframe.unrolled import Step, Unrolled
+from foreframe.nn.norm import StepNorm
+from foreframe.unrolled import Step, Unrolled, fed_back, spread, stretches
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class State(NamedTuple):
 
 class Model(nn.Module):
     """See the module's text. Frames and pose pictures (B, 3, H, W) of any equal size."""
+
+    shares_context = True
 
     def __init__(self, config: Config, spec: ClipSpec) -> None:
         super().__init__()
@@ -78,27 +81,51 @@ class Model(nn.Module):
         `target`, the true frame t, gives z from the posterior; without it z is `noise`, from N(0, I).
         """
         assert cond is not None
-        pose = self.label(cond)
+        pose = spread(self.label(cond), len(noise))
         prior = Gaussian.standard_like(noise)
-        posterior = None if target is None else self.gaussian(torch.cat([self.rgb(target), pose], 1))
+        posterior = None if target is None else self._posterior(self.rgb(target), pose)
         z = (posterior or prior).sample(noise)
-        painted = self.generator(self.fusion(torch.cat([self.rgb(frame), pose, z], 1)))
-        painted = torch.sigmoid(painted) if self.config.output == "sigmoid" else painted.clamp(0, 1)
-        return state, Step(painted, z, prior, posterior)
+        return state, Step(self._paint(self.rgb(frame), pose, z), z, prior, posterior)
 
     def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
-        """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`."""
+        """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`.
+
+        True frames, poses and posteriors are worked on in one batch, and so are frames painted over true ones.
+        """
         assert clip.cond is not None
-        steps: list[Step] = []
-        state = self.initial(clip, context)
-        for t in range(1, len(clip)):
-            fed = clip.frames[:, t - 1]
-            if t > context:
-                own = steps[-1].frame.detach() if self.config.detach_feedback else steps[-1].frame
-                fed = torch.where(forcing[:, t - 1].to(own.device)[:, None, None, None], fed, own)
-            state, step = self.step(state, fed, clip.cond[:, t], noise[:, t - 1], clip.frames[:, t], context - t)
-            steps.append(step)
-        return Unrolled.of(steps)
+        length, own = len(clip), fed_back(forcing, context)
+        frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1).flatten(0, 1)
+        seen = self.rgb(frames.flatten(0, 1))
+        poses = self.label(clip.cond.transpose(0, 1)[1:].flatten(0, 1), length - 1)
+        posterior = self._posterior(seen[clip.batch :], poses)
+        z = posterior.sample(noise)
+
+        shown: list[Tensor] = []
+        for start, stop in stretches(length, own):
+            # Of steps start .. stop-1, in tensors that begin with step 1; `seen` begins with frame 0.
+            rows = slice((start - 1) * clip.batch, (stop - 1) * clip.batch)
+            fed = seen[rows]
+            if start in own:
+                last = shown[-1][-clip.batch :]
+                last = last.detach() if self.config.detach_feedback else last
+                keep = forcing[:, start - 1].to(last.device)[:, None, None, None]
+                fed = self.rgb(torch.where(keep, frames[start - 1], last))
+            shown.append(self._paint(fed, poses[rows], z[rows]))
+
+        def clips_first(values: Tensor) -> Tensor:
+            by_step: Tensor = values.unflatten(0, (-1, clip.batch))
+            return by_step.transpose(0, 1)
+
+        found = Gaussian(clips_first(posterior.mean), clips_first(posterior.logvar))
+        return Unrolled(clips_first(torch.cat(shown)), Gaussian.standard_like(found.mean), found)
+
+    def _posterior(self, seen: Tensor, pose: Tensor) -> Gaussian:
+        found: Gaussian = self.gaussian(torch.cat([spread(seen, len(pose)), pose], 1))
+        return found
+
+    def _paint(self, seen: Tensor, pose: Tensor, z: Tensor) -> Tensor:
+        painted: Tensor = self.generator(self.fusion(torch.cat([spread(seen, len(z)), pose, z], 1)))
+        return torch.sigmoid(painted) if self.config.output == "sigmoid" else painted.clamp(0, 1)
 
 
 class RgbEncoder(nn.Sequential):
@@ -118,16 +145,21 @@ class RgbEncoder(nn.Sequential):
 
 
 class LabelEncoder(nn.Sequential):
-    """A pose picture's features, (B, C, H, W) -> (B, L, H, W)."""
+    """A pose picture's features, (T*B, C, H, W) -> (T*B, L, H, W), time first."""
 
     def __init__(self, channels: int, features: int, slope: float) -> None:
         super().__init__(
             nn.ReflectionPad2d(3),
             nn.Conv2d(channels, features // 2, 7),
-            nn.BatchNorm2d(features // 2),
+            StepNorm(features // 2),
             nn.LeakyReLU(slope),
             ResidualBlock(features // 2, features),
         )
+
+    def forward(self, poses: Tensor, steps: int = 1) -> Tensor:
+        for layer in self:
+            poses = layer(poses, steps) if isinstance(layer, StepNorm) else layer(poses)
+        return poses
 
 
 class GaussianPredictor(nn.Module):

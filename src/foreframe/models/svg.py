@@ -6,6 +6,11 @@
     x^_t = decode(LSTM([h_t-1, z_t, cond_t]), skips)
 
 With `prior="none"` there is no latent: the deterministic baseline.
+
+Training walks over stretches of steps, not over steps: true frames are encoded in one batch before anything else,
+and where the model is fed true frames the LSTMs run over the whole stretch and its frames are decoded in one batch.
+Only a step that is fed the model's own frame goes alone. Each step's BatchNorm has its own statistics, so this is the
+plain loop over time, up to rounding (`foreframe.bench.plain` holds that loop, and a test compares their gradients).
 """
 
 from __future__ import annotations
@@ -20,12 +25,11 @@ from torch import Tensor, nn
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
-from foreframe.nn.backbones import Backbone, init_dcgan, make_backbone
+from foreframe.nn.backbones import Backbone, Maps, init_dcgan, make_backbone
 from foreframe.nn.condition import Standardise
 from foreframe.nn.lstm import FramePredictor, GaussianLstm, Memory
-from foreframe.unrolled import Step, Unrolled
-
-Features = tuple[Tensor, tuple[Tensor, ...]]
+from foreframe.nn.norm import NormKind
+from foreframe.unrolled import Step, Unrolled, fed_back, spread, stretches
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class Config:
     """LSTM layers of the learned prior."""
     predictor_norm: bool = False
     """BatchNorm before the predictor's tanh: the action lab's template has it, SVG does not."""
+    norm: NormKind = "step"
+    """Statistics of BatchNorm in training: of one time step (SVG), of all steps worked on in one batch (other
+    mathematics), or GroupNorm, which needs none."""
     skip: Literal["last-context", "svg", "last-frame"] = "last-context"
     """Whose maps the decoder sees. last-context: frame K-1, as the paper says; svg: frame K-2, as its code
     does; last-frame: always the previous frame (its --last_frame_skip)."""
@@ -60,16 +67,19 @@ class Config:
 
 
 class State(NamedTuple):
-    """What a rollout carries from frame to frame, first axis B everywhere."""
+    """What a rollout carries from frame to frame, first axis B everywhere (S*B, but for `heard`, with S samples)."""
 
     predictor: Memory
     posterior: Memory | None
     prior: Memory | None
-    skips: tuple[Tensor, ...]
+    heard: Maps
+    """What the decoder's stages hear of the frozen skips: computed once, when these are."""
 
 
 class Model(nn.Module):
     """See the module's text. Frames (B, C, 64, 64) or (B, C, 128, 128); a vector condition or none."""
+
+    shares_context = True
 
     def __init__(self, config: Config, spec: ClipSpec) -> None:
         super().__init__()
@@ -84,13 +94,17 @@ class Model(nn.Module):
             )
         self.config = config
         self.encoder, self.decoder = make_backbone(
-            config.backbone, spec.height, spec.channels, config.g_dim, config.width
+            config.backbone, spec.height, spec.channels, config.g_dim, config.width, config.norm
         )
         latent = config.z_dim if config.prior != "none" else 0
         self.latent_shape = (latent,)
         inputs = config.g_dim + latent + spec.cond_size
         self.predictor = FramePredictor(
-            inputs, config.g_dim, config.rnn_size, config.predictor_layers, config.predictor_norm
+            inputs,
+            config.g_dim,
+            config.rnn_size,
+            config.predictor_layers,
+            config.norm if config.predictor_norm else None,
         )
         self.standardise = Standardise(spec.cond_size)
         self.posterior = self._gaussian(config.posterior_layers) if latent else None
@@ -108,7 +122,7 @@ class Model(nn.Module):
             predictor=self.predictor.lstm.initial(like),
             posterior=None if self.posterior is None else self.posterior.lstm.initial(like),
             prior=None if self.prior is None else self.prior.lstm.initial(like),
-            skips=(),
+            heard=(),
         )
 
     def step(
@@ -126,12 +140,23 @@ class Model(nn.Module):
             state: From `initial` or the step before.
             frame: Frame t-1, true or predicted, (B, C, H, W) in [0, 1].
             cond: (B, D), or None.
-            noise: (B, Z) standard normal; zeros give the mean.
+            noise: (B, Z) standard normal; zeros give the mean. Or (S*B, Z), samples first: then all else may have B.
             target: The true frame t; given, z is drawn from the posterior, else from the prior.
             context_left: K - t, how many context frames follow `frame`; negative beyond the context.
         """
-        seen = None if target is None or self.posterior is None else self.encoder(target)[0]
-        return self._advance(state, self.encoder(frame), cond, noise, seen, context_left)
+        rows = len(noise)
+        vector, maps = self.encoder(frame)
+        if not state.heard or context_left >= self._refreshing:
+            state = state._replace(heard=self.decoder.remember(maps))
+        posterior = None
+        if target is not None and self.posterior is not None and state.posterior is not None:
+            seen = spread(self.encoder(target)[0], rows)[None]
+            memory, posterior = self.posterior(state.posterior, seen)
+            state = state._replace(posterior=memory)
+        heard = None if cond is None else spread(cond, rows)[None]
+        state, values, z, prior = self._advance(state, spread(vector, rows)[None], heard, noise[None], posterior)
+        shown = self.decoder(values[0], self.decoder.kernels(), state.heard)
+        return state, Step(shown, None if z is None else z[0], _first(prior), _first(posterior))
 
     def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
         """Predict frames 1 .. T-1 with z from the posterior.
@@ -139,59 +164,123 @@ class Model(nn.Module):
         Args:
             clip: Frames and conditions, floats.
             context: K; the first K frames are always fed as they are.
-            forcing: (B, T-1) bool on the CPU; entry t-1 says whether step t is fed the true frame t-1.
+            forcing: (B, T-1) bool; entry t-1 says whether step t is fed the true frame t-1. Steps at which all clips
+                are worked on in batches; that is looked up on the CPU, so `forcing` on another device means: of no
+                step after the context.
             noise: (B, T-1, Z).
         """
-        steps: list[Step] = []
-        state = self.initial(clip, context)
-        # Every true frame is encoded once, with the BatchNorm statistics of its own time step.
-        last = len(clip) - (1 if self.posterior is None else 0)
-        true = [
-            self.encoder(clip.frames[:, t]) if t < last and self._needed(t, context, forcing) else None
-            for t in range(len(clip))
-        ]
-        for t in range(1, len(clip)):
-            fed = true[t - 1] if t <= context or bool(forcing[:, t - 1].all()) else None
-            if fed is None:
-                own = steps[-1].frame.detach() if self.config.detach_feedback else steps[-1].frame
-                keep = forcing[:, t - 1].to(own.device)[:, None, None, None]
-                fed = self.encoder(torch.where(keep, clip.frames[:, t - 1], own))
-            cond = None if clip.cond is None else clip.cond[:, t]
-            known = true[t]
-            seen = None if self.posterior is None or known is None else known[0]
-            state, step = self._advance(state, fed, cond, noise[:, t - 1], seen, context - t)
-            steps.append(step)
-        return Unrolled.of(steps)
+        length, own = len(clip), fed_back(forcing, context)
+        frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1)
+        cond = None if clip.cond is None else clip.cond.transpose(0, 1)
 
-    def _needed(self, t: int, context: int, forcing: Tensor) -> bool:
-        """Whether the true frame t is looked at: by the posterior always, else only where it is fed."""
-        return self.posterior is not None or t < context or bool(forcing[:, t].all())
+        known = _KnownFrames(self, frames, own, context)
+        state, posterior = self.initial(clip, context), None
+        if self.posterior is not None and state.posterior is not None:
+            _, posterior = self.posterior(state.posterior, known.vectors(1, length))
+
+        kernels = self.decoder.kernels()
+        shown: list[Tensor] = []
+        priors: list[Gaussian] = []
+        for start, stop in stretches(length, own):
+            if start in own:
+                last = shown[-1][-1].detach() if self.config.detach_feedback else shown[-1][-1]
+                keep = forcing[:, start - 1].to(last.device)[:, None, None, None]
+                vector, maps = self.encoder(torch.where(keep, frames[start - 1], last))
+                fed = vector[None]
+            else:
+                fed, maps = known.vectors(start - 1, stop - 1), None
+            steps = slice(start - 1, stop - 1)
+            state, values, _, prior = self._advance(
+                state,
+                fed,
+                None if cond is None else cond[start:stop],
+                noise[steps],
+                None if posterior is None else Gaussian(posterior.mean[steps], posterior.logvar[steps]),
+            )
+            heard, runs = known.heard(start, stop, maps)
+            decoded = self.decoder(values.flatten(0, 1), kernels, heard, runs, stop - start)
+            shown.append(decoded.unflatten(0, (stop - start, clip.batch)))
+            if prior is not None:
+                priors.append(prior)
+        return Unrolled(
+            torch.cat(shown).transpose(0, 1),
+            Gaussian(*(torch.cat(parts).transpose(0, 1) for parts in zip(*priors, strict=True))) if priors else None,
+            None if posterior is None else Gaussian(*(part.transpose(0, 1) for part in posterior)),
+        )
 
     def _advance(
-        self, state: State, fed: Features, cond: Tensor | None, noise: Tensor, seen: Tensor | None, context_left: int
-    ) -> tuple[State, Step]:
-        """The recurrent half of a step, on features: `fed` of frame t-1, `seen` of frame t for the posterior."""
-        vector, maps = fed
-        skips = maps if not state.skips or self._refreshes(context_left) else state.skips
-        prior_memory, prior = state.prior, None
-        if self.prior is not None and state.prior is not None:
-            prior_memory, prior = self.prior(state.prior, vector)
+        self, state: State, fed: Tensor, cond: Tensor | None, noise: Tensor, posterior: Gaussian | None
+    ) -> tuple[State, Tensor, Tensor | None, Gaussian | None]:
+        """The recurrent half of n steps: vectors of the frames fed (n, B, G) to those of the frames to come.
+
+        Also gives z, from the posterior where there is one, and the prior.
+        """
+        memory, prior = state.prior, None
+        if self.prior is not None and memory is not None:
+            memory, prior = self.prior(memory, fed)
         elif self.posterior is not None:
             prior = Gaussian.standard_like(noise)
-        posterior_memory, posterior = state.posterior, None
-        if self.posterior is not None and state.posterior is not None and seen is not None:
-            posterior_memory, posterior = self.posterior(state.posterior, seen)
         source = posterior or prior
         z = None if source is None else source.sample(noise)
         heard = None if cond is None else self.standardise(cond)
-        inputs = [part for part in (vector, z, heard) if part is not None]
-        predictor_memory, value = self.predictor(state.predictor, torch.cat(inputs, 1))
-        frame = self.decoder(value, skips)
-        return State(predictor_memory, posterior_memory, prior_memory, skips), Step(frame, z, prior, posterior)
+        inputs = [part for part in (fed, z, heard) if part is not None]
+        predictor, values = self.predictor(state.predictor, torch.cat(inputs, 2))
+        return state._replace(predictor=predictor, prior=memory), values, z, prior
 
-    def _refreshes(self, context_left: int) -> bool:
-        limit = {"last-context": 0, "svg": 1, "last-frame": -(10**9)}[self.config.skip]
-        return context_left >= limit
+    @property
+    def _refreshing(self) -> int:
+        """A frame's maps become the skips as long as at least so many context frames follow it."""
+        return {"last-context": 0, "svg": 1, "last-frame": -(10**9)}[self.config.skip]
 
     def _gaussian(self, layers: int) -> GaussianLstm:
         return GaussianLstm(self.config.g_dim, self.config.z_dim, self.config.rnn_size, layers)
+
+
+class _KnownFrames:
+    """The true frames of a clip that training looks at, each encoded once."""
+
+    def __init__(self, model: Model, frames: Tensor, own: frozenset[int], context: int) -> None:
+        """frames (T, B, C, H, W); `own`: the steps that are fed the model's own frames."""
+        length, self.clips = frames.shape[:2]
+        self.decoder = model.decoder
+        every = model.config.skip == "last-frame"
+        looked_at = [t for t in range(length) if t == 0 or model.posterior is not None or self._fed(t, length, own)]
+        # Maps are kept of the frames that skips come from, and only of these.
+        self.last = length if every else max(0, context - 1 - model._refreshing)
+        kept = [t for t in looked_at if t <= self.last]
+        vectors, self.maps = model.encoder(frames[kept].flatten(0, 1), len(kept))
+        rest = looked_at[len(kept) :]
+        if rest:
+            vectors = torch.cat([vectors, model.encoder(frames[rest].flatten(0, 1), len(rest))[0]])
+        self.all: Tensor = vectors.unflatten(0, (-1, self.clips))
+        self.place = {t: number for number, t in enumerate(looked_at)}
+        self.common = None if every else self.decoder.remember(self.maps)
+        self.frozen = None if self.common is None else tuple(part[-self.clips :] for part in self.common)
+
+    @staticmethod
+    def _fed(t: int, length: int, own: frozenset[int]) -> bool:
+        return t + 1 < length and t + 1 not in own
+
+    def vectors(self, start: int, stop: int) -> Tensor:
+        """(n, B, G) of frames start .. stop-1."""
+        first = self.place[start]
+        return self.all[first : first + stop - start]
+
+    def heard(self, start: int, stop: int, maps: Maps | None) -> tuple[Maps, tuple[int, ...]]:
+        """What the decoder hears in steps start .. stop-1 of the frames fed there, and for how many steps of each.
+
+        `maps`: of the one frame that is fed, where it is not a true frame.
+        """
+        if self.common is None or self.frozen is None:
+            if maps is None:
+                first = self.place[start - 1] * self.clips
+                maps = tuple(part[first : first + (stop - start) * self.clips] for part in self.maps)
+            return self.decoder.remember(maps), (1,) * (stop - start)
+        if start > self.last:
+            return self.frozen, (stop - start,)
+        # The first stretch: it begins with the context frames, whose maps are the skips for one step each.
+        return self.common, (*[1] * self.last, stop - 1 - self.last)
+
+
+def _first(steps: Gaussian | None) -> Gaussian | None:
+    return None if steps is None else Gaussian(steps.mean[0], steps.logvar[0])

@@ -1,20 +1,29 @@
 """SVG's frame encoders and decoders (Denton & Fergus 2018): DCGAN and VGG, 64 or 128 pixels square.
 
-An encoder turns a frame into a vector h (B, G) and a list of feature maps, largest first; a decoder turns
-a vector and those maps, joined on channels, back into a frame. `width` is the number of channels of the
-first stage, 64 in the paper.
+An encoder turns a frame into a vector h (G) and a list of feature maps, largest first; a decoder turns a vector
+and those maps, joined on channels, back into a frame. `width` is the number of channels of the first stage, 64 in
+the paper. Both take the frames of several time steps at once, time first: (T*B, ...) with `steps` = T.
+
+Two identities save nearly half of the decoder's work and change nothing but rounding:
+
+    conv(cat(maps, skip)) = conv_a(maps) + conv_b(skip)     and skip is the same in most steps: `Decoder.remember`
+    conv3x3(nearest_x2(maps)) = conv_transpose4x4(maps)     with sums of the 3x3 weights: `doubled`
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from foreframe.nn.norm import NormKind, StepNorm, fold
 
 Backbone = Literal["dcgan", "vgg"]
 SLOPE = 0.2
+Maps = tuple[Tensor, ...]
 
 
 def stage_widths(size: int, width: int) -> list[int]:
@@ -23,7 +32,9 @@ def stage_widths(size: int, width: int) -> list[int]:
     return widths if size == 64 else [*widths, 8 * width]
 
 
-def make_backbone(name: Backbone, size: int, channels: int, features: int, width: int) -> tuple[nn.Module, nn.Module]:
+def make_backbone(
+    name: Backbone, size: int, channels: int, features: int, width: int, norm: NormKind = "step"
+) -> tuple[nn.Module, Decoder]:
     """(encoder, decoder) for square frames of 64 or 128 pixels.
 
     Raises:
@@ -32,46 +43,108 @@ def make_backbone(name: Backbone, size: int, channels: int, features: int, width
     if size not in (64, 128):
         raise ValueError(f"the {name} backbone takes frames of 64x64 or 128x128 pixels, not {size}x{size}")
     if name == "dcgan":
-        return DcganEncoder(size, channels, features, width), DcganDecoder(size, channels, features, width)
-    return VggEncoder(size, channels, features, width), VggDecoder(size, channels, features, width)
+        return DcganEncoder(size, channels, features, width, norm), DcganDecoder(size, channels, features, width, norm)
+    return VggEncoder(size, channels, features, width, norm), VggDecoder(size, channels, features, width, norm)
+
+
+class ConvNorm(nn.Module):
+    """A convolution, normalisation, LeakyReLU; without `norm` the convolution alone."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind | None, slope: float = SLOPE) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm: nn.Module | None = None if norm is None else StepNorm(conv.out_channels, norm)
+        self.slope = slope
+
+    def forward(self, maps: Tensor, steps: int) -> Tensor:
+        maps = self.conv(maps)
+        return maps if self.norm is None else self.norm(maps, steps, self.slope)
+
+    def fold(self) -> None:
+        """Do in the convolution what normalisation does in eval mode."""
+        self.norm = fold(self.conv, self.norm)
+
+
+class Join(nn.Module):
+    """A convolution of cat(maps, skip), as the sum of two, which doubles height and width of `maps`.
+
+    The DCGAN's is a transposed convolution that doubles both; the VGG's is a 3x3 convolution of doubled `maps`
+    beside a `skip` that is large already.
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind | None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm: nn.Module | None = None if norm is None else StepNorm(conv.out_channels, norm)
+        self.folded: Tensor | None = None
+
+    def kernel(self) -> Tensor:
+        """The half of the weights that works on `maps`, (A, B, 4, 4) of a transposed convolution of stride 2."""
+        if self.folded is not None:
+            return self.folded
+        weight = self.conv.weight
+        if isinstance(self.conv, nn.ConvTranspose2d):
+            own = weight[: len(weight) // 2]
+        else:
+            own = doubled(weight[:, : weight.shape[1] // 2])
+        return own.contiguous(memory_format=torch.channels_last)
+
+    def remember(self, skip: Tensor) -> Tensor:
+        """The other half, that hears the skip, with the bias."""
+        weight, bias = self.conv.weight, self.conv.bias
+        if isinstance(self.conv, nn.ConvTranspose2d):
+            return functional.conv_transpose2d(skip, weight[len(weight) // 2 :], bias, 2, 1)
+        return functional.conv2d(skip, weight[:, weight.shape[1] // 2 :], bias, 1, 1)
+
+    def forward(self, maps: Tensor, kernel: Tensor, heard: Tensor, runs: tuple[int, ...], steps: int) -> Tensor:
+        joined = add_runs(functional.conv_transpose2d(maps, kernel, None, 2, 1), heard, runs)
+        return joined if self.norm is None else cast(Tensor, self.norm(joined, steps, SLOPE))
+
+    def fold(self) -> None:
+        """As for `ConvNorm`; the kernel is made ready, too."""
+        self.norm = fold(self.conv, self.norm)
+        self.folded = self.kernel()
+
+
+def doubled(weight: Tensor) -> Tensor:
+    """Weights (A, B, 4, 4) of the transposed convolution of stride 2 that doubles maps (nearest) and convolves them
+    with `weight` (B, A, 3, 3): of each output pixel's nine inputs, those that are copies of one are one."""
+    copies = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    return torch.einsum("yi,xj,baij->abyx", copies, copies, weight)
+
+
+def add_runs(maps: Tensor, heard: Tensor, runs: tuple[int, ...]) -> Tensor:
+    """Add to maps (T*B, ...) what stretches of steps hear in common: heard (R*B, ...), `runs` their R lengths.
+
+    With one run `maps` may also be S samples of the same B clips, samples first.
+    """
+    if len(runs) == 1 or max(runs) == 1:
+        together: Tensor = maps.unflatten(0, (-1, len(heard))) + heard
+        return together.flatten(0, 1)
+    each = len(heard) // len(runs)
+    parts = maps.split([run * each for run in runs])
+    common = heard.split(each)
+    return torch.cat([add_runs(part, one, (run,)) for part, one, run in zip(parts, common, runs, strict=True)])
 
 
 class DcganEncoder(nn.Module):
     """4x4 convolutions of stride 2 down to 4 px, then one to a vector."""
 
-    def __init__(self, size: int, channels: int, features: int, width: int) -> None:
+    def __init__(self, size: int, channels: int, features: int, width: int, norm: NormKind) -> None:
         super().__init__()
         widths = stage_widths(size, width)
         self.stages = nn.ModuleList(
-            _normed(nn.Conv2d(before, after, 4, 2, 1), after) for before, after in pairwise([channels, *widths])
+            ConvNorm(nn.Conv2d(before, after, 4, 2, 1), norm) for before, after in pairwise([channels, *widths])
         )
-        self.head = nn.Sequential(nn.Conv2d(widths[-1], features, 4), nn.BatchNorm2d(features), nn.Tanh())
+        self.head = ConvNorm(nn.Conv2d(widths[-1], features, 4), norm, slope=1.0)
 
-    def forward(self, frame: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, frames: Tensor, steps: int = 1) -> tuple[Tensor, Maps]:
+        """(T*B, C, H, W) to vectors (T*B, G) and the maps of each stage, largest first."""
         skips = []
         for stage in self.stages:
-            frame = stage(frame)
-            skips.append(frame)
-        return self.head(frame).flatten(1), tuple(skips)
-
-
-class DcganDecoder(nn.Module):
-    """The mirror image: each stage sees its own maps and the encoder's of the same size."""
-
-    def __init__(self, size: int, channels: int, features: int, width: int) -> None:
-        super().__init__()
-        widths = stage_widths(size, width)[::-1]
-        self.stem = _normed(nn.ConvTranspose2d(features, widths[0], 4), widths[0])
-        self.stages = nn.ModuleList(
-            _normed(nn.ConvTranspose2d(2 * before, after, 4, 2, 1), after) for before, after in pairwise(widths)
-        )
-        self.out = nn.Sequential(nn.ConvTranspose2d(2 * widths[-1], channels, 4, 2, 1), nn.Sigmoid())
-
-    def forward(self, vector: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
-        maps: Tensor = self.stem(vector[:, :, None, None])
-        for stage, skip in zip([*self.stages, self.out], reversed(skips), strict=True):
-            maps = stage(torch.cat([maps, skip], 1))
-        return maps
+            frames = stage(frames, steps)
+            skips.append(frames)
+        return torch.tanh(self.head(frames, steps)).flatten(1), tuple(skips)
 
 
 def vgg_depths(size: int) -> list[int]:
@@ -82,66 +155,116 @@ def vgg_depths(size: int) -> list[int]:
 class VggEncoder(nn.Module):
     """Blocks of 3x3 convolutions with max pooling between; the maps handed on are those before pooling."""
 
-    def __init__(self, size: int, channels: int, features: int, width: int) -> None:
+    def __init__(self, size: int, channels: int, features: int, width: int, norm: NormKind) -> None:
         super().__init__()
         widths = stage_widths(size, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(_conv3(before if i == 0 else after, after) for i in range(depth)))
+            nn.ModuleList(_conv3(before if i == 0 else after, after, norm) for i in range(depth))
             for before, after, depth in zip([channels, *widths], widths, vgg_depths(size), strict=False)
         )
-        self.pool = nn.MaxPool2d(2)
-        self.head = nn.Sequential(nn.Conv2d(widths[-1], features, 4), nn.BatchNorm2d(features), nn.Tanh())
+        self.head = ConvNorm(nn.Conv2d(widths[-1], features, 4), norm, slope=1.0)
 
-    def forward(self, frame: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, frames: Tensor, steps: int = 1) -> tuple[Tensor, Maps]:
+        """(T*B, C, H, W) to vectors (T*B, G) and the maps of each block, largest first."""
         skips = []
         for block in self.blocks:
-            maps = block(frame)
-            skips.append(maps)
-            frame = self.pool(maps)
-        return self.head(frame).flatten(1), tuple(skips)
+            for conv in block:  # type: ignore[attr-defined]
+                frames = conv(frames, steps)
+            skips.append(frames)
+            frames = functional.max_pool2d(frames, 2)
+        return torch.tanh(self.head(frames, steps)).flatten(1), tuple(skips)
 
 
-class VggDecoder(nn.Module):
-    """Nearest-neighbour doubling before each block; the last layer is a 3x3 transposed convolution."""
+class Decoder(nn.Module):
+    """From a vector to a picture, each stage beginning with a `Join`."""
 
-    def __init__(self, size: int, channels: int, features: int, width: int) -> None:
+    stem: ConvNorm
+
+    def chain(self) -> list[tuple[Join, list[ConvNorm]]]:
+        """The stages, smallest maps first: what doubles and hears a skip, and the convolutions that follow."""
+        raise NotImplementedError
+
+    def remember(self, skips: Maps) -> Maps:
+        """What each stage hears of the encoder's maps of R frames, (R*B, ...) each: computed once for all steps."""
+        return tuple(join.remember(skip) for (join, _), skip in zip(self.chain(), reversed(skips), strict=True))
+
+    def kernels(self) -> Maps:
+        """The stages' weights for their own maps, made ready: once for all steps."""
+        return tuple(join.kernel() for join, _ in self.chain())
+
+    def forward(
+        self, vectors: Tensor, kernels: Maps, heard: Maps, runs: tuple[int, ...] = (1,), steps: int = 1
+    ) -> Tensor:
+        """Vectors (T*B, G) to frames (T*B, C, H, W) in [0, 1].
+
+        Args:
+            kernels: From `kernels`.
+            heard: From `remember`, of R frames.
+            runs: For how many of the T steps each of these holds. With R = 1 and steps = 1 the vectors may be those of
+                S samples of B clips, samples first.
+            steps: T.
+        """
+        maps = self.stem(vectors[:, :, None, None], steps)
+        for (join, convs), kernel, part in zip(self.chain(), kernels, heard, strict=True):
+            maps = join(maps, kernel, part, runs, steps)
+            for conv in convs:
+                maps = conv(maps, steps)
+        return torch.sigmoid(maps)
+
+
+class DcganDecoder(Decoder):
+    """The encoder's mirror image."""
+
+    def __init__(self, size: int, channels: int, features: int, width: int, norm: NormKind) -> None:
         super().__init__()
         widths = stage_widths(size, width)[::-1]
-        depths = vgg_depths(size)[::-1]
-        self.stem = _normed(nn.ConvTranspose2d(features, widths[0], 4), widths[0])
-        self.up = nn.Upsample(scale_factor=2, mode="nearest")
+        self.stem = ConvNorm(nn.ConvTranspose2d(features, widths[0], 4), norm)
+        self.stages = nn.ModuleList(
+            Join(nn.ConvTranspose2d(2 * before, after, 4, 2, 1), norm) for before, after in pairwise(widths)
+        )
+        self.out = Join(nn.ConvTranspose2d(2 * widths[-1], channels, 4, 2, 1), None)
+
+    def chain(self) -> list[tuple[Join, list[ConvNorm]]]:
+        return [(cast(Join, join), []) for join in (*self.stages, self.out)]
+
+
+class VggDecoder(Decoder):
+    """Nearest-neighbour doubling at the head of each block; the last layer is a 3x3 transposed convolution."""
+
+    def __init__(self, size: int, channels: int, features: int, width: int, norm: NormKind) -> None:
+        super().__init__()
+        widths = stage_widths(size, width)[::-1]
+        self.stem = ConvNorm(nn.ConvTranspose2d(features, widths[0], 4), norm)
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(_conv3(a, b) for a, b in pairwise([2 * own] + [own] * (depth - 1) + [after])))
-            for own, after, depth in zip(widths, widths[1:], depths, strict=False)
+            nn.ModuleList(
+                [
+                    Join(nn.Conv2d(2 * own, own, 3, 1, 1), norm),
+                    *(_conv3(a, b, norm) for a, b in pairwise([own] * (depth - 1) + [after])),
+                ]
+            )
+            for own, after, depth in zip(widths, widths[1:], vgg_depths(size)[::-1], strict=False)
         )
-        self.out = nn.Sequential(
-            _conv3(2 * widths[-1], widths[-1]), nn.ConvTranspose2d(widths[-1], channels, 3, 1, 1), nn.Sigmoid()
-        )
+        self.join = Join(nn.Conv2d(2 * widths[-1], widths[-1], 3, 1, 1), norm)
+        self.out = ConvNorm(nn.ConvTranspose2d(widths[-1], channels, 3, 1, 1), None)
 
-    def forward(self, vector: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
-        maps: Tensor = self.stem(vector[:, :, None, None])
-        for block, skip in zip([*self.blocks, self.out], reversed(skips), strict=True):
-            maps = block(torch.cat([self.up(maps), skip], 1))
-        return maps
+    def chain(self) -> list[tuple[Join, list[ConvNorm]]]:
+        blocks = [[*cast(nn.ModuleList, block)] for block in self.blocks]
+        return [*((cast(Join, block[0]), cast(list[ConvNorm], block[1:])) for block in blocks), (self.join, [self.out])]
 
 
-def _normed(convolution: nn.Module, width: int) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.LeakyReLU(SLOPE))
-
-
-def _conv3(before: int, after: int) -> nn.Sequential:
-    return _normed(nn.Conv2d(before, after, 3, 1, 1), after)
+def _conv3(before: int, after: int, norm: NormKind) -> ConvNorm:
+    return ConvNorm(nn.Conv2d(before, after, 3, 1, 1), norm)
 
 
 def init_dcgan(module: nn.Module) -> None:
     """SVG's initial weights, for `Module.apply`: N(0, 0.02) in linear and convolution layers, N(1, 0.02) in BatchNorm.
 
-    LSTM cells keep torch's own.
+    LSTM layers keep torch's own.
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+    elif isinstance(module, StepNorm):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)

@@ -1,4 +1,9 @@
-"""SVG's recurrent parts. Their memory goes in and comes out as a value; no module keeps it."""
+"""SVG's recurrent parts. Their memory goes in and comes out as a value; no module keeps it.
+
+All of them take a stretch of steps, (T, B, ...): one step in prediction, many where their inputs are known before.
+They compute in float32 at least, whatever precision the convolutions have: heads of a Gaussian in bfloat16 make the
+KL of an untrained model several times too large.
+"""
 
 from __future__ import annotations
 
@@ -8,58 +13,58 @@ import torch
 from torch import Tensor, nn
 
 from foreframe.gaussian import Gaussian
+from foreframe.nn.norm import NormKind, StepNorm
 
 
 class Memory(NamedTuple):
-    """Hidden and cell values of a stack of LSTM cells, each (B, layers, R)."""
+    """Hidden and cell values of a stack of LSTM layers, each (B, layers, R)."""
 
     hidden: Tensor
     cell: Tensor
 
 
 class LstmStack(nn.Module):
-    """A linear embedding, then LSTM cells one above the other; gives the top one's output (B, R)."""
+    """A linear embedding, then LSTM layers one above the other; gives the top one's outputs (T, B, R)."""
 
     def __init__(self, inputs: int, width: int, layers: int) -> None:
         super().__init__()
-        self.width = width
         self.embed = nn.Linear(inputs, width)
-        self.cells = nn.ModuleList(nn.LSTMCell(width, width) for _ in range(layers))
+        self.cells = nn.LSTM(width, width, layers)
 
     def initial(self, like: Tensor) -> Memory:
         """A memory of zeros for as many clips as `like` (B, ...) has, of its type and on its device."""
-        zeros = like.new_zeros(like.shape[0], len(self.cells), self.width)
+        zeros = like.new_zeros(like.shape[0], self.cells.num_layers, self.cells.hidden_size)
         return Memory(zeros, zeros)
 
     def forward(self, memory: Memory, inputs: Tensor) -> tuple[Memory, Tensor]:
-        value = self.embed(inputs)
-        hidden, cell = [], []
-        for layer, lstm in enumerate(self.cells):
-            value, kept = lstm(value, (memory.hidden[:, layer], memory.cell[:, layer]))
-            hidden.append(value)
-            cell.append(kept)
-        return Memory(torch.stack(hidden, 1), torch.stack(cell, 1)), value
+        before = (memory.hidden.transpose(0, 1).contiguous(), memory.cell.transpose(0, 1).contiguous())
+        values, (hidden, cell) = self.cells(self.embed(inputs), before)
+        return Memory(hidden.transpose(0, 1), cell.transpose(0, 1)), values
 
 
 class FramePredictor(nn.Module):
-    """The LSTM that says the next frame's vector (B, G), in (-1, 1).
+    """The LSTM that says the next frame's vector (T, B, G), in (-1, 1).
 
     `norm` adds the BatchNorm before the tanh that the action lab's template has and SVG does not.
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, layers: int, norm: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, layers: int, norm: NormKind | None) -> None:
         super().__init__()
         self.lstm = LstmStack(inputs, width, layers)
         self.out = nn.Linear(width, outputs)
-        self.norm = nn.BatchNorm1d(outputs) if norm else nn.Identity()
+        self.norm = None if norm is None else StepNorm(outputs, norm)
 
     def forward(self, memory: Memory, inputs: Tensor) -> tuple[Memory, Tensor]:
-        memory, value = self.lstm(memory, inputs)
-        return memory, torch.tanh(self.norm(self.out(value)))
+        with torch.autocast(inputs.device.type, enabled=False):
+            memory, values = self.lstm(memory, _wide(inputs))
+            said = self.out(values)
+            if self.norm is not None:
+                said = self.norm(said.flatten(0, 1), len(said)).unflatten(0, said.shape[:2])
+            return memory, torch.tanh(said)
 
 
 class GaussianLstm(nn.Module):
-    """The LSTM behind a posterior or a learned prior: a Gaussian over Z from what it has seen so far."""
+    """The LSTM behind a posterior or a learned prior: Gaussians over Z from what it has seen so far."""
 
     def __init__(self, inputs: int, outputs: int, width: int, layers: int) -> None:
         super().__init__()
@@ -68,5 +73,10 @@ class GaussianLstm(nn.Module):
         self.logvar = nn.Linear(width, outputs)
 
     def forward(self, memory: Memory, inputs: Tensor) -> tuple[Memory, Gaussian]:
-        memory, value = self.lstm(memory, inputs)
-        return memory, Gaussian.bounded(self.mean(value), self.logvar(value))
+        with torch.autocast(inputs.device.type, enabled=False):
+            memory, values = self.lstm(memory, _wide(inputs))
+            return memory, Gaussian.bounded(self.mean(values), self.logvar(values))
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

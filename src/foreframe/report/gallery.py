@@ -24,7 +24,7 @@ from foreframe.errors import DataError
 from foreframe.evaluate import check_spec, default_horizon
 from foreframe.metrics import METRICS
 from foreframe.report.figures import per_frame_figure
-from foreframe.rollout import ModeName, draw_noise, predict
+from foreframe.rollout import ModeName, draw_noise, predict, ready
 
 STRIP_COLUMNS = 12
 
@@ -136,8 +136,9 @@ def write_rollout(
     ).to(device)
     _clear(out)
     futures = []
+    model = ready(trained.model)
     for sample in range(samples):
-        predicted = predict(trained.model, start.context.to(device), cond, noise[sample : sample + 1], mode, truth)
+        predicted = predict(model, start.context.to(device), cond, noise[sample : sample + 1], mode, truth)
         futures.append(predicted[0].cpu())
         _write_frames(out / "frames" / f"sample-{sample + 1}", futures[-1], known)
     rows = _rows(start, futures, mode)

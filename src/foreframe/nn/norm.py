@@ -1,0 +1,209 @@
+"""Normalisation of maps that hold several time steps at once, and the LeakyReLU that follows it.
+
+SVG normalises over the clips of ONE time step. A call that works on all steps together would normalise over all of
+them, which is other mathematics (its gradients differ by 7 %); here each step keeps statistics of its own:
+
+    y[t] = leaky_relu(weight * (x[t] - mean[t]) / sqrt(var[t] + eps) + bias),   mean[t], var[t] over B, H, W
+
+Running statistics, used in eval mode, are moved step by step in the order of time.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional
+
+NormKind = Literal["step", "batch", "group"]
+"""step: statistics of each time step, as SVG has it. batch: of all steps that are worked on together.
+group: GroupNorm, of each picture by itself, the same in training and in use."""
+
+EPS = 1e-5
+MOMENTUM = 0.1
+GROUP = 16
+"""Channels of a group at most, with `group`."""
+
+
+class StepNorm(nn.Module):
+    """See the module's text. Takes maps (T*B, C, H, W) or vectors (T*B, C), time first."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, kind: NormKind = "step") -> None:
+        super().__init__()
+        self.kind = kind
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        if kind != "group":
+            self.register_buffer("running_mean", torch.zeros(channels))
+            self.register_buffer("running_var", torch.ones(channels))
+        self.group: ProcessGroup | None = None
+
+    def forward(self, maps: Tensor, steps: int = 1, slope: float = 1.0) -> Tensor:
+        """Normalised and rectified: negative values are multiplied by `slope`, 1 leaves them alone."""
+        if self.kind == "group":
+            groups = max(1, self.weight.numel() // GROUP)
+            return _rectified(functional.group_norm(maps, groups, self.weight, self.bias, EPS), slope)
+        if not self.training:
+            maps = functional.batch_norm(
+                maps, self.running_mean, self.running_var, self.weight, self.bias, False, MOMENTUM, EPS
+            )
+            return _rectified(maps, slope)
+        if self.kind == "batch":
+            steps = 1
+        if maps.numel() < 2 * steps * self.weight.numel() and self.group is None:
+            raise ValueError(
+                "BatchNorm needs at least 2 clips in a batch to train; give more, or use --model.norm group"
+            )
+        if maps.is_cuda or self.group is not None or torch.compiler.is_compiling():
+            return _rectified(self._by_formula(maps, steps), slope)
+        normed: Tensor
+        normed, mean, rate = step_norm(maps, self.weight, self.bias, steps, EPS, slope)
+        self._remember(mean, (rate**-2 - EPS).clamp(min=0), maps.numel() // mean.numel())
+        return normed
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(scale, shift), C each: what the layer does in eval mode, before the rectifier."""
+        scale = self.weight * torch.rsqrt(self.running_var + EPS)
+        return scale, self.bias - scale * self.running_mean
+
+    def _by_formula(self, maps: Tensor, steps: int) -> Tensor:
+        """In operations that a compiler fuses, and that can be taken over the clips of all processes."""
+        wide = maps.unflatten(0, (steps, -1)).to(torch.promote_types(maps.dtype, torch.float32))
+        over = [1, *range(3, wide.ndim)]
+        count = wide.numel() // (steps * wide.shape[2])
+        if self.group is None:
+            var, mean = torch.var_mean(wide, over, correction=0, keepdim=True)
+        else:
+            processes = self.group.size()
+            count *= processes
+            mean = all_reduce(wide.mean(over, keepdim=True), group=self.group) / processes
+            var = all_reduce((wide - mean).square().mean(over, keepdim=True), group=self.group) / processes
+        self._remember(mean.flatten(1), var.flatten(1), count)
+        shape = (-1, *[1] * (wide.ndim - 3))
+        scale = self.weight.view(shape) * torch.rsqrt(var + EPS)
+        normed: Tensor = (wide - mean) * scale + self.bias.view(shape)
+        return normed.flatten(0, 1).to(maps.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """T moves of the running statistics at once: mean and variance (T, C) of `count` values each."""
+        steps = len(mean)
+        var = var * (count / max(1, count - 1))
+        shares = MOMENTUM * (1 - MOMENTUM) ** torch.arange(steps - 1, -1, -1, device=mean.device, dtype=mean.dtype)
+        for running, values in ((self.running_mean, mean), (self.running_var, var)):
+            running.mul_((1 - MOMENTUM) ** steps).add_(shares @ values)
+
+
+class Folded(nn.Module):
+    """What is left of a `StepNorm` whose scale and shift the layer before it has taken over: the rectifier."""
+
+    def forward(self, maps: Tensor, steps: int = 1, slope: float = 1.0) -> Tensor:
+        return _rectified(maps, slope)
+
+
+@torch.no_grad()
+def fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module | None) -> nn.Module | None:
+    """Scale and shift a convolution as `norm`, which follows it, does in eval mode; gives what is left of `norm`."""
+    if not isinstance(norm, StepNorm) or norm.kind == "group" or conv.bias is None:
+        return norm
+    scale, shift = norm.affine()
+    conv.weight.mul_(scale.view((1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)))
+    conv.bias.copy_(conv.bias * scale + shift)
+    return Folded()
+
+
+def synchronise(model: nn.Module, group: ProcessGroup | None) -> None:
+    """From now on statistics are taken over the clips of all processes of a group; None: over one's own.
+
+    Every process must hold equally many clips.
+    """
+    for module in model.modules():
+        if isinstance(module, StepNorm):
+            module.group = group
+
+
+def _rectified(maps: Tensor, slope: float) -> Tensor:
+    return maps if slope == 1.0 else functional.leaky_relu(maps, slope)
+
+
+@torch.library.custom_op("foreframe::step_norm", mutates_args=(), device_types="cpu")
+def step_norm(
+    maps: Tensor, weight: Tensor, bias: Tensor, steps: int, eps: float, slope: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The layer in training on a CPU; gives also means and 1 / sqrt(var + eps), (T, C), which its gradient needs.
+
+    It goes through the maps step by step: those of one step stay in the processor's cache while they are measured,
+    normalised and rectified, where whole passes over all steps would wait for memory each time.
+    """
+    out = torch.empty_like(maps)
+    means, rates = (maps.new_empty(steps, weight.numel()) for _ in range(2))
+    for source, target, mean, rate in zip(maps.chunk(steps), out.chunk(steps), means, rates, strict=True):
+        torch.ops.aten.native_batch_norm.out(
+            source, weight, bias, None, None, True, 0.0, eps,
+            out=target, save_mean=mean, save_invstd=rate,
+        )  # fmt: skip
+        if slope != 1.0:
+            functional.leaky_relu_(target, slope)
+    return out, means, rates
+
+
+@torch.library.custom_op("foreframe::step_norm_backward", mutates_args=(), device_types="cpu")
+def step_norm_backward(
+    grad: Tensor,
+    maps: Tensor,
+    out: Tensor,
+    weight: Tensor,
+    means: Tensor,
+    rates: Tensor,
+    eps: float,
+    slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of maps, weight and bias, again step by step."""
+    grad_maps = torch.empty_like(maps)
+    grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(weight)
+    steps = len(means)
+    parts = zip(
+        grad.chunk(steps), maps.chunk(steps), out.chunk(steps), grad_maps.chunk(steps), means, rates, strict=True
+    )
+    for above, source, rectified, target, mean, rate in parts:
+        if slope != 1.0:
+            # A rectified value has the sign of the value it was made from.
+            above = torch.ops.aten.leaky_relu_backward(above, rectified, slope, True)
+        found, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            above, source, weight, None, None, mean, rate, True, eps, [True, True, True]
+        )
+        if steps == 1:
+            return found, of_weight, of_bias
+        target.copy_(found)
+        grad_weight += of_weight
+        grad_bias += of_bias
+    return grad_maps, grad_weight, grad_bias
+
+
+@step_norm.register_fake
+def _(maps, weight, bias, steps, eps, slope):  # type: ignore[no-untyped-def]
+    return torch.empty_like(maps), *(maps.new_empty(steps, weight.numel()) for _ in range(2))
+
+
+@step_norm_backward.register_fake
+def _(grad, maps, out, weight, means, rates, eps, slope):  # type: ignore[no-untyped-def]
+    return torch.empty_like(maps), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    maps, weight, _, _, ctx.eps, ctx.slope = inputs
+    ctx.save_for_backward(maps, output[0], weight, output[1], output[2])
+
+
+def _gradient(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    found = step_norm_backward(grad, *ctx.saved_tensors, ctx.eps, ctx.slope)
+    return *found, None, None, None
+
+
+step_norm.register_autograd(_gradient, setup_context=_keep)
