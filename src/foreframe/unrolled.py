@@ -62,7 +62,8 @@ def fed_back(forcing: Tensor, context: int) -> frozenset[int]:
     later = range(context + 1, forcing.shape[1] + 1)
     if forcing.device.type != "cpu":
         return frozenset(later)
-    return frozenset(t for t in later if not bool(forcing[:, t - 1].all()))
+    forced = forcing.all(0).tolist()
+    return frozenset(t for t in later if not forced[t - 1])
 
 
 def stretches(length: int, own: frozenset[int]) -> list[tuple[int, int]]:

@@ -60,7 +60,9 @@ def used_skip(skip, context, length=6):
     """Index of the true frame whose maps the decoder sees at each step, found by what the decoder remembers."""
     model = small(skip=skip).eval()
     clip = random_clip(ClipSpec(3, 64, 64, "vector", 2), 1, length)
-    marks = [model.decoder.remember(model.encoder(clip.frames[:, t])[1])[0] for t in range(length)]
+    marks = [
+        model.decoder.remember(model.encoder(clip.frames[:, t])[1], model.decoder.halves())[0] for t in range(length)
+    ]
     seen = []
     state = model.initial(clip, context)
     for t in range(1, length):

@@ -18,7 +18,7 @@ from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
 from foreframe.nn.blocks import DepthConvBlock, ResidualBlock
-from foreframe.nn.norm import StepNorm
+from foreframe.nn.norm import StepNorm, wide
 from foreframe.unrolled import Step, Unrolled, fed_back, spread, stretches
 
 
@@ -124,7 +124,7 @@ class Model(nn.Module):
         return found
 
     def _paint(self, seen: Tensor, pose: Tensor, z: Tensor) -> Tensor:
-        painted: Tensor = self.generator(self.fusion(torch.cat([spread(seen, len(z)), pose, z], 1)))
+        painted = wide(self.generator(self.fusion(torch.cat([spread(seen, len(z)), pose, z], 1))))
         return torch.sigmoid(painted) if self.config.output == "sigmoid" else painted.clamp(0, 1)
 
 
@@ -178,7 +178,8 @@ class GaussianPredictor(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Gaussian:
-        mean, logvar = self.body(maps).chunk(2, 1)
+        with torch.autocast(maps.device.type, enabled=False):
+            mean, logvar = self.body(wide(maps)).chunk(2, 1)
         return Gaussian.bounded(mean, logvar)
 
 

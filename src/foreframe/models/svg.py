@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
-from foreframe.nn.backbones import Backbone, Maps, init_dcgan, make_backbone
+from foreframe.nn.backbones import Backbone, Halves, Maps, init_dcgan, make_backbone
 from foreframe.nn.condition import Standardise
 from foreframe.nn.lstm import FramePredictor, GaussianLstm, Memory
 from foreframe.nn.norm import NormKind
@@ -146,8 +146,9 @@ class Model(nn.Module):
         """
         rows = len(noise)
         vector, maps = self.encoder(frame)
+        halves = self.decoder.halves()
         if not state.heard or context_left >= self._refreshing:
-            state = state._replace(heard=self.decoder.remember(maps))
+            state = state._replace(heard=self.decoder.remember(maps, halves))
         posterior = None
         if target is not None and self.posterior is not None and state.posterior is not None:
             seen = spread(self.encoder(target)[0], rows)[None]
@@ -155,7 +156,7 @@ class Model(nn.Module):
             state = state._replace(posterior=memory)
         heard = None if cond is None else spread(cond, rows)[None]
         state, values, z, prior = self._advance(state, spread(vector, rows)[None], heard, noise[None], posterior)
-        shown = self.decoder(values[0], self.decoder.kernels(), state.heard)
+        shown = self.decoder(values[0], halves, state.heard)
         return state, Step(shown, None if z is None else z[0], _first(prior), _first(posterior))
 
     def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
@@ -173,12 +174,12 @@ class Model(nn.Module):
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1)
         cond = None if clip.cond is None else clip.cond.transpose(0, 1)
 
-        known = _KnownFrames(self, frames, own, context)
+        halves = self.decoder.halves()
+        known = _KnownFrames(self, halves, frames, own, context)
         state, posterior = self.initial(clip, context), None
         if self.posterior is not None and state.posterior is not None:
             _, posterior = self.posterior(state.posterior, known.vectors(1, length))
 
-        kernels = self.decoder.kernels()
         shown: list[Tensor] = []
         priors: list[Gaussian] = []
         for start, stop in stretches(length, own):
@@ -198,7 +199,7 @@ class Model(nn.Module):
                 None if posterior is None else Gaussian(posterior.mean[steps], posterior.logvar[steps]),
             )
             heard, runs = known.heard(start, stop, maps)
-            decoded = self.decoder(values.flatten(0, 1), kernels, heard, runs, stop - start)
+            decoded = self.decoder(values.flatten(0, 1), halves, heard, runs, stop - start)
             shown.append(decoded.unflatten(0, (stop - start, clip.batch)))
             if prior is not None:
                 priors.append(prior)
@@ -239,10 +240,12 @@ class Model(nn.Module):
 class _KnownFrames:
     """The true frames of a clip that training looks at, each encoded once."""
 
-    def __init__(self, model: Model, frames: Tensor, own: frozenset[int], context: int) -> None:
+    def __init__(
+        self, model: Model, halves: tuple[Halves, ...], frames: Tensor, own: frozenset[int], context: int
+    ) -> None:
         """frames (T, B, C, H, W); `own`: the steps that are fed the model's own frames."""
         length, self.clips = frames.shape[:2]
-        self.decoder = model.decoder
+        self.decoder, self.halves = model.decoder, halves
         every = model.config.skip == "last-frame"
         looked_at = [t for t in range(length) if t == 0 or model.posterior is not None or self._fed(t, length, own)]
         # Maps are kept of the frames that skips come from, and only of these.
@@ -254,7 +257,7 @@ class _KnownFrames:
             vectors = torch.cat([vectors, model.encoder(frames[rest].flatten(0, 1), len(rest))[0]])
         self.all: Tensor = vectors.unflatten(0, (-1, self.clips))
         self.place = {t: number for number, t in enumerate(looked_at)}
-        self.common = None if every else self.decoder.remember(self.maps)
+        self.common = None if every else self.decoder.remember(self.maps, halves)
         self.frozen = None if self.common is None else tuple(part[-self.clips :] for part in self.common)
 
     @staticmethod
@@ -275,7 +278,7 @@ class _KnownFrames:
             if maps is None:
                 first = self.place[start - 1] * self.clips
                 maps = tuple(part[first : first + (stop - start) * self.clips] for part in self.maps)
-            return self.decoder.remember(maps), (1,) * (stop - start)
+            return self.decoder.remember(maps, self.halves), (1,) * (stop - start)
         if start > self.last:
             return self.frozen, (stop - start,)
         # The first stretch: it begins with the context frames, whose maps are the skips for one step each.

@@ -6,7 +6,7 @@ the paper. Both take the frames of several time steps at once, time first: (T*B,
 
 Two identities save nearly half of the decoder's work and change nothing but rounding:
 
-    conv(cat(maps, skip)) = conv_a(maps) + conv_b(skip)     and skip is the same in most steps: `Decoder.remember`
+    conv(cat(maps, skip)) = conv_a(maps) + conv_b(skip)     and skip is the same in most steps: `Join.remember`
     conv3x3(nearest_x2(maps)) = conv_transpose4x4(maps)     with sums of the 3x3 weights: `doubled`
 """
 
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foreframe.nn.norm import NormKind, StepNorm, fold
+from foreframe.nn.norm import NormKind, StepNorm, fold, wide
 
 Backbone = Literal["dcgan", "vgg"]
 SLOPE = 0.2
 Maps = tuple[Tensor, ...]
+Halves = tuple[Tensor, Tensor]
 
 
 def stage_widths(size: int, width: int) -> list[int]:
@@ -76,34 +77,33 @@ class Join(nn.Module):
         super().__init__()
         self.conv = conv
         self.norm: nn.Module | None = None if norm is None else StepNorm(conv.out_channels, norm)
-        self.folded: Tensor | None = None
+        self.folded: Halves | None = None
 
-    def kernel(self) -> Tensor:
-        """The half of the weights that works on `maps`, (A, B, 4, 4) of a transposed convolution of stride 2."""
+    def halves(self) -> Halves:
+        """The weights for `maps`, (A, B, 4, 4) of a transposed convolution of stride 2, and those for the skip."""
         if self.folded is not None:
             return self.folded
-        weight = self.conv.weight
         if isinstance(self.conv, nn.ConvTranspose2d):
-            own = weight[: len(weight) // 2]
+            own, other = self.conv.weight.chunk(2, 0)
         else:
-            own = doubled(weight[:, : weight.shape[1] // 2])
-        return own.contiguous(memory_format=torch.channels_last)
+            own, other = self.conv.weight.chunk(2, 1)
+            own = doubled(own)
+        return own.contiguous(memory_format=torch.channels_last), other
 
-    def remember(self, skip: Tensor) -> Tensor:
-        """The other half, that hears the skip, with the bias."""
-        weight, bias = self.conv.weight, self.conv.bias
+    def remember(self, skip: Tensor, halves: Halves) -> Tensor:
+        """The convolution of the skip, with the bias."""
         if isinstance(self.conv, nn.ConvTranspose2d):
-            return functional.conv_transpose2d(skip, weight[len(weight) // 2 :], bias, 2, 1)
-        return functional.conv2d(skip, weight[:, weight.shape[1] // 2 :], bias, 1, 1)
+            return functional.conv_transpose2d(skip, halves[1], self.conv.bias, 2, 1)
+        return functional.conv2d(skip, halves[1], self.conv.bias, 1, 1)
 
-    def forward(self, maps: Tensor, kernel: Tensor, heard: Tensor, runs: tuple[int, ...], steps: int) -> Tensor:
-        joined = add_runs(functional.conv_transpose2d(maps, kernel, None, 2, 1), heard, runs)
+    def forward(self, maps: Tensor, halves: Halves, heard: Tensor, runs: tuple[int, ...], steps: int) -> Tensor:
+        joined = add_runs(functional.conv_transpose2d(maps, halves[0], None, 2, 1), heard, runs)
         return joined if self.norm is None else cast(Tensor, self.norm(joined, steps, SLOPE))
 
     def fold(self) -> None:
-        """As for `ConvNorm`; the kernel is made ready, too."""
+        """As for `ConvNorm`; the halves are made ready, too."""
         self.norm = fold(self.conv, self.norm)
-        self.folded = self.kernel()
+        self.folded = self.halves()
 
 
 def doubled(weight: Tensor) -> Tensor:
@@ -184,32 +184,33 @@ class Decoder(nn.Module):
         """The stages, smallest maps first: what doubles and hears a skip, and the convolutions that follow."""
         raise NotImplementedError
 
-    def remember(self, skips: Maps) -> Maps:
-        """What each stage hears of the encoder's maps of R frames, (R*B, ...) each: computed once for all steps."""
-        return tuple(join.remember(skip) for (join, _), skip in zip(self.chain(), reversed(skips), strict=True))
+    def halves(self) -> tuple[Halves, ...]:
+        """The weights of each `Join`, made ready: once for all steps."""
+        return tuple(join.halves() for join, _ in self.chain())
 
-    def kernels(self) -> Maps:
-        """The stages' weights for their own maps, made ready: once for all steps."""
-        return tuple(join.kernel() for join, _ in self.chain())
+    def remember(self, skips: Maps, halves: tuple[Halves, ...]) -> Maps:
+        """What each stage hears of the encoder's maps of R frames, (R*B, ...) each: once for all steps."""
+        stages = zip(self.chain(), halves, reversed(skips), strict=True)
+        return tuple(join.remember(skip, weights) for (join, _), weights, skip in stages)
 
     def forward(
-        self, vectors: Tensor, kernels: Maps, heard: Maps, runs: tuple[int, ...] = (1,), steps: int = 1
+        self, vectors: Tensor, halves: tuple[Halves, ...], heard: Maps, runs: tuple[int, ...] = (1,), steps: int = 1
     ) -> Tensor:
         """Vectors (T*B, G) to frames (T*B, C, H, W) in [0, 1].
 
         Args:
-            kernels: From `kernels`.
+            halves: From `halves`.
             heard: From `remember`, of R frames.
             runs: For how many of the T steps each of these holds. With R = 1 and steps = 1 the vectors may be those of
                 S samples of B clips, samples first.
             steps: T.
         """
         maps = self.stem(vectors[:, :, None, None], steps)
-        for (join, convs), kernel, part in zip(self.chain(), kernels, heard, strict=True):
-            maps = join(maps, kernel, part, runs, steps)
+        for (join, convs), weights, part in zip(self.chain(), halves, heard, strict=True):
+            maps = join(maps, weights, part, runs, steps)
             for conv in convs:
                 maps = conv(maps, steps)
-        return torch.sigmoid(maps)
+        return torch.sigmoid(wide(maps))
 
 
 class DcganDecoder(Decoder):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foreframe.gaussian import Gaussian
-from foreframe.nn.norm import NormKind, StepNorm
+from foreframe.nn.norm import NormKind, StepNorm, wide
 
 
 class Memory(NamedTuple):
@@ -56,7 +56,7 @@ class FramePredictor(nn.Module):
 
     def forward(self, memory: Memory, inputs: Tensor) -> tuple[Memory, Tensor]:
         with torch.autocast(inputs.device.type, enabled=False):
-            memory, values = self.lstm(memory, _wide(inputs))
+            memory, values = self.lstm(memory, wide(inputs))
             said = self.out(values)
             if self.norm is not None:
                 said = self.norm(said.flatten(0, 1), len(said)).unflatten(0, said.shape[:2])
@@ -74,9 +74,5 @@ class GaussianLstm(nn.Module):
 
     def forward(self, memory: Memory, inputs: Tensor) -> tuple[Memory, Gaussian]:
         with torch.autocast(inputs.device.type, enabled=False):
-            memory, values = self.lstm(memory, _wide(inputs))
+            memory, values = self.lstm(memory, wide(inputs))
             return memory, Gaussian.bounded(self.mean(values), self.logvar(values))
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -10,6 +10,7 @@ Running statistics, used in eval mode, are moved step by step in the order of ti
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -63,8 +64,8 @@ class StepNorm(nn.Module):
         if maps.is_cuda or self.group is not None or torch.compiler.is_compiling():
             return _rectified(self._by_formula(maps, steps), slope)
         normed: Tensor
-        normed, mean, rate = step_norm(maps, self.weight, self.bias, steps, EPS, slope)
-        self._remember(mean, (rate**-2 - EPS).clamp(min=0), maps.numel() // mean.numel())
+        normed, mean, var, _ = step_norm(maps, self.weight, self.bias, steps, EPS, slope)
+        self._remember(mean, var)
         return normed
 
     def affine(self) -> tuple[Tensor, Tensor]:
@@ -74,30 +75,34 @@ class StepNorm(nn.Module):
 
     def _by_formula(self, maps: Tensor, steps: int) -> Tensor:
         """In operations that a compiler fuses, and that can be taken over the clips of all processes."""
-        wide = maps.unflatten(0, (steps, -1)).to(torch.promote_types(maps.dtype, torch.float32))
-        over = [1, *range(3, wide.ndim)]
-        count = wide.numel() // (steps * wide.shape[2])
+        values = wide(maps).unflatten(0, (steps, -1))
+        over = [1, *range(3, values.ndim)]
+        count = values.numel() // (steps * values.shape[2])
         if self.group is None:
-            var, mean = torch.var_mean(wide, over, correction=0, keepdim=True)
+            var, mean = torch.var_mean(values, over, correction=0, keepdim=True)
         else:
             processes = self.group.size()
             count *= processes
-            mean = all_reduce(wide.mean(over, keepdim=True), group=self.group) / processes
-            var = all_reduce((wide - mean).square().mean(over, keepdim=True), group=self.group) / processes
-        self._remember(mean.flatten(1), var.flatten(1), count)
-        shape = (-1, *[1] * (wide.ndim - 3))
+            mean = all_reduce(values.mean(over, keepdim=True), group=self.group) / processes
+            var = all_reduce((values - mean).square().mean(over, keepdim=True), group=self.group) / processes
+        self._remember(mean.flatten(1), var.flatten(1) * (count / max(1, count - 1)))
+        shape = (-1, *[1] * (values.ndim - 3))
         scale = self.weight.view(shape) * torch.rsqrt(var + EPS)
-        normed: Tensor = (wide - mean) * scale + self.bias.view(shape)
+        normed: Tensor = (values - mean) * scale + self.bias.view(shape)
         return normed.flatten(0, 1).to(maps.dtype)
 
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """T moves of the running statistics at once: mean and variance (T, C) of `count` values each."""
-        steps = len(mean)
-        var = var * (count / max(1, count - 1))
-        shares = MOMENTUM * (1 - MOMENTUM) ** torch.arange(steps - 1, -1, -1, device=mean.device, dtype=mean.dtype)
-        for running, values in ((self.running_mean, mean), (self.running_var, var)):
-            running.mul_((1 - MOMENTUM) ** steps).add_(shares @ values)
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        """T moves of the running statistics at once, by mean and unbiased variance (T, C)."""
+        shares = _shares(len(mean), mean.dtype, mean.device)
+        move_running(self.running_mean, self.running_var, mean.detach(), var.detach(), shares)
+
+
+@functools.lru_cache(maxsize=64)
+def _shares(steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """How much of each of T statistics is left in the running ones after all T, (T,)."""
+    return torch.tensor([MOMENTUM * (1 - MOMENTUM) ** later for later in reversed(range(steps))], dtype=dtype).to(
+        device
+    )
 
 
 class Folded(nn.Module):
@@ -128,6 +133,11 @@ def synchronise(model: nn.Module, group: ProcessGroup | None) -> None:
             module.group = group
 
 
+def wide(values: Tensor) -> Tensor:
+    """In float32 at least: what must not be rounded to bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _rectified(maps: Tensor, slope: float) -> Tensor:
     return maps if slope == 1.0 else functional.leaky_relu(maps, slope)
 
@@ -135,14 +145,14 @@ def _rectified(maps: Tensor, slope: float) -> Tensor:
 @torch.library.custom_op("foreframe::step_norm", mutates_args=(), device_types="cpu")
 def step_norm(
     maps: Tensor, weight: Tensor, bias: Tensor, steps: int, eps: float, slope: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The layer in training on a CPU; gives also means and 1 / sqrt(var + eps), (T, C), which its gradient needs.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The layer in training on a CPU; gives also mean, unbiased variance and 1 / sqrt(var + eps) of each step, (T, C).
 
     It goes through the maps step by step: those of one step stay in the processor's cache while they are measured,
     normalised and rectified, where whole passes over all steps would wait for memory each time.
     """
     out = torch.empty_like(maps)
-    means, rates = (maps.new_empty(steps, weight.numel()) for _ in range(2))
+    means, rates = (weight.new_empty(steps, weight.numel()) for _ in range(2))
     for source, target, mean, rate in zip(maps.chunk(steps), out.chunk(steps), means, rates, strict=True):
         torch.ops.aten.native_batch_norm.out(
             source, weight, bias, None, None, True, 0.0, eps,
@@ -150,7 +160,17 @@ def step_norm(
         )  # fmt: skip
         if slope != 1.0:
             functional.leaky_relu_(target, slope)
-    return out, means, rates
+    count = maps.numel() // means.numel()
+    unbiased = (rates**-2 - eps).clamp_(min=0).mul_(count / max(1, count - 1))
+    return out, means, unbiased, rates
+
+
+@torch.library.custom_op("foreframe::move_running", mutates_args=("running_mean", "running_var"))
+def move_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, shares: Tensor) -> None:
+    """Move running statistics (C,) by those of T steps (T, C), whose shares (T,) are left when all have been added."""
+    beta = (1 - MOMENTUM) ** len(shares)
+    running_mean.addmv_(mean.t(), shares, beta=beta)
+    running_var.addmv_(var.t(), shares, beta=beta)
 
 
 @torch.library.custom_op("foreframe::step_norm_backward", mutates_args=(), device_types="cpu")
@@ -188,7 +208,12 @@ def step_norm_backward(
 
 @step_norm.register_fake
 def _(maps, weight, bias, steps, eps, slope):  # type: ignore[no-untyped-def]
-    return torch.empty_like(maps), *(maps.new_empty(steps, weight.numel()) for _ in range(2))
+    return torch.empty_like(maps), *(weight.new_empty(steps, weight.numel()) for _ in range(3))
+
+
+@move_running.register_fake
+def _(running_mean, running_var, mean, var, shares):  # type: ignore[no-untyped-def]
+    return None
 
 
 @step_norm_backward.register_fake
@@ -198,7 +223,8 @@ def _(grad, maps, out, weight, means, rates, eps, slope):  # type: ignore[no-unt
 
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     maps, weight, _, _, ctx.eps, ctx.slope = inputs
-    ctx.save_for_backward(maps, output[0], weight, output[1], output[2])
+    ctx.save_for_backward(maps, output[0], weight, output[1], output[3])
+    ctx.set_materialize_grads(False)
 
 
 def _gradient(ctx, grad, *_):  # type: ignore[no-untyped-def]
