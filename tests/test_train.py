@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from foreframe import checkpoint
-from foreframe.clip import ClipSpec
+from foreframe.data.prefetch import Feed
 from foreframe.errors import ConfigError, DataError, TrainingError
 from foreframe.log import read_log
 from foreframe.models.svg import Config
 from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, Clock, ForcingSchedule, RateSchedule
-from foreframe.train import Trainer, draw_forcing, make_optimizer, update_average
-from tests.conftest import random_clip, write_pack
+from foreframe.train import Trainer, average_share, draw_forcing, make_optimizer, update_average
+from tests.conftest import write_pack
 
 TINY = TrainConfig(
     model=Config(backbone="dcgan", prior="learned", width=4, g_dim=8, z_dim=3, rnn_size=8),
@@ -125,6 +125,26 @@ def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole)
     assert content(run, 20) == whole
 
 
+def test_reading_ahead_and_keeping_the_split_on_the_device_change_no_bit(vector_pack, tmp_path, whole):
+    run = tmp_path / "run"
+    for stop in (0.0, None):
+        trainer = make(vector_pack, run)
+        trainer.reads_ahead = True
+        trainer.feed = Feed(trainer.windows, trainer.device, resident=True)
+        trainer.run(stop)
+    assert content(run, 20) == whole
+
+
+def test_moments_lie_in_memory_as_their_parameters_do_after_a_resume(vector_pack, tmp_path):
+    run = tmp_path / "run"
+    make(vector_pack, run, replace(TINY, steps=1)).run()
+    trainer = make(vector_pack, run)
+    trainer.restore()
+    strides = {p.stride(): state["exp_avg"].stride() for p, state in trainer.optimizer.state.items()}
+    assert any(len(stride) == 4 and stride[1] == 1 for stride in strides), "some parameters are channels last"
+    assert all(stride == moment for stride, moment in strides.items())
+
+
 @pytest.mark.parametrize("forgotten", ["weights", "optimizer", "ema"])
 def test_the_equality_test_notices_when_a_piece_of_state_is_forgotten(
     vector_pack, tmp_path, whole, forgotten, monkeypatch
@@ -194,6 +214,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_term_step_and_clips(vector
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_an_update_that_is_not_finite_is_not_made_and_the_first_one_is_named_later(vector_pack, tmp_path, kind):
+    trainer = make(vector_pack, tmp_path / "run", replace(TINY, optimizer=OptimizerConfig(kind, 1e-3)))
+    trainer.one_step()
+    weights = [p.detach().clone() for p in trainer.model.parameters()]
+    for step in (7, 8):
+        given = trainer.place(trainer.draw(step))
+        trainer.update(given._replace(noise=torch.full_like(given.noise, math.inf)))
+    for before, after in zip(weights, trainer.model.parameters(), strict=True):
+        assert torch.equal(before, after)
+    with pytest.raises(TrainingError, match="step 7: not finite: loss"):
+        trainer.insist_finite()
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
 def test_every_optimiser_trains(vector_pack, tmp_path, kind):
     config = replace(TINY, steps=3, optimizer=OptimizerConfig(kind, 1e-3), ema=0.0, validate_every=0)
     assert make(vector_pack, tmp_path / "run", config).run() == "complete at step 3 of 3"
@@ -219,24 +253,24 @@ def test_validation_clips_too_short_are_refused_at_the_start_and_not_at_the_firs
 
 
 def test_a_coin_is_shared_as_its_name_says():
-    clip = random_clip(ClipSpec(3, 64, 64), 4, 9)
-    each = draw_forcing(ForcingSchedule(coin="clip-step"), 0.5, clip, 1, Clock(3, 10, 5))
-    assert each.shape == (4, 8)
+    shape = (4, 8)
+    each = draw_forcing(ForcingSchedule(coin="clip-step"), 0.5, shape, 1, Clock(3, 10, 5))
+    assert each.shape == shape
     assert 0 < each.float().mean() < 1
     for coin, near, far in (("batch", 3, 4), ("epoch", 3, 8)):
-        draws = [draw_forcing(ForcingSchedule(coin=coin), 0.5, clip, seed, Clock(near, 10, 5)) for seed in range(40)]
+        draws = [draw_forcing(ForcingSchedule(coin=coin), 0.5, shape, seed, Clock(near, 10, 5)) for seed in range(40)]
         assert all(draw.all() or not draw.any() for draw in draws)
         assert 5 < sum(bool(draw.all()) for draw in draws) < 35
-        later = [draw_forcing(ForcingSchedule(coin=coin), 0.5, clip, seed, Clock(far, 10, 5)) for seed in range(40)]
+        later = [draw_forcing(ForcingSchedule(coin=coin), 0.5, shape, seed, Clock(far, 10, 5)) for seed in range(40)]
         assert any(not torch.equal(a, b) for a, b in zip(draws, later, strict=True))
-    same = [draw_forcing(ForcingSchedule(coin="epoch"), 0.5, clip, 1, Clock(step, 10, 5)) for step in (5, 9)]
+    same = [draw_forcing(ForcingSchedule(coin="epoch"), 0.5, shape, 1, Clock(step, 10, 5)) for step in (5, 9)]
     assert torch.equal(*same)
 
 
 def test_forcing_of_one_is_always_and_of_zero_never():
-    clip = random_clip(ClipSpec(3, 64, 64), 4, 9)
-    assert draw_forcing(ForcingSchedule(), 1.0, clip, 1, Clock(0, 10, 5)).all()
-    assert not draw_forcing(ForcingSchedule(), 0.0, clip, 1, Clock(0, 10, 5)).any()
+    shape = (4, 8)
+    assert draw_forcing(ForcingSchedule(), 1.0, shape, 1, Clock(0, 10, 5)).all()
+    assert not draw_forcing(ForcingSchedule(), 0.0, shape, 1, Clock(0, 10, 5)).any()
 
 
 def test_the_average_follows_the_weights_and_copies_counters():
@@ -244,11 +278,12 @@ def test_the_average_follows_the_weights_and_copies_counters():
     model.weight.data.fill_(3.0)
     model.num_batches_tracked.fill_(7)
     for step in range(2000):
-        update_average(average, model, 0.9, step)
+        update_average(average, model, torch.tensor(average_share(0.9, step)))
     torch.testing.assert_close(average.weight, model.weight)
     assert int(average.num_batches_tracked) == 7
 
 
 def test_numbers_that_cannot_be_are_refused(vector_pack, tmp_path):
-    with pytest.raises(ConfigError, match="batch: expected at least 1, found 0"):
-        make(vector_pack, tmp_path / "run", replace(TINY, batch=0))
+    for setting in ("batch", "accumulate"):
+        with pytest.raises(ConfigError, match=f"{setting}: expected at least 1, found 0"):
+            make(vector_pack, tmp_path / "run", replace(TINY, **{setting: 0}))

@@ -62,8 +62,12 @@ class Train:
     """All randomness follows from it. Default: the preset's."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
+    devices: int = 1
+    """How many of them, each with a process of its own; the batch is shared among them."""
+    nodes: int = 1
+    """On how many machines, each with so many devices."""
     threads: int | None = None
-    """CPU threads. Default: torch's choice."""
+    """CPU threads of each process. Default: torch's choice; with several processes, an equal share of the cores."""
 
 
 def train(arguments: list[str]) -> None:
@@ -82,19 +86,21 @@ def train(arguments: list[str]) -> None:
     config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
     if (request.run / "config.json").exists():
         raise UsageError(f"{request.run}: holds a run already; `foreframe resume {request.run}` goes on with it")
-    device = runtime.choose_device(request.device, request.threads)
-    pack = open_clips(request.data, progress=True)
-    record = RunConfig.of(request.preset, config, pack)
-    trainer = Trainer(record, pack, request.run, device)
-    request.run.mkdir(parents=True, exist_ok=True)
-    record.write(request.run)
-    print(
-        f"{request.preset}: {describe_model(trainer.model)}, {len(trainer.windows):,} windows of {config.length} frames"
-    )
-    short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
-    if short:
-        print(f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}", file=sys.stderr)
-    _run(trainer, request.max_minutes)
+    with runtime.processes(request.device, request.threads, request.devices, request.nodes) as world:
+        with world.first_before_others():
+            pack = open_clips(request.data, progress=world.first)
+        record = RunConfig.of(request.preset, config, pack)
+        trainer = Trainer(record, pack, request.run, world.device, world)
+        if world.first:
+            request.run.mkdir(parents=True, exist_ok=True)
+            record.write(request.run)
+            windows = f"{len(trainer.windows):,} windows of {config.length} frames"
+            print(f"{request.preset}: {describe_model(trainer.model)}, {windows}")
+            short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
+            if short:
+                left_out = f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}"
+                print(left_out, file=sys.stderr)
+        _run(trainer, request.max_minutes)
 
 
 def _settings(preset: str, arguments: list[str]) -> Any:
@@ -113,6 +119,8 @@ def resume(
     data: str | None = None,
     max_minutes: float | None = None,
     device: Device = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     threads: int | None = None,
 ) -> None:
     """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
@@ -122,7 +130,9 @@ def resume(
         data: Where its clips are now, if they have moved; they must be the same.
         max_minutes: Stop after this long and save.
         device: Where to compute.
-        threads: CPU threads; bit-equal numbers need as many as before.
+        devices: How many of them; as many as before or not.
+        nodes: On how many machines, each with so many devices.
+        threads: CPU threads of each process; bit-equal numbers need as many as before, and as many devices.
     """
     from foreframe import runtime
     from foreframe.data.pack import Pack
@@ -131,9 +141,10 @@ def resume(
     from foreframe.train import Trainer
 
     config = RunConfig.read(run)
-    chosen = runtime.choose_device(device, threads)
-    pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=True)
-    _run(Trainer(config, pack, run, chosen), max_minutes)
+    with runtime.processes(device, threads, devices, nodes) as world:
+        with world.first_before_others():
+            pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=world.first)
+        _run(Trainer(config, pack, run, world.device, world), max_minutes)
 
 
 def _run(trainer: Trainer, max_minutes: float | None) -> None:
@@ -141,7 +152,10 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
     from foreframe.log import read_log
     from foreframe.report.figures import training_figure
 
-    print(f"{trainer.run_path}: {trainer.run(max_minutes)}")
+    ended = trainer.run(max_minutes)
+    if not trainer.world.first:
+        return
+    print(f"{trainer.run_path}: {ended}")
     rows = read_log(trainer.run_path)
     if rows:
         training_figure(rows, trainer.run_path / "media" / "training.png")

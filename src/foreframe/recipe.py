@@ -55,7 +55,15 @@ class TrainConfig(Generic[M]):
     steps: int = 20_000
     """Length of the run; schedules stretch over it."""
     batch: int = 12
-    """B, clips in a step."""
+    """B, clips in a step, on all devices together."""
+    accumulate: int = 1
+    """Parts in which a device works on its clips of a step, one after another, to need less memory; BatchNorm's
+    statistics are then those of a part."""
+    sync_norm: bool = True
+    """With several devices: BatchNorm's statistics are over the clips of all of them, so that their number changes
+    nothing. Off: each device's own, without the talk that costs."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: the networks' matrix products and convolutions in bfloat16, on hardware made for it; all else in fp32."""
     split: str = "train"
     """Split that is trained on."""
     standardise: bool = True
@@ -101,6 +109,7 @@ class TrainConfig(Generic[M]):
             ("horizon", 1),
             ("steps", 1),
             ("batch", 1),
+            ("accumulate", 1),
             ("log_every", 1),
             ("save_every", 1),
             ("stride", 1),

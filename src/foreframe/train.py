@@ -2,6 +2,10 @@
 
 Batches, noise, forcing coins, beta and the learning rate are functions of the step, so a run that was
 stopped goes on from its newest checkpoint exactly as if it had never stopped.
+
+A step has three parts. `draw` says on the host what is worked on, `place` brings it to the device, and `update` is
+the work: there nothing waits for the device, so that a GPU is never without work. With several processes each does
+this for its share of the clips; only the first writes and speaks.
 """
 
 from __future__ import annotations
@@ -11,35 +15,102 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from foreframe import checkpoint, evaluate, models, seeds, video
+from foreframe import checkpoint, evaluate, models, runtime, seeds, video
 from foreframe.clip import Clip
 from foreframe.data.augment import augment
 from foreframe.data.pack import Pack
+from foreframe.data.prefetch import Ahead, Feed, fits, pinned
 from foreframe.data.windows import Windows, batch_indices
-from foreframe.errors import DataError, TrainingError
+from foreframe.errors import CheckpointError, ConfigError, DataError, TrainingError
 from foreframe.log import Bar, RunLog
 from foreframe.losses import Terms, elbo
+from foreframe.nn.norm import synchronise
 from foreframe.recipe import OptimizerConfig, RunConfig
 from foreframe.rollout import draw_noise
 from foreframe.schedules import Clock, ForcingSchedule
 
 PANEL_CLIPS = 4
 COLLAPSED_NATS = 0.01
+OUT_OF_TIME = 1
+"""Stands among the numbers of signals for the end of `max_minutes`; no signal asked for has it."""
+
+
+class Drawn(NamedTuple):
+    """What a step is to work on, on the host: for the clips of this process, b of the B of the batch.
+
+    pixels: as `Feed.fetch` gives them. coins (B, T-1) bool, of the whole batch; noise (b, T-1, Z...). numbers: beta,
+    learning rate, the share by which the average moves, and the step, float64.
+    """
+
+    step: int
+    pixels: Clip | Tensor
+    coins: Tensor
+    noise: Tensor
+    numbers: Tensor
+
+
+class Given(NamedTuple):
+    """The same on the device, pixels as floats: tensors alone.
+
+    coins (b, T-1): on the CPU where models may look at them; whole (B, T-1): on the CPU, those of the whole batch.
+    """
+
+    clip: Clip
+    coins: Tensor
+    whole: Tensor
+    noise: Tensor
+    beta: Tensor
+    rate: Tensor
+    share: Tensor
+    step: Tensor
+
+    def parts(self, count: int) -> Iterator[tuple[Clip, Tensor, Tensor]]:
+        """Clips, coins and noise in `count` equal parts."""
+        parts = zip(self.coins.chunk(count), self.whole.chunk(count), self.noise.chunk(count), strict=True)
+        size = self.clip.batch // count
+        for number, (coins, whole, noise) in enumerate(parts):
+            clip = _rows(self.clip, slice(number * size, (number + 1) * size))
+            alike = len(coins) == len(whole) or bool(whole.all())
+            yield clip, coins if alike else Share.of(coins, whole), noise
+
+
+class Share(Tensor):
+    """The coins of some clips, (b, T-1), that know those of all clips worked on together: `whole`, (B, T-1).
+
+    Where norms meet, all processes must take the same way through a network, which their own coins do not tell. A
+    model that does not ask for `whole` takes these coins as if they lay on a GPU: it looks at none.
+    """
+
+    device = torch.device("meta")
+    whole: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, coins: Tensor, whole: Tensor) -> Share:
+        share = coins.as_subclass(cls)
+        share.whole = whole
+        return share
 
 
 class Trainer:
     """A run in progress: the model, its average, the optimiser, and where on disk they live."""
 
-    def __init__(self, config: RunConfig, pack: Pack, run: Path, device: torch.device) -> None:
+    def __init__(
+        self, config: RunConfig, pack: Pack, run: Path, device: torch.device, world: runtime.World | None = None
+    ) -> None:
         train = config.train
+        self.world = world or runtime.World(device)
         train.check(pack.spec)
+        runtime.check_precision(train.precision, device)
+        self.rows = share_of(train.batch, self.world.rank, self.world.size, train.accumulate)
         if pack.spec != config.spec:
             raise DataError(f"{pack.path}: its clips are {pack.spec}; this run takes {config.spec}")
         if pack.hash != config.data.hash:
@@ -65,9 +136,16 @@ class Trainer:
             stats = config.cond_stats
             self.model.fit_condition([item.mean for item in stats], [item.std for item in stats])
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if train.ema else None
+        if self.world.size > 1 and train.sync_norm:
+            synchronise(self.model, self.world.group)
         self.optimizer = make_optimizer(train.optimizer, self.model)
+        self.feed = Feed(self.windows, device, resident=fits(self.windows, device))
+        self.reads_ahead = device.type == "cuda"
+        self.ahead: Ahead[Drawn] | None = None
         self.step = 0
         self.best: dict[str, Any] = {}
+        self.trouble = torch.tensor([-1, 0, 0, 0, 0], device=device)
+        """The first step that was not finite, -1 for none; then whether its loss, its terms, its gradient were it."""
 
     @property
     def scored(self) -> nn.Module:
@@ -77,66 +155,126 @@ class Trainer:
 
     def run(self, max_minutes: float | None = None) -> str:
         """Train to the end, or until `max_minutes` have passed or a signal asks to stop; says why it ended."""
-        train = self.train
+        train, first = self.train, self.world.first
         self.restore()
         if self.step >= train.steps:
             return f"already complete at step {self.step}"
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         ended = "complete"
-        with (
-            RunLog(self.run_path, self.step, train.tensorboard) as log,
-            _stop_requests() as asked,
-            Bar("training", train.steps, self.step) as bar,
-        ):
-            begun, first = time.monotonic(), self.step
+        with ExitStack() as stack:
+            log = stack.enter_context(RunLog(self.run_path, self.step, train.tensorboard)) if first else None
+            asked = stack.enter_context(_stop_requests())
+            bar = stack.enter_context(Bar("training", train.steps, self.step)) if first else None
+            self.ahead = stack.enter_context(Ahead(self.draw, train.steps)) if self.reads_ahead else None
+            begun, start = time.monotonic(), self.step
             while self.step < train.steps:
                 terms, numbers = self.one_step()
                 self.step += 1
-                rate = (self.step - first) / (time.monotonic() - begun)
-                if self.step % train.log_every == 0 or self.step == train.steps:
-                    row = {"step": self.step, **_values(terms), **numbers, "steps_per_second": rate}
-                    log.write(row)
-                bar.advance(_note(terms, numbers, self.best, rate) if self.step % 5 == 0 or self.step == 1 else "")
-                if train.validate_every and (self.step % train.validate_every == 0 or self.step == train.steps):
-                    self.validate(log, bar)
-                    bar.say(_latent(terms))
-                if self.step % train.save_every == 0 or self.step == train.steps:
-                    self.save()
-                if asked or time.monotonic() > deadline:
-                    ended = f"stopped by {asked[0]}" if asked else f"stopped after {max_minutes:g} minutes"
+                logs, validates, saves = map(self._is_due, (train.log_every, train.validate_every, train.save_every))
+                if logs or validates or saves:
+                    self.insist_finite()
+                if log is not None and bar is not None:
+                    rate = (self.step - start) / (time.monotonic() - begun)
+                    bar.advance(self._told(terms, numbers, rate, log if logs else None))
+                    if validates:
+                        self.validate(log, bar)
+                        bar.say(_latent(terms))
+                    if saves:
+                        self.save()
+                if validates:
+                    self.world.wait()
+                late = time.monotonic() > deadline
+                # The processes stop at the same step, whichever of them was asked.
+                reason = self.world.most(asked[0] if asked else OUT_OF_TIME if late else 0)
+                if reason == OUT_OF_TIME:
+                    ended = f"stopped after {max_minutes:g} minutes"
+                elif reason:
+                    ended = f"stopped by {signal.Signals(reason).name}"
+                if reason:
                     break
             if self.step < train.steps:
                 # No validation here: a run that was never stopped would have none at this step.
-                self.save()
+                self.insist_finite()
+                if first:
+                    self.save()
+        self.world.wait()
         return f"{ended} at step {self.step} of {train.steps}"
 
-    def one_step(self) -> tuple[Terms, dict[str, float]]:
+    def one_step(self) -> tuple[Terms, dict[str, Any]]:
         """One update of the weights; returns the loss terms and the step's settings."""
-        train, step = self.train, self.step
-        clock = Clock(step, train.steps, self.epoch_steps)
-        beta, forcing = train.beta.value(clock), train.forcing.value(clock)
+        drawn = self.draw(self.step) if self.ahead is None else self.ahead.take(self.step)
+        terms, norm = self.update(self.place(drawn))
+        if self.device.type == "cpu":
+            self.insist_finite()
+        return terms, {**self.settings(self.step), "grad_norm": norm}
+
+    def settings(self, step: int) -> dict[str, float]:
+        """What schedules say of a step: beta, the probability of forcing, the learning rate."""
+        train, clock = self.train, self._clock(step)
         rate = train.optimizer.lr * train.rate.value(clock)
+        return {"beta": train.beta.value(clock), "forcing": train.forcing.value(clock), "lr": rate}
+
+    def draw(self, step: int) -> Drawn:
+        """What a step works on, drawn for the whole batch, of which this process takes its rows."""
+        train, now = self.train, self.settings(step)
         _, indices = batch_indices(len(self.windows), train.batch, train.seed, step)
-        clip = self.windows.batch(indices, draw_strides(train.stride, len(indices), train.seed, step))
-        clip = clip.to(self.device).unit()
-        clip = augment(clip, train.augment, seeds.generator(train.seed, "augment", step))
-        coins = draw_forcing(train.forcing, forcing, clip, train.seed, clock)
-        noise = torch.randn(
-            (clip.batch, len(clip) - 1, *self.model.latent_shape), generator=seeds.generator(train.seed, "noise", step)
-        )
+        strides = draw_strides(train.stride, train.batch, train.seed, step)
+        shape = (train.batch, train.length - 1)
+        coins = draw_forcing(train.forcing, now["forcing"], shape, train.seed, self._clock(step))
+        coins[:, : train.context] = True  # context frames are always fed
+        noise = torch.randn((*shape, *self.model.latent_shape), generator=seeds.generator(train.seed, "noise", step))
+        # How clips are varied is drawn for the whole batch together with the varying, so all of them are needed.
+        taken = torch.arange(train.batch) if train.augment.active else self.rows
+        pixels = self.feed.fetch(indices[taken], strides[taken])
+        numbers = torch.tensor([now["beta"], now["lr"], average_share(train.ema, step), step], dtype=torch.float64)
+        noise, numbers = pinned(noise[self.rows], self.device), pinned(numbers, self.device)
+        return Drawn(step, pixels, coins, noise, numbers)
+
+    def place(self, drawn: Drawn) -> Given:
+        """What was drawn, on the device: sent without waiting, pixels turned to floats and varied there."""
+        train = self.train
+        clip = self.feed.place(drawn.pixels).unit()
+        if train.augment.active:
+            clip = augment(clip, train.augment, seeds.generator(train.seed, "augment", drawn.step))
+            clip = clip if self.world.size == 1 else _rows(clip, self.rows.to(self.device))
+        coins = drawn.coins[self.rows]
+        if not bool(drawn.coins.all()):
+            # A GPU needs them only where some clip is fed its own frame. If none is, models see that on the CPU.
+            coins = coins.to(self.device)
+        noise = drawn.noise.to(self.device, non_blocking=True)
+        numbers = drawn.numbers.to(self.device, non_blocking=True)
+        beta, rate, share = numbers[:3].float().unbind()
+        return Given(clip, coins, drawn.coins, noise, beta, rate, share, numbers[3].long())
+
+    def update(self, given: Given) -> tuple[Terms, Tensor]:
+        """The work of a step: tensors in, the terms and the gradient's norm out, and nothing is read on the way.
+
+        An update that is not finite is not made; `insist_finite` tells of it.
+        """
+        train = self.train
         self.model.train()
-        unrolled = self.model(clip, train.context, coins, noise.to(self.device))
-        terms = elbo(unrolled, clip.frames[:, 1:], beta, train.loss)
         self.optimizer.zero_grad(set_to_none=True)
-        terms.loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), train.optimizer.clip_norm or math.inf)
-        self._insist_finite(terms, norm, indices)
+        measured = []
+        for clip, coins, noise in given.parts(train.accumulate):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+                unrolled = self.model(clip, train.context, coins, noise)
+            part = elbo(unrolled, clip.frames[:, 1:], given.beta, train.loss)
+            (part.loss / train.accumulate).backward()
+            measured.append(torch.stack([getattr(part, field.name).detach() for field in fields(Terms)]))
+        values = torch.stack(measured).mean(0)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self.world.mean_([*gradients, values])
+        terms = Terms(*values.unbind())
+        norm = nn.utils.get_total_norm(gradients)
+        if train.optimizer.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), train.optimizer.clip_norm, norm)
+        self._mark(given.step, terms, norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = given.rate
         self.optimizer.step()
         if self.average is not None:
-            update_average(self.average, self.model, train.ema, step)
-        return terms, {"beta": beta, "forcing": forcing, "lr": rate, "grad_norm": float(norm)}
+            update_average(self.average, self.model, given.share)
+        return terms, norm
 
     def validate(self, log: RunLog, bar: Bar) -> None:
         """Score prediction, and reconstruction under its own name; keep the best; write a panel of clips."""
@@ -175,24 +313,56 @@ class Trainer:
 
     def restore(self) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
-        found = checkpoint.newest(self.run_path, say=print)
-        if found is None:
-            return
-        found.load_into(self.model, "weights")
-        if self.average is not None:
-            found.load_into(self.average, "ema")
-        checkpoint.unpack_optimizer(self.optimizer, found.tensors("optimizer"))
-        self.step, self.best = found.step, found.state["best"]
+        found = checkpoint.newest(self.run_path, say=print if self.world.first else None)
+        if found is not None:
+            found.load_into(self.model, "weights")
+            if self.average is not None:
+                found.load_into(self.average, "ema")
+            checkpoint.unpack_optimizer(self.optimizer, found.tensors("optimizer"))
+            _lay_out(self.optimizer)
+            self.step, self.best = found.step, found.state["best"]
+        weights = torch.stack([value.double().sum().cpu() for value in self.model.state_dict().values()])
+        if not self.world.same(torch.cat([torch.tensor([self.step], dtype=torch.float64), weights])):
+            raise CheckpointError(
+                f"{self.run_path}: the processes begin with different weights; all machines must see the same folder "
+                "there, and have the same version of torch"
+            )
 
-    def _insist_finite(self, terms: Terms, norm: Tensor, indices: Tensor) -> None:
-        if bool(torch.isfinite(terms.loss) & torch.isfinite(norm)):
+    def insist_finite(self) -> None:
+        """Waits for the device and raises TrainingError if a step was not finite: which, in what, on which clips."""
+        step, *wrong = self.trouble.tolist()
+        if step < 0:
             return
-        parts = {"loss": terms.loss, "reconstruction": terms.reconstruction, "kl": terms.kl}
-        wrong = [name for name, value in parts.items() if not torch.isfinite(value)] or ["gradient"]
+        names = [name for name, is_wrong in zip(("loss", "reconstruction", "kl"), wrong, strict=False) if is_wrong]
+        _, indices = batch_indices(len(self.windows), self.train.batch, self.train.seed, step)
         raise TrainingError(
-            f"step {self.step}: not finite: {', '.join(wrong)}; clips {', '.join(self.windows.names(indices))}. "
+            f"step {step}: not finite: {', '.join(names or ['gradient'])}; "
+            f"clips {', '.join(self.windows.names(indices))}. "
             "The last checkpoint is unharmed; try a lower learning rate or --optimizer.clip-norm 1"
         )
+
+    def _mark(self, step: Tensor, terms: Terms, norm: Tensor) -> None:
+        """Have the optimiser pass over a step that is not finite, and note the first one; all of it on the device."""
+        wrong = ~torch.stack([terms.loss, terms.reconstruction, terms.kl, norm]).isfinite()
+        self.optimizer.found_inf.copy_(wrong.any())
+        is_first = wrong.any() & (self.trouble[0] < 0)
+        self.trouble.copy_(torch.where(is_first, torch.cat([step[None], wrong.long()]), self.trouble))
+
+    def _told(self, terms: Terms, numbers: dict[str, Any], rate: float, log: RunLog | None) -> str:
+        """A row for the log if one is given, and what stands beside the bar; empty where a GPU would be waited for."""
+        if log is None and (self.device.type != "cpu" or (self.step % 5 != 0 and self.step != 1)):
+            return ""
+        values = {**_values(terms), **numbers, "grad_norm": float(numbers["grad_norm"])}
+        if log is not None:
+            log.write({"step": self.step, **values, "steps_per_second": rate})
+        return _note(values, self.best, rate)
+
+    def _is_due(self, every: int) -> bool:
+        """Whether something done every so many steps, and at the end, is to be done now; never with 0."""
+        return bool(every) and (self.step % every == 0 or self.step == self.train.steps)
+
+    def _clock(self, step: int) -> Clock:
+        return Clock(step, self.train.steps, self.epoch_steps)
 
     def _panel(self, log: RunLog, model: nn.Module, horizon: int) -> None:
         train = self.train
@@ -212,21 +382,49 @@ class Trainer:
         log.picture("validation", path, self.step)
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """One optimiser over all parameters; the labs' several with equal settings are the same mathematics."""
+def share_of(batch: int, rank: int, size: int, accumulate: int) -> Tensor:
+    """The rows of a batch that belong to one process, (batch / size,) int64, those of its first part first.
+
+    A part is the same clips of the batch whatever the number of processes, which share each part among them.
+
+    Raises:
+        ConfigError: the clips cannot be shared equally.
+    """
+    shares = size * accumulate
+    if batch % shares:
+        devices = f"{size} devices" if size > 1 else "1 device"
+        parts = f", each in {accumulate} parts" if accumulate > 1 else ""
+        raise ConfigError(
+            f"batch: {batch} clips cannot be shared equally by {devices}{parts}; "
+            f"give a multiple of {shares}, as in --batch {math.ceil(batch / shares) * shares}"
+        )
+    return torch.arange(batch).view(accumulate, size, -1)[:, rank].flatten()
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Any:
+    """One optimiser over all parameters; the labs' several with equal settings are the same mathematics.
+
+    The fused kinds update all parameters in one pass and pass over an update where their `found_inf` is not zero.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    decay = config.weight_decay
+    optimizer: Any
     if config.kind == "sgd":
-        return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
-    kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
-    return kind(parameters, config.lr, config.betas, weight_decay=config.weight_decay)
+        optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay, fused=True)
+    else:
+        kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
+        optimizer = kind(parameters, config.lr, config.betas, weight_decay=decay, fused=True)
+    optimizer.found_inf = torch.zeros((), device=parameters[0].device)
+    return optimizer
 
 
-def draw_forcing(schedule: ForcingSchedule, probability: float, clip: Clip, seed: int, clock: Clock) -> Tensor:
+def draw_forcing(
+    schedule: ForcingSchedule, probability: float, shape: tuple[int, int], seed: int, clock: Clock
+) -> Tensor:
     """Which steps are fed the true frame: (B, T-1) bool on the CPU, true with the given probability.
 
     Who shares a coin follows `schedule.coin`; one for an epoch is a function of the epoch alone.
     """
-    shape = (clip.batch, len(clip) - 1)
     if schedule.coin == "epoch":
         draw = torch.rand((), generator=seeds.generator(seed, "forcing-epoch", clock.epoch)).expand(shape)
     elif schedule.coin == "batch":
@@ -242,25 +440,43 @@ def draw_strides(most: int, count: int, seed: int, step: int) -> Tensor:
     return (draws * math.log(most)).exp().round().long()
 
 
+def average_share(decay: float, step: int) -> float:
+    """By which share the average moves at a step; early steps move it further, so that the start is forgotten."""
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the average towards the weights; early steps move it faster, so that the start is forgotten."""
-    decay = min(decay, (1 + step) / (10 + step))
+def update_average(average: nn.Module, model: nn.Module, share: Tensor) -> None:
+    """Move the average by a share, a scalar, towards the weights; counters are copied."""
     current = model.state_dict()
     for name, value in average.state_dict().items():
         if value.is_floating_point():
-            value.lerp_(current[name], 1 - decay)
+            value.lerp_(current[name], share)
         else:
             value.copy_(current[name])
 
 
+def _rows(clip: Clip, rows: slice | Tensor) -> Clip:
+    return Clip(clip.frames[rows], None if clip.cond is None else clip.cond[rows])
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Put moments that were read from disk into memory as their parameters lie there, channels last or not.
+
+    A fused update goes through both in the order of memory, and does not look.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
+
+
 def _values(terms: Terms) -> dict[str, float]:
     """The terms as numbers for the log; `psnr` is of the training batch, whose z saw the answer."""
-    values = {
-        name: float(getattr(terms, name).detach())
-        for name in ("loss", "reconstruction", "kl", "kl_nats", "active_units")
-    }
-    return {**values, "psnr": -10 * math.log10(max(float(terms.mse), 1e-10))}
+    names = [field.name for field in fields(Terms)]
+    read = dict(zip(names, torch.stack([getattr(terms, name) for name in names]).tolist(), strict=True))
+    mse = read.pop("mse")
+    return {**read, "psnr": -10 * math.log10(max(mse, 1e-10))}
 
 
 def _latent(terms: Terms) -> str:
@@ -273,25 +489,24 @@ def _latent(terms: Terms) -> str:
     return f"KL {float(terms.kl_nats):.2f} nats a frame, {float(terms.active_units):.0f} latent units active"
 
 
-def _note(terms: Terms, numbers: dict[str, float], best: dict[str, Any], rate: float) -> str:
-    values = _values(terms)
+def _note(values: dict[str, float], best: dict[str, Any], rate: float) -> str:
     text = (
         f"loss {values['loss']:.4f} rec {values['reconstruction']:.4f} KL {values['kl_nats']:.2f} nats "
-        f"active {values['active_units']:.0f} beta {numbers['beta']:.2g} forcing {numbers['forcing']:.2f} "
+        f"active {values['active_units']:.0f} beta {values['beta']:.2g} forcing {values['forcing']:.2f} "
         f"train {values['psnr']:.1f} dB"
     )
     return f"{text} val {best['psnr']:.2f} dB {rate:.2f}/s" if best else f"{text} {rate:.2f}/s"
 
 
 @contextmanager
-def _stop_requests() -> Iterator[list[str]]:
+def _stop_requests() -> Iterator[list[int]]:
     """Signals that ask to stop, collected: the step is finished and saved; a second one ends at once."""
-    asked: list[str] = []
+    asked: list[int] = []
 
     def handle(number: int, _: object) -> None:
         name = signal.Signals(number)
         signal.signal(name, previous[name])
-        asked.append(name.name)
+        asked.append(number)
 
     watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     try:

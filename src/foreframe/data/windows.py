@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from foreframe import seeds
@@ -62,28 +61,30 @@ class Windows:
         """`EPISODE@START` of each window, for messages and results."""
         return [f"{episode.name}@{start}" for episode, start in map(self.place, _integers(indices))]
 
+    def numbers(self, indices: Tensor | Sequence[int], strides: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Which frames of the pack these windows take: (B, T) int64.
+
+        With `strides` (B,), a window takes every so many-th frame from its start on, or fewer apart where its
+        episode ends too soon.
+        """
+        places = [self.place(index) for index in _integers(indices)]
+        steps = [1] * len(places) if strides is None else _integers(strides)
+        firsts, gaps = [], max(1, self.length - 1)  # with one frame there is no gap, and the stride is nothing
+        for row, ((episode, start), step) in enumerate(zip(places, steps, strict=True)):
+            firsts.append(episode.start + start)
+            steps[row] = min(step, (episode.length - 1 - start) // gaps)
+        first, step_of = (torch.tensor(values, dtype=torch.int64)[:, None] for values in (firsts, steps))
+        return first + step_of * torch.arange(self.length)
+
     def batch(self, indices: Tensor | Sequence[int], strides: Tensor | Sequence[int] | None = None) -> Clip:
         """Windows as a Clip on the CPU: frames uint8 (B, T, C, H, W), cond float32 (B, T, D) or uint8 (B, T, C, H, W).
 
-        Pixels stay channels-last in memory, as on disk; the axes are permuted, nothing is copied twice. With
-        `strides` (B,), a window takes every so many-th frame from its start on, or fewer apart where its episode
-        ends too soon.
+        Pixels stay channels-last in memory, as on disk; the axes are permuted, nothing is copied twice. `strides`
+        as in `numbers`.
         """
-        pack, places = self.pack, [self.place(index) for index in _integers(indices)]
-        frames = np.empty((len(places), self.length, *pack.frames.shape[1:]), np.uint8)
-        cond = None
-        if pack.cond is not None:
-            cond = np.empty((len(places), self.length, *pack.cond.shape[1:]), pack.cond.dtype)
-        steps = [1] * len(places) if strides is None else _integers(strides)
-        for row, ((episode, start), step) in enumerate(zip(places, steps, strict=True)):
-            first, gaps = episode.start + start, self.length - 1
-            room = (episode.length - 1 - start) // gaps if gaps else 1
-            step = min(step, room)
-            window = slice(first, first + gaps * step + 1, step)
-            frames[row] = pack.frames[window]
-            if cond is not None and pack.cond is not None:
-                cond[row] = pack.cond[window]
-        return Clip(_channels_first(frames), None if cond is None else _channels_first(cond))
+        pack, numbers = self.pack, self.numbers(indices, strides).numpy()
+        frames = channels_first(torch.from_numpy(pack.frames[numbers]))
+        return Clip(frames, None if pack.cond is None else channels_first(torch.from_numpy(pack.cond[numbers])))
 
 
 def batch_indices(length: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:
@@ -113,6 +114,6 @@ def _integers(indices: Tensor | Sequence[int]) -> list[int]:
     return cast(list[int], indices.tolist()) if isinstance(indices, Tensor) else [int(index) for index in indices]
 
 
-def _channels_first(array: NDArray[Any]) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.permute(0, 1, 4, 2, 3) if tensor.ndim == 5 else tensor
+def channels_first(values: Tensor) -> Tensor:
+    """Pictures (B, T, H, W, C) as they lie in a pack as (B, T, C, H, W), the same bytes; other values as they are."""
+    return values.permute(0, 1, 4, 2, 3) if values.ndim == 5 else values
