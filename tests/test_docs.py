@@ -40,7 +40,11 @@ from tests.contract import test_models as model_contract
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXPECTED = {"start", "concepts", "from-the-labs", "add-a-model", "add-a-dataset", "reading-order", "data-format"}
+EXPECTED = {"start", "concepts", "from-the-labs", "add-a-model", "add-a-dataset", "reading-order", "data-format"} | {
+    "devices",
+    "onnx",
+    "performance",
+}
 
 LABS = {
     "Flags of the action lab": (
@@ -132,6 +136,7 @@ def test_every_command_in_the_pages_parses(monkeypatch, capsys):
     # `train` reads its settings in two passes and opens its clips after both.
     monkeypatch.setattr("foreframe.data.sources.open_clips", _parsed)
     monkeypatch.setattr("foreframe.runtime.choose_device", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr("foreframe.runtime.processes", _parsed)
     found = commands()
     assert len(found) > 20
     wrong = []

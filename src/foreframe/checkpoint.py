@@ -245,12 +245,20 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The reverse of `pack_optimizer`, into an optimiser of the same parameters."""
+    """The reverse of `pack_optimizer`, into an optimiser of the same parameters.
+
+    Moments are laid out in memory as their parameters are, channels last or not: a fused update goes through both in
+    the order of memory, and does not look.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _steps(run: Path) -> list[int]:

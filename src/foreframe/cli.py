@@ -68,6 +68,10 @@ class Train:
     """On how many machines, each with so many devices."""
     threads: int | None = None
     """CPU threads of each process. Default: torch's choice; with several processes, an equal share of the cores."""
+    compile: bool = False
+    """Have torch compile the model's parts: minutes at the start, less time for each step (docs/performance.md)."""
+    graphs: bool = False
+    """Record a step as a CUDA graph and replay it: for GPUs that wait for Python."""
 
 
 def train(arguments: list[str]) -> None:
@@ -90,7 +94,8 @@ def train(arguments: list[str]) -> None:
         with world.first_before_others():
             pack = open_clips(request.data, progress=world.first)
         record = RunConfig.of(request.preset, config, pack)
-        trainer = Trainer(record, pack, request.run, world.device, world)
+        speed = runtime.Speed(request.compile, request.graphs)
+        trainer = Trainer(record, pack, request.run, world.device, world, speed)
         if world.first:
             request.run.mkdir(parents=True, exist_ok=True)
             record.write(request.run)
@@ -122,6 +127,8 @@ def resume(
     devices: int = 1,
     nodes: int = 1,
     threads: int | None = None,
+    compile: bool = False,
+    graphs: bool = False,
 ) -> None:
     """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
 
@@ -133,6 +140,8 @@ def resume(
         devices: How many of them; as many as before or not.
         nodes: On how many machines, each with so many devices.
         threads: CPU threads of each process; bit-equal numbers need as many as before, and as many devices.
+        compile: As for `train`; bit-equal numbers need what was given then.
+        graphs: As for `train`; likewise.
     """
     from foreframe import runtime
     from foreframe.data.pack import Pack
@@ -144,7 +153,8 @@ def resume(
     with runtime.processes(device, threads, devices, nodes) as world:
         with world.first_before_others():
             pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=world.first)
-        _run(Trainer(config, pack, run, world.device, world), max_minutes)
+        trainer = Trainer(config, pack, run, world.device, world, runtime.Speed(compile, graphs))
+        _run(trainer, max_minutes)
 
 
 def _run(trainer: Trainer, max_minutes: float | None) -> None:
@@ -290,6 +300,29 @@ def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None
     from foreframe.demo import run_demo
 
     run_demo(out, max_minutes, threads)
+
+
+def bench(
+    suite: tyro.conf.Positional[Literal["all", "train", "rollout", "data", "metrics", "growth"]] = "all",
+    device: Device = "auto",
+    json: Path = Path("bench.json"),
+    rounds: int = 5,
+    threads: int = 1,
+    quick: bool = False,
+) -> None:
+    """Measure this machine: training, prediction, reading and scoring, against the plain code they replace.
+
+    Args:
+        suite: One of them, or all; growth counts and draws how cost grows with clips, frames, channels and pixels.
+        device: Where to compute. Reading and scores are work of the CPU on any device.
+        json: Where everything is written; the picture of growth lies beside it.
+        rounds: How often each way is timed; ways take turns inside a round.
+        threads: CPU threads; the goals are of one.
+        quick: A rehearsal at tiny sizes: its numbers say nothing.
+    """
+    from foreframe.bench.run import SUITES, run_bench
+
+    run_bench(tuple(SUITES) if suite == "all" else (suite,), device, threads, rounds, quick, json)
 
 
 @dataclass(frozen=True)
@@ -507,6 +540,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "rollout": rollout,
     "demo": demo,
+    "bench": bench,
     "data": data,
 }
 

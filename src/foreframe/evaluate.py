@@ -22,7 +22,7 @@ from foreframe.clip import Clip
 from foreframe.data.pack import Pack
 from foreframe.data.windows import Windows
 from foreframe.errors import DataError
-from foreframe.metrics import METRICS, summarise
+from foreframe.metrics import METRICS, score_frames, summarise
 from foreframe.recipe import RunConfig
 from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
 
@@ -100,8 +100,8 @@ def evaluate(
             draws = [draw_noise(model, indices, length, protocol.seed, n, protocol.temperature) for n in numbers]
             predicted = unroll(model, given, torch.cat(draws).to(device), protocol.context, protocol.mode)
             predicted = predicted.unflatten(0, (len(numbers), -1))
-            for name in protocol.metrics:
-                scored[name].append(METRICS[name](predicted, truth).cpu())
+            for name, values in score_frames(predicted, truth, protocol.metrics).items():
+                scored[name].append(values.cpu())
             if advance is not None:
                 advance(len(numbers) * len(indices))
         for name in protocol.metrics:
@@ -181,8 +181,8 @@ class _Baselines:
         if self.median is not None:
             guesses["median_frame"] = self.median.to(truth.device).expand_as(truth)
         for baseline, guess in guesses.items():
-            for name in self.protocol.metrics:
-                self.parts.setdefault(baseline, {}).setdefault(name, []).append(METRICS[name](guess, truth).cpu())
+            for name, values in score_frames(guess, truth, self.protocol.metrics).items():
+                self.parts.setdefault(baseline, {}).setdefault(name, []).append(values.cpu())
 
     def summaries(self) -> dict[str, Any]:
         return {

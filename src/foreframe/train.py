@@ -14,7 +14,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -30,12 +30,14 @@ from foreframe.data.pack import Pack
 from foreframe.data.prefetch import Ahead, Feed, fits, pinned
 from foreframe.data.windows import Windows, batch_indices
 from foreframe.errors import CheckpointError, ConfigError, DataError, TrainingError
+from foreframe.graphs import Recorder
 from foreframe.log import Bar, RunLog
 from foreframe.losses import Terms, elbo
 from foreframe.nn.norm import synchronise
 from foreframe.recipe import OptimizerConfig, RunConfig
 from foreframe.rollout import draw_noise
 from foreframe.schedules import Clock, ForcingSchedule
+from foreframe.unrolled import fed_back
 
 PANEL_CLIPS = 4
 COLLAPSED_NATS = 0.01
@@ -46,70 +48,61 @@ OUT_OF_TIME = 1
 class Drawn(NamedTuple):
     """What a step is to work on, on the host: for the clips of this process, b of the B of the batch.
 
-    pixels: as `Feed.fetch` gives them. coins (B, T-1) bool, of the whole batch; noise (b, T-1, Z...). numbers: beta,
+    pixels: as `Feed.fetch` gives them. coins (b, T-1) bool; own: as `Given` says; noise (b, T-1, Z...). numbers: beta,
     learning rate, the share by which the average moves, and the step, float64.
     """
 
     step: int
     pixels: Clip | Tensor
     coins: Tensor
+    own: tuple[frozenset[int], ...]
     noise: Tensor
     numbers: Tensor
 
 
 class Given(NamedTuple):
-    """The same on the device, pixels as floats: tensors alone.
+    """The same on the device, pixels as floats: tensors, but for `own`.
 
-    coins (b, T-1): on the CPU where models may look at them; whole (B, T-1): on the CPU, those of the whole batch.
+    own: for each part of the batch, the steps at which some clip of it is fed the model's own frame.
     """
 
     clip: Clip
     coins: Tensor
-    whole: Tensor
+    own: tuple[frozenset[int], ...]
     noise: Tensor
     beta: Tensor
     rate: Tensor
     share: Tensor
     step: Tensor
 
-    def parts(self, count: int) -> Iterator[tuple[Clip, Tensor, Tensor]]:
-        """Clips, coins and noise in `count` equal parts."""
-        parts = zip(self.coins.chunk(count), self.whole.chunk(count), self.noise.chunk(count), strict=True)
-        size = self.clip.batch // count
-        for number, (coins, whole, noise) in enumerate(parts):
-            clip = _rows(self.clip, slice(number * size, (number + 1) * size))
-            alike = len(coins) == len(whole) or bool(whole.all())
-            yield clip, coins if alike else Share.of(coins, whole), noise
+    def tensors(self) -> list[Tensor | None]:
+        return [self.clip.frames, self.clip.cond, self.coins, *self[3:]]
 
-
-class Share(Tensor):
-    """The coins of some clips, (b, T-1), that know those of all clips worked on together: `whole`, (B, T-1).
-
-    Where norms meet, all processes must take the same way through a network, which their own coins do not tell. A
-    model that does not ask for `whole` takes these coins as if they lay on a GPU: it looks at none.
-    """
-
-    device = torch.device("meta")
-    whole: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
-    @classmethod
-    def of(cls, coins: Tensor, whole: Tensor) -> Share:
-        share = coins.as_subclass(cls)
-        share.whole = whole
-        return share
+    def parts(self) -> Iterator[tuple[Clip, Tensor, Tensor, frozenset[int]]]:
+        """Clips, coins, noise and `own`, part by part."""
+        size = self.clip.batch // len(self.own)
+        for number, own in enumerate(self.own):
+            rows = slice(number * size, (number + 1) * size)
+            yield _rows(self.clip, rows), self.coins[rows], self.noise[rows], own
 
 
 class Trainer:
     """A run in progress: the model, its average, the optimiser, and where on disk they live."""
 
     def __init__(
-        self, config: RunConfig, pack: Pack, run: Path, device: torch.device, world: runtime.World | None = None
+        self,
+        config: RunConfig,
+        pack: Pack,
+        run: Path,
+        device: torch.device,
+        world: runtime.World | None = None,
+        speed: runtime.Speed | None = None,
     ) -> None:
-        train = config.train
+        train, self.speed = config.train, speed or runtime.Speed()
         self.world = world or runtime.World(device)
         train.check(pack.spec)
         runtime.check_precision(train.precision, device)
+        self.speed.check(device, self.world)
         self.rows = share_of(train.batch, self.world.rank, self.world.size, train.accumulate)
         if pack.spec != config.spec:
             raise DataError(f"{pack.path}: its clips are {pack.spec}; this run takes {config.spec}")
@@ -138,7 +131,10 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if train.ema else None
         if self.world.size > 1 and train.sync_norm:
             synchronise(self.model, self.world.group)
-        self.optimizer = make_optimizer(train.optimizer, self.model)
+        if self.speed.compile:
+            compile_parts(self.model)
+        self.optimizer = make_optimizer(train.optimizer, self.model, capturable=self.speed.graphs)
+        self.recorder = Recorder(self._update_again) if self.speed.graphs else None
         self.feed = Feed(self.windows, device, resident=fits(self.windows, device))
         self.reads_ahead = device.type == "cuda"
         self.ahead: Ahead[Drawn] | None = None
@@ -203,7 +199,8 @@ class Trainer:
     def one_step(self) -> tuple[Terms, dict[str, Any]]:
         """One update of the weights; returns the loss terms and the step's settings."""
         drawn = self.draw(self.step) if self.ahead is None else self.ahead.take(self.step)
-        terms, norm = self.update(self.place(drawn))
+        given = self.place(drawn)
+        terms, norm = self.update(given) if self.recorder is None else self.recorder(given.own, given.tensors())
         if self.device.type == "cpu":
             self.insist_finite()
         return terms, {**self.settings(self.step), "grad_norm": norm}
@@ -221,14 +218,19 @@ class Trainer:
         strides = draw_strides(train.stride, train.batch, train.seed, step)
         shape = (train.batch, train.length - 1)
         coins = draw_forcing(train.forcing, now["forcing"], shape, train.seed, self._clock(step))
-        coins[:, : train.context] = True  # context frames are always fed
+        # Found in the coins of all processes, which must take the same way through the model.
+        own = tuple(fed_back(part, train.context) for part in coins.chunk(train.accumulate))
+        if self.speed.compile or self.speed.graphs:
+            # Two ways through the model are made ready, not one for every pattern of coins.
+            later = frozenset(range(train.context + 1, train.length))
+            own = tuple(later if part else part for part in own)
         noise = torch.randn((*shape, *self.model.latent_shape), generator=seeds.generator(train.seed, "noise", step))
         # How clips are varied is drawn for the whole batch together with the varying, so all of them are needed.
         taken = torch.arange(train.batch) if train.augment.active else self.rows
         pixels = self.feed.fetch(indices[taken], strides[taken])
         numbers = torch.tensor([now["beta"], now["lr"], average_share(train.ema, step), step], dtype=torch.float64)
-        noise, numbers = pinned(noise[self.rows], self.device), pinned(numbers, self.device)
-        return Drawn(step, pixels, coins, noise, numbers)
+        coins, noise, numbers = (pinned(part, self.device) for part in (coins[self.rows], noise[self.rows], numbers))
+        return Drawn(step, pixels, coins, own, noise, numbers)
 
     def place(self, drawn: Drawn) -> Given:
         """What was drawn, on the device: sent without waiting, pixels turned to floats and varied there."""
@@ -237,14 +239,11 @@ class Trainer:
         if train.augment.active:
             clip = augment(clip, train.augment, seeds.generator(train.seed, "augment", drawn.step))
             clip = clip if self.world.size == 1 else _rows(clip, self.rows.to(self.device))
-        coins = drawn.coins[self.rows]
-        if not bool(drawn.coins.all()):
-            # A GPU needs them only where some clip is fed its own frame. If none is, models see that on the CPU.
-            coins = coins.to(self.device)
-        noise = drawn.noise.to(self.device, non_blocking=True)
-        numbers = drawn.numbers.to(self.device, non_blocking=True)
+        coins, noise, numbers = (
+            part.to(self.device, non_blocking=True) for part in (drawn.coins, drawn.noise, drawn.numbers)
+        )
         beta, rate, share = numbers[:3].float().unbind()
-        return Given(clip, coins, drawn.coins, noise, beta, rate, share, numbers[3].long())
+        return Given(clip, coins, drawn.own, noise, beta, rate, share, numbers[3].long())
 
     def update(self, given: Given) -> tuple[Terms, Tensor]:
         """The work of a step: tensors in, the terms and the gradient's norm out, and nothing is read on the way.
@@ -255,9 +254,9 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         measured = []
-        for clip, coins, noise in given.parts(train.accumulate):
+        for clip, coins, noise, own in given.parts():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-                unrolled = self.model(clip, train.context, coins, noise)
+                unrolled = self.model(clip, train.context, coins, noise, own)
             part = elbo(unrolled, clip.frames[:, 1:], given.beta, train.loss)
             (part.loss / train.accumulate).backward()
             measured.append(torch.stack([getattr(part, field.name).detach() for field in fields(Terms)]))
@@ -275,6 +274,13 @@ class Trainer:
         if self.average is not None:
             update_average(self.average, self.model, given.share)
         return terms, norm
+
+    def _update_again(self, own: tuple[frozenset[int], ...], tensors: Sequence[Tensor | None]) -> tuple[Terms, Tensor]:
+        """`update` for the recorder, which knows tensors only."""
+        frames, cond, *others = tensors
+        assert frames is not None
+        coins, *rest = (part for part in others if part is not None)
+        return self.update(Given(Clip(frames, cond), coins, own, *rest))
 
     def validate(self, log: RunLog, bar: Bar) -> None:
         """Score prediction, and reconstruction under its own name; keep the best; write a panel of clips."""
@@ -319,7 +325,6 @@ class Trainer:
             if self.average is not None:
                 found.load_into(self.average, "ema")
             checkpoint.unpack_optimizer(self.optimizer, found.tensors("optimizer"))
-            _lay_out(self.optimizer)
             self.step, self.best = found.step, found.state["best"]
         weights = torch.stack([value.double().sum().cpu() for value in self.model.state_dict().values()])
         if not self.world.same(torch.cat([torch.tensor([self.step], dtype=torch.float64), weights])):
@@ -401,10 +406,18 @@ def share_of(batch: int, rank: int, size: int, accumulate: int) -> Tensor:
     return torch.arange(batch).view(accumulate, size, -1)[:, rank].flatten()
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Any:
+def compile_parts(model: nn.Module) -> None:
+    """Have each part of a model that holds convolutions compiled at its first call, by itself: steps are many."""
+    for part in model.children():
+        if any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in part.modules()):
+            part.compile(dynamic=False)
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module, capturable: bool = False) -> Any:
     """One optimiser over all parameters; the labs' several with equal settings are the same mathematics.
 
     The fused kinds update all parameters in one pass and pass over an update where their `found_inf` is not zero.
+    `capturable`: in such a way that a GPU can record it.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     decay = config.weight_decay
@@ -413,7 +426,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Any:
         optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay, fused=True)
     else:
         kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
-        optimizer = kind(parameters, config.lr, config.betas, weight_decay=decay, fused=True)
+        optimizer = kind(parameters, config.lr, config.betas, weight_decay=decay, fused=True, capturable=capturable)
     optimizer.found_inf = torch.zeros((), device=parameters[0].device)
     return optimizer
 
@@ -458,17 +471,6 @@ def update_average(average: nn.Module, model: nn.Module, share: Tensor) -> None:
 
 def _rows(clip: Clip, rows: slice | Tensor) -> Clip:
     return Clip(clip.frames[rows], None if clip.cond is None else clip.cond[rows])
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Put moments that were read from disk into memory as their parameters lie there, channels last or not.
-
-    A fused update goes through both in the order of memory, and does not look.
-    """
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _values(terms: Terms) -> dict[str, float]:

@@ -55,15 +55,9 @@ class Unrolled:
 
 
 def fed_back(forcing: Tensor, context: int) -> frozenset[int]:
-    """The steps t > K at which some clip is fed the model's own frame t-1, by a mask (B, T-1).
-
-    Only a mask on the CPU is looked at; on another device that would make the CPU wait, and all of them are named.
-    """
-    later = range(context + 1, forcing.shape[1] + 1)
-    if forcing.device.type != "cpu":
-        return frozenset(later)
+    """The steps t > K at which some clip is fed the model's own frame t-1, by a mask (B, T-1)."""
     forced = forcing.all(0).tolist()
-    return frozenset(t for t in later if not forced[t - 1])
+    return frozenset(t for t in range(context + 1, len(forced) + 1) if not forced[t - 1])
 
 
 def stretches(length: int, own: frozenset[int]) -> list[tuple[int, int]]:

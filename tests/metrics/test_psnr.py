@@ -42,6 +42,17 @@ def test_scikit_image_gives_the_same_psnr() -> None:
     np.testing.assert_allclose(psnr(predicted, true), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("error", [1e-1, 1e-2, 1e-3, 1e-4])
+def test_nearly_equal_frames_have_the_psnr_of_float64(error: float) -> None:
+    true = noise(4, 3, 32, 64, seed=1)
+    predicted = (true + error * (noise(4, 3, 32, 64, seed=2) - 0.5)).clamp(0, 1)
+    squares = (predicted.double() - true.double()).square()
+    expected = -10 * squares.mean((1, 2, 3)).log10()
+    torch.testing.assert_close(psnr(predicted, true).double(), expected, rtol=0, atol=1e-5)
+    expected = -10 * squares.mean((2, 3)).log10().mean(1)
+    torch.testing.assert_close(psnr_per_channel(predicted, true).double(), expected, rtol=0, atol=1e-5)
+
+
 def test_channels_averaged_after_the_logarithm_give_more_than_one_error_for_all() -> None:
     true = torch.zeros(3, 8, 8)
     predicted = torch.tensor([0.01, 0.1, 1.0])[:, None, None].expand(3, 8, 8)

@@ -86,9 +86,12 @@ def test_running_statistics_are_those_of_encoding_each_true_frame_once_in_the_or
         torch.testing.assert_close(buffer, plain[name], msg=name)
 
 
-def test_a_mask_that_lies_elsewhere_than_on_the_cpu_is_not_looked_at():
-    from foreframe.unrolled import fed_back
-
-    forced = torch.ones(2, 5, dtype=torch.bool)
-    assert fed_back(forced, 2) == frozenset()
-    assert fed_back(forced.to("meta"), 2) == frozenset({3, 4, 5})
+@pytest.mark.parametrize("forcing", FORCING)
+def test_a_step_may_be_said_to_be_fed_back_though_no_clip_is(forcing):
+    model = small_svg(backbone="dcgan")
+    clip = random_clip(ACTIONS, 3, LENGTH)
+    clip = Clip(clip.frames.double(), clip.cond.double())
+    noise = torch.randn(3, LENGTH - 1, 3, dtype=torch.float64)
+    exact = model(clip, 2, FORCING[forcing].bool(), noise)
+    every = model(clip, 2, FORCING[forcing].bool(), noise, frozenset(range(3, LENGTH)))
+    torch.testing.assert_close(every.frames, exact.frames, rtol=1e-10, atol=1e-12)

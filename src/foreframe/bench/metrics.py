@@ -15,7 +15,7 @@ from torch import Tensor
 from foreframe import seeds
 from foreframe.bench.measure import Contestant, race
 from foreframe.bench.suites import Setting, Suite
-from foreframe.metrics import METRICS, scores
+from foreframe.metrics import METRICS, score_frames
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -62,7 +62,7 @@ def batched(predicted: Tensor, truth: Tensor, names: tuple[str, ...]) -> Scores:
 
 def together(predicted: Tensor, truth: Tensor, names: tuple[str, ...]) -> Scores:
     """The same, sharing what the metrics have in common."""
-    return {name: values.double().numpy() for name, values in scores(predicted, truth, names).items()}
+    return {name: values.double().numpy() for name, values in score_frames(predicted, truth, names).items()}
 
 
 def scikit_image_loop(module: Any, predicted: NDArray[np.float32], truth: NDArray[np.float32]) -> Scores:

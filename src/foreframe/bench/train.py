@@ -16,8 +16,11 @@ from foreframe.bench.measure import Contestant, Precision, race
 from foreframe.bench.plain import Encode, plain_model, twin_gradients
 from foreframe.bench.suites import Setting, Suite
 from foreframe.clip import ClipSpec
+from foreframe.graphs import Recorder
 from foreframe.losses import LossConfig, Terms, elbo
 from foreframe.models.svg import Config
+from foreframe.train import compile_parts
+from foreframe.unrolled import fed_back
 
 CONTEXT, HORIZON, BATCH, LARGE_BATCH = 2, 10, 12, 100
 BETA, RATE = 1e-4, 2e-3
@@ -71,8 +74,10 @@ class Way:
     """The plain twin, in torch's usual memory layout, with Adam as torch makes it by default; else the fast model."""
     precision: Precision = "float32"
     """bfloat16: matrix products and convolutions under autocast, as `--precision bf16` trains."""
-    prepare: Callable[[nn.Module], Any] | None = None
-    """What is done to the model before it is called, such as `torch.compile`."""
+    compile: bool = False
+    """As `--compile` trains."""
+    graphs: bool = False
+    """As `--graphs` trains."""
     devices: tuple[str, ...] = ("cpu", "cuda")
     """Where the way is tried."""
 
@@ -80,7 +85,11 @@ class Way:
 WAYS = (
     Way("plain", plain=True),
     Way("fast"),
+    Way("fast recorded", graphs=True, devices=("cuda",)),
     Way("fast bf16", precision="bfloat16", devices=("cuda",)),
+    Way("fast bf16 recorded", precision="bfloat16", graphs=True, devices=("cuda",)),
+    Way("fast bf16 compiled", precision="bfloat16", compile=True, devices=("cuda",)),
+    Way("fast bf16 compiled and recorded", precision="bfloat16", compile=True, graphs=True, devices=("cuda",)),
 )
 """The first is what the others are compared with."""
 
@@ -125,19 +134,25 @@ def build(case: Case) -> nn.Module:
 def make_step(way: Way, case: Case, model: nn.Module, device: torch.device) -> Callable[[], Terms]:
     """One training step as a call: forward, loss, backward, Adam. The model's weights are copied first."""
     own = (plain_model(model, case.encode) if way.plain else copy.deepcopy(model)).to(device)
-    adam = torch.optim.Adam(own.parameters(), RATE, fused=None if way.plain else True)
+    if way.compile:
+        compile_parts(own)
+    adam = torch.optim.Adam(own.parameters(), RATE, fused=None if way.plain else True, capturable=way.graphs)
     clip, coins, noise = training_input(model, case.spec, CONTEXT, case.horizon, case.batch, case.forcing, device)
-    target, called = clip.frames[:, 1:], own if way.prepare is None else way.prepare(own)
+    target, fed_back_at = clip.frames[:, 1:], {} if way.plain else {"own": fed_back(coins, CONTEXT)}
+    coins = coins if way.plain else coins.to(device)
 
     def step() -> Terms:
         adam.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=way.precision == "bfloat16"):
-            unrolled = called(clip, CONTEXT, coins, noise)
+            unrolled = own(clip, CONTEXT, coins, noise, **fed_back_at)
         terms = elbo(unrolled, target, BETA, LossConfig())
         terms.loss.backward()
         adam.step()
         return terms
 
+    if way.graphs:
+        recorder = Recorder(lambda *_: step())
+        return lambda: recorder(way.name, ())
     return step
 
 

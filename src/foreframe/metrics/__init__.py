@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from foreframe.metrics.psnr import PSNR_CAP, psnr, psnr_per_channel
+from foreframe.metrics.scores import score_frames
 from foreframe.metrics.ssim import ssim, ssim_gaussian, ssim_range2
 from foreframe.metrics.summary import Summary, summarise, t_quantile
 
@@ -18,6 +19,7 @@ __all__ = [
     "Summary",
     "psnr",
     "psnr_per_channel",
+    "score_frames",
     "ssim",
     "ssim_gaussian",
     "ssim_range2",

@@ -1,6 +1,10 @@
-"""What every metric asks of its two inputs, asked once and in the same words."""
+"""What every metric asks of its two inputs, in the same words, and how many frames it takes at once."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,9 +12,30 @@ from torch import Tensor
 TOLERANCE = 1e-4
 """How far outside [0, 1] a pixel may lie (rounding of a sigmoid or of a lower precision) before it is refused."""
 
+_VALUES_AT_ONCE = {"cpu": 2**17}
+_VALUES_ELSEWHERE = 2**22
+"""Values of the truth compared at once: on a CPU what stays in cache, elsewhere enough to fill the device. It, and not
+the number of samples, sets how much memory a metric takes."""
 
-def checked_pair(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tensors in one floating dtype of at least 32 bits, or an error that says what does not fit.
+
+class Pair(NamedTuple):
+    """Frames that may be compared: M true ones and S samples of each. S and M stand for the first axes as given."""
+
+    predicted: Tensor  # (S, M, C, H, W), in the dtype given
+    true: Tensor  # (M, C, H, W), in the dtype given
+    shape: torch.Size  # (...), what (S, M) scores are given back as
+    dtype: torch.dtype  # of the scores
+
+    def parts(self) -> Iterator[slice]:
+        """Slices of M, as even as possible, that are worth comparing at once."""
+        frames, values = len(self.true), self.true[0].numel()
+        at_once = _VALUES_AT_ONCE.get(self.true.device.type, _VALUES_ELSEWHERE)
+        step = math.ceil(frames / math.ceil(frames / max(1, at_once // values)))
+        return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
+
+
+def checked_pair(predicted: Tensor, true: Tensor) -> Pair:
+    """The two tensors as a pair, to be scored in a floating dtype of at least 32 bits, or what does not fit.
 
     Args:
         predicted: (..., C, H, W), floating, in [0, 1].
@@ -29,10 +54,15 @@ def checked_pair(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     for name, frames in (("predicted", predicted), ("true", true)):
         if not frames.is_floating_point():
             raise ValueError(f"{name}: expected floats in [0, 1], got {frames.dtype}; call Clip.unit() first")
-        low, high = (float(x) for x in frames.detach().aminmax())
+    predicted, true = predicted.detach(), true.detach()
+    dtype = torch.promote_types(torch.promote_types(predicted.dtype, true.dtype), torch.float32)
+    ends = torch.stack([end.to(dtype) for end in (*predicted.aminmax(), *true.aminmax())])
+    lowest, highest, *of_true = ends.tolist()  # the only time a metric waits for its device
+    for name, low, high in (("predicted", lowest, highest), ("true", *of_true)):
         if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also catches NaN, which aminmax hands on
             raise ValueError(
                 f"{name}: expected values in [0, 1], got {low:g} to {high:g}; scale the frames to that range first"
             )
-    dtype = torch.promote_types(torch.promote_types(predicted.dtype, true.dtype), torch.float32)
-    return predicted.to(dtype), true.to(dtype)
+    shape = predicted.shape[:-3]
+    true = true.reshape(-1, *true.shape[-3:])
+    return Pair(predicted.reshape(-1, *true.shape), true, shape, dtype)

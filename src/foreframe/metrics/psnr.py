@@ -1,10 +1,11 @@
-"""Peak signal-to-noise ratio, in the two forms the field mixes up."""
+"""Peak signal-to-noise ratio, in the two forms the field mixes up. No gradients: these are scores, not losses."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from foreframe.metrics.pair import checked_pair
+from foreframe.metrics.pair import Pair, checked_pair
 
 PSNR_CAP = 100.0
 """dB given to frames closer than that, equal ones included, so that means over frames and clips stay finite.
@@ -26,8 +27,8 @@ def psnr(predicted: Tensor, true: Tensor) -> Tensor:
     Raises:
         ValueError: shapes or values do not fit; see `checked_pair`.
     """
-    predicted, true = checked_pair(predicted, true)
-    return _decibel((predicted - true).square().mean((-3, -2, -1)))
+    pair = checked_pair(predicted, true)
+    return frame_psnr(squared_error(pair)).reshape(pair.shape)
 
 
 def psnr_per_channel(predicted: Tensor, true: Tensor) -> Tensor:
@@ -36,9 +37,38 @@ def psnr_per_channel(predicted: Tensor, true: Tensor) -> Tensor:
     By Jensen's inequality never below `psnr` of the same frames (the cap apart), and equal to it only where the
     channels have equal errors. Arguments, range and errors as for `psnr`; each channel is capped before the mean.
     """
-    predicted, true = checked_pair(predicted, true)
-    return _decibel((predicted - true).square().mean((-2, -1))).mean(-1)
+    pair = checked_pair(predicted, true)
+    return mean_channel_psnr(squared_error(pair)).reshape(pair.shape)
+
+
+@torch.no_grad()
+def squared_error(pair: Pair) -> Tensor:
+    """(S, M, C): the squared error of each channel, averaged over its pixels."""
+    samples, frames, channels = pair.predicted.shape[:3]
+    errors = torch.empty(samples, frames, channels, dtype=pair.dtype, device=pair.true.device)
+    for part in pair.parts():
+        true = pair.true[part].to(pair.dtype)
+        difference = torch.empty_like(true)
+        for sample, predicted in enumerate(pair.predicted[:, part]):
+            torch.sub(predicted, true, out=difference)
+            errors[sample, part] = difference.square_().mean((-2, -1))
+    return errors
+
+
+def frame_psnr(error: Tensor) -> Tensor:
+    """`psnr` from what `squared_error` gives: (..., C) to (...), dB."""
+    return _decibel(_wide(error).mean(-1)).to(error.dtype)
+
+
+def mean_channel_psnr(error: Tensor) -> Tensor:
+    """`psnr_per_channel` from what `squared_error` gives: (..., C) to (...), dB."""
+    return _decibel(_wide(error)).mean(-1).to(error.dtype)
 
 
 def _decibel(mse: Tensor) -> Tensor:
     return (-10 * mse.log10()).clamp(max=PSNR_CAP)
+
+
+def _wide(error: Tensor) -> Tensor:
+    """In float64, so that only the result is rounded: near 90 dB one rounding in float32 is already 4e-6 dB."""
+    return error if error.device.type == "mps" else error.double()

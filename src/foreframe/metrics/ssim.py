@@ -1,30 +1,53 @@
 """Structural similarity (Wang et al., 2004) in the three conventions of published video prediction tables.
 
-Windows are laid over many frames at once by two small matrix products with band matrices, and the statistics of the
-true frames are computed once however many samples are compared with them. No gradients: these are scores, not losses.
+Windows are laid over many frames at once by small matrix products, and the statistics of the true frames are computed
+once however many samples are compared with them. No gradients: these are scores, not losses.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from foreframe.metrics.pair import checked_pair
+from foreframe.metrics.pair import Pair, checked_pair
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """Weights along one side (their scale is divided out), and what a variance under it is multiplied by."""
 
-    taps: list[float]
+    taps: tuple[float, ...]
     unbiased: float
 
+    @property
+    def area(self) -> float:
+        """What the weights under one window add up to."""
+        return sum(self.taps) ** 2
 
-_UNIFORM = _Window([1.0] * 7, 49 / 48)
-_GAUSSIAN = _Window([math.exp(-0.5 * (offset / 1.5) ** 2) for offset in range(-5, 6)], 1.0)
-_VALUES_AT_ONCE = 2**18  # keeps the intermediate maps in cache on a CPU and memory flat in the number of samples
+
+class Convention(NamedTuple):
+    """One of the ways to compute SSIM."""
+
+    window: Window
+    data_range: float
+
+
+_UNIFORM = Window((1.0,) * 7, 49 / 48)
+_GAUSSIAN = Window(tuple(math.exp(-0.5 * (offset / 1.5) ** 2) for offset in range(-5, 6)), 1.0)
+CONVENTIONS = {
+    "ssim": Convention(_UNIFORM, 1.0),
+    "ssim-range2": Convention(_UNIFORM, 2.0),
+    "ssim-gaussian": Convention(_GAUSSIAN, 1.0),
+}
+
+_BLOCK = 12  # window positions in one product: more make it multiply more zeros, fewer make it short
+_RISK = 8.0
+"""How much float32 is trusted with. It is off by up to 3e-7 of the mean square of d = x - y under a window, and always
+the same way where all of a region has one value; divided by the denominator of SSIM's contrast and averaged over the
+windows, 3e-7 times this is what a score may be off by."""
 
 
 def ssim(predicted: Tensor, true: Tensor) -> Tensor:
@@ -41,7 +64,7 @@ def ssim(predicted: Tensor, true: Tensor) -> Tensor:
     Raises:
         ValueError: shapes or values do not fit (see `checked_pair`), or a frame is smaller than the window.
     """
-    return _ssim(predicted, true, _UNIFORM)
+    return _ssim(predicted, true, "ssim")
 
 
 def ssim_range2(predicted: Tensor, true: Tensor) -> Tensor:
@@ -49,7 +72,7 @@ def ssim_range2(predicted: Tensor, true: Tensor) -> Tensor:
 
     The larger range weakens the contrast terms and gives higher values on the same frames.
     """
-    return _ssim(predicted, true, _UNIFORM, data_range=2.0)
+    return _ssim(predicted, true, "ssim-range2")
 
 
 def ssim_gaussian(predicted: Tensor, true: Tensor) -> Tensor:
@@ -58,72 +81,195 @@ def ssim_gaussian(predicted: Tensor, true: Tensor) -> Tensor:
     Population covariance and whole windows only, averaged over pixels and then over channels, as in the evaluation
     of Finn et al. (2016). Arguments, range and errors as for `ssim`; H and W at least 11.
     """
-    return _ssim(predicted, true, _GAUSSIAN)
+    return _ssim(predicted, true, "ssim-gaussian")
+
+
+def _ssim(predicted: Tensor, true: Tensor, name: str) -> Tensor:
+    pair = checked_pair(predicted, true)
+    scores, _ = similarities(pair, CONVENTIONS[name].window, [CONVENTIONS[name].data_range])
+    return scores[0].reshape(pair.shape)
 
 
 @torch.no_grad()
-def _ssim(predicted: Tensor, true: Tensor, window: _Window, data_range: float = 1.0) -> Tensor:
-    r"""SSIM from the mean and variance of x, y and d = x - y in each window.
+def similarities(pair: Pair, window: Window, data_ranges: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """SSIM under one window for each of R data ranges (R, S, M), and the squared error met on the way (S, M, C).
 
-    Of the two factors of SSIM, $(2 m_x m_y + c_1) / (m_x^2 + m_y^2 + c_1)$ is $1 - m_d^2 / (m_x^2 + m_y^2 + c_1)$ and
-    $(2 v_{xy} + c_2) / (v_x + v_y + c_2)$ is $1 - v_d / (v_x + v_y + c_2)$: the same numbers with one map fewer, and
-    far more exact where frames are nearly equal. Each frame's own mean is taken off first, which changes no variance
-    and keeps digits in $v = \mathrm{mean}(x^2) - \mathrm{mean}(x)^2$. In float32 a drawing of a few flat colours would
-    still be off by 7e-6, so sums are made in float64.
+    On a CPU the sums are made in float32, and once more in float64 for frames where that could be seen in the score.
+    A GPU would have to be waited for to know which these are: there all is float64.
+
+    Raises:
+        ValueError: a frame is smaller than the window.
     """
-    predicted, true = checked_pair(predicted, true)
-    height, width = true.shape[-2:]
-    size = len(window.taps)
+    samples, frames, channels, height, width = pair.predicted.shape
+    size, device = len(window.taps), pair.true.device
     if min(height, width) < size:
         raise ValueError(f"frames of {height}x{width} are smaller than the {size}x{size} window of this SSIM")
-    given = predicted
-    true = true.reshape(-1, *true.shape[-3:])  # (M, C, H, W)
-    predicted = predicted.reshape(-1, *true.shape)  # (S, M, C, H, W)
-    dtype = _exact_dtype(true)
-    rows = _band(height, window.taps).to(true.device, dtype).mT
-    columns = _band(width, window.taps).to(true.device, dtype)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-
-    def mean(pixels: Tensor) -> Tensor:
-        return (rows @ (pixels @ columns)).mul_(1 / sum(window.taps) ** 2)
-
-    def centred(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        level = pixels.mean((-2, -1), keepdim=True)
-        return pixels - level, level
-
-    def variance(pixels: Tensor, means: Tensor) -> Tensor:
-        return mean(pixels.square()).addcmul_(means, means, value=-1).mul_(window.unbiased)
-
-    step = max(1, _VALUES_AT_ONCE // true[0].numel())
-    scores = []
-    with torch.autocast(true.device.type, enabled=False):
-        for start in range(0, len(true), step):
-            y, y_level = centred(true[start : start + step].to(dtype))
-            y_mean = mean(y)
-            y_contrast = variance(y, y_mean).add_(c2)
-            y_full = y_mean + y_level
-            y_luminance = y_full.square().add_(c1)
-            parts = []
-            for sample in predicted[:, start : start + step]:
-                x, x_level = centred(sample.to(dtype))
-                x_mean = mean(x)
-                x_contrast = variance(x, x_mean).add_(y_contrast)
-                contrast = variance(x.sub_(y), x_mean - y_mean).div_(x_contrast).neg_().add_(1)
-                x_full = x_mean.add_(x_level)
-                luminance = (x_full - y_full).square_().div_(x_full.square_().add_(y_luminance)).neg_().add_(1)
-                parts.append(luminance.mul_(contrast).mean((-3, -2, -1)))
-            scores.append(torch.stack(parts))
-    return torch.cat(scores, dim=1).reshape(given.shape[:-3]).to(given.dtype)
+    scores = torch.empty(len(data_ranges), samples, frames, dtype=pair.dtype, device=device)
+    errors = torch.empty(samples, frames, channels, dtype=pair.dtype, device=device)
+    wide = torch.float32 if device.type == "mps" else torch.float64  # that device has nothing wider
+    quick = pair.dtype if device.type == "cpu" and _products_are_exact() else wide
+    truth: _Truth | None = None
+    with torch.autocast(device.type, enabled=False):
+        for part in pair.parts():
+            true, predicted = pair.true[part], pair.predicted[:, part]
+            if truth is None or len(true) != truth.count:
+                truth = _Truth(true, window, wide)
+                compare = _Comparison(truth, data_ranges, quick)
+            truth.load(true.to(quick))
+            compare.load()
+            found = [compare(sample) for sample in predicted]
+            if any(compared.risky for compared in found):
+                again = _Comparison(truth, data_ranges, wide)
+                again.load()
+                pairs = zip(predicted, found, strict=True)
+                found = [again(sample) if compared.risky else compared for sample, compared in pairs]
+            values = torch.stack([torch.stack(compared.scores) for compared in found], 1)  # (R, S, n)
+            scores[:, :, part] = values.unflatten(2, (-1, channels)).mean(-1)
+            errors[:, part] = torch.stack([compared.errors for compared in found])
+    return scores, errors
 
 
-def _band(size: int, taps: list[float]) -> Tensor:
-    """(size, size - len(taps) + 1): column j holds the window's weights, starting in row j."""
-    band = torch.zeros(size, size - len(taps) + 1, dtype=torch.float64)
-    for offset, weight in enumerate(taps):
-        band.diagonal(-offset).fill_(weight)
-    return band
+def _products_are_exact() -> bool:
+    """Whether matrix products of float32 on this CPU are that, and not of shorter numbers for the sake of speed."""
+    return torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee")  # type: ignore[attr-defined]
 
 
-def _exact_dtype(frames: Tensor) -> torch.dtype:
-    """float64, in which every picture agrees with scikit-image to 5e-6; float32 on devices that have nothing wider."""
-    return frames.dtype if frames.device.type == "mps" else torch.float64
+class _Truth:
+    """m true frames (m, C, H, W) and the sums under each of their windows (H', W', n), n = m C."""
+
+    def __init__(self, like: Tensor, window: Window, wide: torch.dtype) -> None:
+        """Room for frames of the shape of `like`, and for sums of a dtype in which their squares may be subtracted."""
+        self.count, self.window = len(like), window
+        self.pixels = torch.empty(like.shape, dtype=wide, device=like.device)
+        windows = _Windows(self.pixels, window)
+        self.sum, self.add_up = windows.summed(self.pixels)
+        self.variance, self.add_up_squares = windows.summed(self.pixels)
+
+    def load(self, frames: Tensor) -> None:
+        """Takes the next frames."""
+        self.frames = frames
+        self.level = frames.mean((-2, -1), keepdim=True)  # to take it off changes no variance, and keeps digits
+        self.centred = frames - self.level
+        self.pixels.copy_(self.centred)
+        self.add_up()
+        self.pixels.square_()
+        self.add_up_squares()
+        self.variance.addcmul_(self.sum, self.sum, value=-1 / self.window.area)
+
+
+class _Compared(NamedTuple):
+    """What comes out of the comparison of m frames with one sample of them."""
+
+    scores: list[Tensor]  # (n,), for each data range
+    errors: Tensor  # (m, C)
+    risky: bool
+
+
+class _Comparison:
+    r"""Compares samples with the same few true frames, in buffers of its own.
+
+    With $d = x - y$, only three sums under each window change from sample to sample: those of $d$, $d^2$ and $dy$.
+    The denominators of SSIM are its numerators and what is left: $m_x^2 + m_y^2 = 2 m_x m_y + m_d^2$ and
+    $v_x + v_y = 2 v_{xy} + v_d$. So rounding grows with the difference of two frames, not with the frames, and equal
+    ones score 1. Means stay multiplied by the window's area, and so do variances, divided by its `unbiased`.
+    """
+
+    def __init__(self, truth: _Truth, data_ranges: Sequence[float], dtype: torch.dtype) -> None:
+        self.truth, self.dtype, self.area = truth, dtype, truth.window.area
+        self.rounds = dtype != truth.pixels.dtype
+        self.constants = [((0.01 * r) ** 2, (0.03 * r) ** 2 / truth.window.unbiased) for r in data_ranges]
+        self.difference, self.product = (torch.empty_like(truth.pixels, dtype=dtype) for _ in range(2))
+        windows = _Windows(self.difference, truth.window)
+        self.sum, self.add_up = windows.summed(self.difference)
+        self.variance, self.add_up_squares = windows.summed(self.difference)
+        self.covariance, self.add_up_products = windows.summed(self.product)
+        self.scratch = [torch.empty_like(self.sum) for _ in range(3)]
+
+    def load(self) -> None:
+        """Takes what changes with the true frames from the truth."""
+        truth = self.truth
+        self.true, self.centred, self.centred_sum = (
+            part.to(self.dtype) for part in (truth.frames, truth.centred, truth.sum)
+        )
+        self.true_sum = torch.add(self.centred_sum, truth.level.flatten().to(self.dtype), alpha=self.area)
+        variance = truth.variance.to(self.dtype)
+        self.ranges = [
+            (
+                self.true_sum.square().mul_(2).add_(self.area**2 * c1),
+                torch.mul(variance, 2).add_(self.area * c2),
+                _RISK * c2,
+            )
+            for c1, c2 in self.constants
+        ]
+
+    def __call__(self, predicted: Tensor) -> _Compared:
+        """Compares (m, C, H, W) of any floating dtype."""
+        mean, variance, covariance, (above, below, factor) = self.sum, self.variance, self.covariance, self.scratch
+        torch.sub(predicted, self.true, out=self.difference)  # each map is summed at once, while it is in cache
+        self.add_up()
+        torch.mul(self.difference, self.centred, out=self.product)
+        self.add_up_products()
+        self.difference.square_()
+        self.add_up_squares()
+        errors = self.difference.mean((-2, -1))
+        variance.addcmul_(mean, mean, value=-1 / self.area)
+        covariance.addcmul_(mean, self.centred_sum, value=-1 / self.area)
+        worst = float(errors.max()) if self.rounds else 0.0
+        scores, risky = [], False
+        for luminance, contrast, risk in self.ranges:
+            torch.add(contrast, covariance, alpha=2, out=above)
+            torch.add(above, variance, out=below)
+            if worst > risk:
+                torch.mul(mean, mean, out=factor).div_(below)
+                risky |= float(_per_image(factor).max()) > _RISK * self.area
+            torch.addcmul(luminance, mean, self.true_sum, value=2, out=factor)
+            above.mul_(factor)
+            below.mul_(factor.addcmul_(mean, mean))
+            scores.append(_per_image(above.div_(below)))
+        return _Compared(scores, errors, risky)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    """(H', W', n) to its mean over windows (n,); one axis after the other takes half the time of both."""
+    return values.mean(0).mean(0)
+
+
+class _Windows:
+    """The products that sum what lies under each window.
+
+    Frames (n, H, W) are multiplied from the left by a band of weights, transposed, to (W', n, H), and that once more
+    to (H', W', n). Transposing costs a matrix product nothing, and both have the long side on which it is fast.
+    A band is cut into blocks of few window positions, which see few pixels: most of the whole band is zeros.
+    """
+
+    def __init__(self, like: Tensor, window: Window) -> None:
+        """For frames of the shape (m, C, H, W), the dtype and the device of `like`."""
+        height, width = like.shape[-2:]
+        self.last = len(window.taps) - 1
+        self.band = like.new_zeros(_BLOCK, _BLOCK + self.last)
+        for offset, weight in enumerate(window.taps):
+            self.band.diagonal(offset).fill_(weight)
+        self.sides = height - self.last, width - self.last
+        self.between = like.new_empty(self.sides[1], len(like.flatten(0, 1)), height)
+
+    def summed(self, frames: Tensor) -> tuple[Tensor, Callable[[], None]]:
+        """A buffer (H', W', n), and a function that puts into it the sums of what then lies in the buffer `frames`."""
+        height, width = frames.shape[-2:]
+        sums = frames.new_empty(*self.sides, self.between.shape[1])
+        steps = self._steps(frames.view(-1, width).T, self.between.flatten(1))
+        steps += self._steps(self.between.view(-1, height).T, sums.flatten(1))
+
+        def add_up() -> None:
+            for band, pixels, target in steps:
+                torch.mm(band, pixels, out=target)
+
+        return sums, add_up
+
+    def _steps(self, pixels: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What to multiply, and where to put it, block by block: pixels (side, ...) to targets (positions, ...)."""
+        steps = []
+        for start in range(0, len(target), _BLOCK):
+            placed = target[start : start + _BLOCK]
+            seen = len(placed) + self.last
+            steps.append((self.band[: len(placed), :seen], pixels[start : start + seen], placed))
+        return steps

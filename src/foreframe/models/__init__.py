@@ -49,11 +49,15 @@ class Model(Protocol):
         `context_left` is K - t: how many context frames follow `frame`; negative beyond the context.
         """
 
-    def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
+    def forward(
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+    ) -> Unrolled:
         """Frames 1 .. T-1, z from the posterior: what training calls.
 
         The first K frames are always fed as they are. `forcing` (B, T-1) bool: entry t-1 says whether step t is fed
-        the true frame t-1 or the model's own; looked at only on the CPU (`unrolled.fed_back`). `noise` (B, T-1, Z...).
+        the true frame t-1 or the model's own. `noise` (B, T-1, Z...). `own`: the steps at which some clip may be fed
+        its own frame, so that nobody has to look into `forcing`, which may lie on a GPU; a model that works on the
+        others together uses it (`unrolled.fed_back` finds it where it is None), any other passes over it.
         """
 
 

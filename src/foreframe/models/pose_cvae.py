@@ -87,13 +87,15 @@ class Model(nn.Module):
         z = (posterior or prior).sample(noise)
         return state, Step(self._paint(self.rgb(frame), pose, z), z, prior, posterior)
 
-    def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
+    def forward(
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+    ) -> Unrolled:
         """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`.
 
         True frames, poses and posteriors are worked on in one batch, and so are frames painted over true ones.
         """
         assert clip.cond is not None
-        length, own = len(clip), fed_back(forcing, context)
+        length, own = len(clip), fed_back(forcing, context) if own is None else own
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1).flatten(0, 1)
         seen = self.rgb(frames.flatten(0, 1))
         poses = self.label(clip.cond.transpose(0, 1)[1:].flatten(0, 1), length - 1)

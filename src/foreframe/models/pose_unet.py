@@ -144,7 +144,9 @@ class Model(nn.Module):
         shown = mask * color + (1 - mask) * state.background
         return State(state.background, state.appearance, cond), Step(shown, z, prior, posterior)
 
-    def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
+    def forward(
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+    ) -> Unrolled:
         """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`."""
         assert clip.cond is not None
         steps: list[Step] = []

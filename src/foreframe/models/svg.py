@@ -159,18 +159,19 @@ class Model(nn.Module):
         shown = self.decoder(values[0], halves, state.heard)
         return state, Step(shown, None if z is None else z[0], _first(prior), _first(posterior))
 
-    def forward(self, clip: Clip, context: int, forcing: Tensor, noise: Tensor) -> Unrolled:
+    def forward(
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+    ) -> Unrolled:
         """Predict frames 1 .. T-1 with z from the posterior.
 
         Args:
             clip: Frames and conditions, floats.
             context: K; the first K frames are always fed as they are.
-            forcing: (B, T-1) bool; entry t-1 says whether step t is fed the true frame t-1. Steps at which all clips
-                are worked on in batches; that is looked up on the CPU, so `forcing` on another device means: of no
-                step after the context.
+            forcing: (B, T-1) bool; entry t-1 says whether step t is fed the true frame t-1.
             noise: (B, T-1, Z).
+            own: The steps at which some clip may be fed its own frame; None: those of `forcing`.
         """
-        length, own = len(clip), fed_back(forcing, context)
+        length, own = len(clip), fed_back(forcing, context) if own is None else own
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1)
         cond = None if clip.cond is None else clip.cond.transpose(0, 1)
 

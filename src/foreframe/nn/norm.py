@@ -11,12 +11,11 @@ Running statistics, used in eval mode, are moved step by step in the order of ti
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed import ProcessGroup, all_reduce
 from torch.nn import functional
 
 NormKind = Literal["step", "batch", "group"]
@@ -81,10 +80,9 @@ class StepNorm(nn.Module):
         if self.group is None:
             var, mean = torch.var_mean(values, over, correction=0, keepdim=True)
         else:
-            processes = self.group.size()
-            count *= processes
-            mean = all_reduce(values.mean(over, keepdim=True), group=self.group) / processes
-            var = all_reduce((values - mean).square().mean(over, keepdim=True), group=self.group) / processes
+            count *= self.group.size()
+            mean = _Mean.apply(values.mean(over, keepdim=True), self.group)
+            var = _Mean.apply((values - mean).square().mean(over, keepdim=True), self.group)
         self._remember(mean.flatten(1), var.flatten(1) * (count / max(1, count - 1)))
         shape = (-1, *[1] * (values.ndim - 3))
         scale = self.weight.view(shape) * torch.rsqrt(var + EPS)
@@ -95,6 +93,25 @@ class StepNorm(nn.Module):
         """T moves of the running statistics at once, by mean and unbiased variance (T, C)."""
         shares = _shares(len(mean), mean.dtype, mean.device)
         move_running(self.running_mean, self.running_var, mean.detach(), var.detach(), shares)
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over the processes of a group; so is its gradient, since each process has its share of the loss."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _mean_over(values, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _mean_over(grad, ctx.group), None
+
+
+def _mean_over(values: Tensor, group: ProcessGroup) -> Tensor:
+    values = values.clone(memory_format=torch.contiguous_format)
+    all_reduce(values, group=group)
+    return values / group.size()
 
 
 @functools.lru_cache(maxsize=64)
