@@ -113,7 +113,7 @@ def figure(counted: Sequence[Mapping[str, Any]], path: Path) -> None:
     """All of it in one picture: a column for each thing that grows, a row for each cost; plain dashed, fast drawn."""
     axes = [axis for axis in LABELS if any(row["axis"] == axis for row in counted)]
     backbones = list(dict.fromkeys(row["backbone"] for row in counted))
-    with matplotlib.rc_context(figures._STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         drawn = Figure(figsize=(3.7 * len(axes), 8.6), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
         for line, (key, unit, label) in enumerate(_QUANTITIES):
             first: Axes | None = None
@@ -141,7 +141,7 @@ def figure(counted: Sequence[Mapping[str, Any]], path: Path) -> None:
                 panel.yaxis.set_major_formatter(lambda value, _: format(value, "g"))
         handles, labels = drawn.axes[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside lower left", ncols=4, fontsize=9.5, handlelength=3.5)
-        figures._save(drawn, path)
+        figures.save(drawn, path)
 
 
 def _case(backbone: str, point: Point, quick: bool) -> train.Case:

@@ -12,19 +12,20 @@ import torch
 from rich.console import Console
 
 from foreframe import runtime
-from foreframe.bench import data, goals, growth, metrics, rollout, tables, train
+from foreframe.bench import curves, data, goals, growth, metrics, rollout, tables, train
 from foreframe.bench.measure import Rounds
 from foreframe.bench.suites import RunSuite, Setting
 from foreframe.errors import UsageError
 from foreframe.report.tables import write_result
 
-SuiteName = Literal["train", "rollout", "data", "metrics", "growth"]
+SuiteName = Literal["train", "rollout", "data", "metrics", "growth", "curves"]
 SUITES: dict[SuiteName, RunSuite] = {
     "train": train.run,
     "rollout": rollout.run,
     "data": data.run,
     "metrics": metrics.run,
     "growth": growth.run,
+    "curves": curves.run,
 }
 FORMAT = 1
 
@@ -39,7 +40,7 @@ def run_bench(
 ) -> dict[str, Any]:
     """Run suites and print their tables; the JSON file is written anew after each, so a stopped run leaves something.
 
-    `growth` also draws GROWTH.png beside the JSON file, under its name.
+    `growth` and `curves` also draw a picture each beside the JSON file.
 
     Args:
         suites: Names of `SUITES`.
@@ -75,6 +76,10 @@ def run_bench(
         if name == "growth":
             picture = json.with_name(f"{json.stem}-growth.png")
             growth.figure(found["counted"], picture)
+            print(f"drawn: {picture}")
+        if name == "curves":
+            picture = json.with_name(f"{json.stem}-curves.png")
+            curves.figure(found["checks"], picture)
             print(f"drawn: {picture}")
     tables.print_goals(results["goals"])
     print(f"written: {json}")

@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 # Okabe and Ito (2008): told apart under the common kinds of colour blindness. Yellow is left out: faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _GREY, _INK = "#6b7280", "#1e2126"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "text.color": _INK,
@@ -78,7 +78,7 @@ def per_frame_figure(
     """
     if not curves:
         raise ValueError("curves: expected at least one, got none")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         colours, dashes = cycle(COLOURS), cycle([(0, (5, 2.5)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2))])
@@ -105,7 +105,7 @@ def per_frame_figure(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
         figure.legend(loc="outside lower left", ncols=2, fontsize=9.5)  # never on top of a curve
-        _save(figure, path)
+        save(figure, path)
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -126,13 +126,13 @@ def training_figure(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None
         raise ValueError(f"rows: none of the {len(rows)} rows of this log holds a number that can be drawn")
     columns = min(3, len(drawn))
     lines = math.ceil(len(drawn) / columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
             figsize=(3.9 * columns, 2.9 * lines), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
         )
         for place, (title, unit, log, found) in enumerate(drawn, 1):
             _panel(figure.add_subplot(lines, columns, place), title, unit, log, found)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
@@ -163,7 +163,7 @@ def _panel(axes: Axes, title: str, unit: str, log: bool, found: list[tuple[str, 
         axes.legend(loc="best", fontsize=8.5)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg"):
