@@ -252,10 +252,10 @@ class _KnownFrames:
         # Maps are kept of the frames that skips come from, and only of these.
         self.last = length if every else max(0, context - 1 - model._refreshing)
         kept = [t for t in looked_at if t <= self.last]
-        vectors, self.maps = model.encoder(frames[kept].flatten(0, 1), len(kept))
+        vectors, self.maps = model.encoder(torch.cat([frames[t] for t in kept]), len(kept))
         rest = looked_at[len(kept) :]
         if rest:
-            vectors = torch.cat([vectors, model.encoder(frames[rest].flatten(0, 1), len(rest))[0]])
+            vectors = torch.cat([vectors, model.encoder(torch.cat([frames[t] for t in rest]), len(rest))[0]])
         self.all: Tensor = vectors.unflatten(0, (-1, self.clips))
         self.place = {t: number for number, t in enumerate(looked_at)}
         self.common = None if every else self.decoder.remember(self.maps, halves)

@@ -108,9 +108,8 @@ class Join(nn.Module):
 
 def doubled(weight: Tensor) -> Tensor:
     """Weights (A, B, 4, 4) of the transposed convolution of stride 2 that doubles maps (nearest) and convolves them
-    with `weight` (B, A, 3, 3): of each output pixel's nine inputs, those that are copies of one are one."""
-    copies = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return torch.einsum("yi,xj,baij->abyx", copies, copies, weight)
+    with `weight` (B, A, 3, 3): a pixel is copied to 2x2 places, so each place has the sum of 2x2 weights."""
+    return functional.avg_pool2d(weight.flip(2, 3).transpose(0, 1), 2, 1, 1, divisor_override=1)
 
 
 def add_runs(maps: Tensor, heard: Tensor, runs: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,6 @@ Running statistics, used in eval mode, are moved step by step in the order of ti
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal
 
 import torch
@@ -91,8 +90,7 @@ class StepNorm(nn.Module):
 
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         """T moves of the running statistics at once, by mean and unbiased variance (T, C)."""
-        shares = _shares(len(mean), mean.dtype, mean.device)
-        move_running(self.running_mean, self.running_var, mean.detach(), var.detach(), shares)
+        move_running(self.running_mean, self.running_var, mean.detach(), var.detach())
 
 
 class _Mean(torch.autograd.Function):
@@ -112,14 +110,6 @@ def _mean_over(values: Tensor, group: ProcessGroup) -> Tensor:
     values = values.clone(memory_format=torch.contiguous_format)
     all_reduce(values, group=group)
     return values / group.size()
-
-
-@functools.lru_cache(maxsize=64)
-def _shares(steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """How much of each of T statistics is left in the running ones after all T, (T,)."""
-    return torch.tensor([MOMENTUM * (1 - MOMENTUM) ** later for later in reversed(range(steps))], dtype=dtype).to(
-        device
-    )
 
 
 class Folded(nn.Module):
@@ -183,11 +173,12 @@ def step_norm(
 
 
 @torch.library.custom_op("foreframe::move_running", mutates_args=("running_mean", "running_var"))
-def move_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, shares: Tensor) -> None:
-    """Move running statistics (C,) by those of T steps (T, C), whose shares (T,) are left when all have been added."""
-    beta = (1 - MOMENTUM) ** len(shares)
-    running_mean.addmv_(mean.t(), shares, beta=beta)
-    running_var.addmv_(var.t(), shares, beta=beta)
+def move_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor) -> None:
+    """Move running statistics (C,) by those of T steps (T, C), one after another: of each a share is left."""
+    later = torch.arange(len(mean) - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+    shares = MOMENTUM * (1 - MOMENTUM) ** later
+    for running, values in ((running_mean, mean), (running_var, var)):
+        running.addmv_(values.t(), shares, beta=(1 - MOMENTUM) ** len(mean))
 
 
 @torch.library.custom_op("foreframe::step_norm_backward", mutates_args=(), device_types="cpu")
@@ -229,7 +220,7 @@ def _(maps, weight, bias, steps, eps, slope):  # type: ignore[no-untyped-def]
 
 
 @move_running.register_fake
-def _(running_mean, running_var, mean, var, shares):  # type: ignore[no-untyped-def]
+def _(running_mean, running_var, mean, var):  # type: ignore[no-untyped-def]
     return None
 
 
