@@ -13,7 +13,7 @@ Two identities save nearly half of the decoder's work and change nothing but rou
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,15 +115,40 @@ def doubled(weight: Tensor) -> Tensor:
 def add_runs(maps: Tensor, heard: Tensor, runs: tuple[int, ...]) -> Tensor:
     """Add to maps (T*B, ...) what stretches of steps hear in common: heard (R*B, ...), `runs` their R lengths.
 
-    With one run `maps` may also be S samples of the same B clips, samples first.
+    With one run `maps` may also be S samples of the same B clips, samples first. In training `maps` itself is changed.
     """
-    if len(runs) == 1 or max(runs) == 1:
-        together: Tensor = maps.unflatten(0, (-1, len(heard))) + heard
-        return together.flatten(0, 1)
-    each = len(heard) // len(runs)
-    parts = maps.split([run * each for run in runs])
-    common = heard.split(each)
-    return torch.cat([add_runs(part, one, (run,)) for part, one, run in zip(parts, common, runs, strict=True)])
+    if len(runs) == 1:
+        runs = (len(maps) // len(heard),)
+    if maps.requires_grad and not torch.compiler.is_compiling():
+        added: Tensor = _AddRuns.apply(maps, heard, runs)
+        return added
+    parts = zip(_steps(maps, runs), heard.chunk(len(runs)), strict=True)
+    sums = [(part + common).flatten(0, 1) for part, common in parts]
+    return sums[0] if len(sums) == 1 else torch.cat(sums)
+
+
+def _steps(maps: Tensor, runs: tuple[int, ...]) -> list[Tensor]:
+    """Stretches of maps (T*B, ...) as (run, B, ...), views."""
+    each = len(maps) // sum(runs)
+    return [
+        part.unflatten(0, (run, each)) for part, run in zip(maps.split([n * each for n in runs]), runs, strict=True)
+    ]
+
+
+class _AddRuns(torch.autograd.Function):
+    """The sum in place: maps just made by a convolution, which has no use for them any more, need no second memory."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, heard: Tensor, runs: tuple[int, ...]) -> Tensor:
+        for part, common in zip(_steps(maps, runs), heard.chunk(len(runs)), strict=True):
+            part.add_(common)
+        ctx.mark_dirty(maps)
+        ctx.runs = runs
+        return maps
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grad, torch.cat([part.sum(0) for part in _steps(grad, ctx.runs)]), None
 
 
 class DcganEncoder(nn.Module):
