@@ -37,6 +37,10 @@ class Contestant:
     precision: Precision = "float32"
 
 
+SLOW_SECONDS = 5.0
+"""What takes longer than this is warm after one call."""
+
+
 @dataclass(frozen=True)
 class Rounds:
     """How a race is run. Warm-up calls are not timed; the last of them is where memory is looked at."""
@@ -59,13 +63,15 @@ def race(
     """
     entries = [*contestants, *_yardsticks(device, {one.precision for one in contestants})]
     times: list[list[dict[str, float]]] = [[] for _ in entries]
-    peaks = []
+    peaks: list[int | None] = []
     for one in entries:
-        for _ in range(max(0, rounds.warmup - 1)):
+        for _ in range(max(1, rounds.warmup)):
             advance(f"{name}: {one.name}, warm-up")
-            one.run()
-        advance(f"{name}: {one.name}, warm-up")
-        peaks.append(peak_bytes(one.run, device))
+            begun = time.perf_counter()
+            peak = peak_bytes(one.run, device)
+            if time.perf_counter() - begun > SLOW_SECONDS:
+                break
+        peaks.append(peak)
     for number in range(rounds.rounds):
         for one, found in zip(entries, times, strict=True):
             advance(f"{name}: {one.name}, round {number + 1}")
