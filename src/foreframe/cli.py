@@ -289,6 +289,36 @@ def rollout(
     print(made)
 
 
+def export(
+    run: tyro.conf.Positional[Path],
+    onnx: Path,
+    int8: Path | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    clips: int = 32,
+    checkpoint: str = "best",
+    overwrite: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Write a run's model for ONNX Runtime: single steps of prediction, with their memory in and out.
+
+    Args:
+        run: Folder of the run.
+        onnx: File of the prediction step, NAME.onnx; what looks at the context comes beside it.
+        int8: Also that step with its convolutions in int8, here; what it costs in PSNR is measured.
+        data: For int8: clips to find ranges on (their training split) and to score on. Default: those of the run.
+        split: For int8: the split that is scored. Default: test, or val where there is no test.
+        clips: For int8: score at most so many clips; 0: all.
+        checkpoint: best (by validation), newest, or a step.
+        overwrite: Replace files that are there.
+        threads: CPU threads.
+    """
+    from foreframe.onnx import export as write
+
+    _at_least(clips=(clips, 0))
+    print(write(run, onnx, int8, data, split, clips, checkpoint, overwrite, threads))
+
+
 def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None = None) -> None:
     """Train on the sample inside, score on its test clips and show the result: minutes on a CPU.
 
@@ -540,6 +570,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "resume": resume,
     "evaluate": evaluate,
     "rollout": rollout,
+    "export": export,
     "demo": demo,
     "bench": bench,
     "data": data,

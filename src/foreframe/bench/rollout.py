@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from foreframe.clip import ClipSpec
 from foreframe.errors import UsageError
 from foreframe.metrics import METRICS
 from foreframe.models.svg import Config
+from foreframe.onnx import OnnxModel, Recorder, quantise, write_steps
 from foreframe.rollout import predict, ready
 
 CONTEXT = 2
@@ -57,7 +60,24 @@ def _fast(model: nn.Module, context: Tensor, noise: Tensor) -> Callable[[], Tens
     return partial(predict, ready(model), context, None, noise)
 
 
-PREDICTORS = (Predictor("fast", _fast),)
+def _onnx(model: nn.Module, context: Tensor, noise: Tensor, small: bool = False) -> Callable[[], Tensor]:
+    """The exported files. In int8 ranges are those of this prediction, since only the time is looked at."""
+    with tempfile.TemporaryDirectory() as folder:
+        step = write_steps(ready(model), SPEC, Path(folder) / "step.onnx")
+        predictor = OnnxModel(step)
+        if small:
+            recorder = Recorder.of(predictor)
+            predict(predictor, context, None, noise)
+            quantise(step, step.with_name("int8.onnx"), recorder.calls)
+            predictor = OnnxModel(step, step.with_name("int8.onnx"))
+    return partial(predict, predictor, context, None, noise)
+
+
+PREDICTORS = (
+    Predictor("fast", _fast),
+    Predictor("ONNX Runtime", _onnx, devices=("cpu",)),
+    Predictor("ONNX Runtime, int8", partial(_onnx, small=True), "int8", devices=("cpu",)),
+)
 
 
 def run(setting: Setting) -> Suite:

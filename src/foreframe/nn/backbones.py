@@ -117,14 +117,14 @@ def add_runs(maps: Tensor, heard: Tensor, runs: tuple[int, ...]) -> Tensor:
 
     With one run `maps` may also be S samples of the same B clips, samples first. In training `maps` itself is changed.
     """
-    if len(runs) == 1:
-        runs = (len(maps) // len(heard),)
     if maps.requires_grad and not torch.compiler.is_compiling():
         added: Tensor = _AddRuns.apply(maps, heard, runs)
         return added
+    if len(runs) == 1:
+        same: Tensor = maps.unflatten(0, (-1, len(heard))) + heard
+        return same.flatten(0, 1)
     parts = zip(_steps(maps, runs), heard.chunk(len(runs)), strict=True)
-    sums = [(part + common).flatten(0, 1) for part, common in parts]
-    return sums[0] if len(sums) == 1 else torch.cat(sums)
+    return torch.cat([(part + common).flatten(0, 1) for part, common in parts])
 
 
 def _steps(maps: Tensor, runs: tuple[int, ...]) -> list[Tensor]:
