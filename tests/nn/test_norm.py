@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from foreframe.errors import ConfigError
 from foreframe.models import svg
 from foreframe.nn.backbones import Join, add_runs
 from foreframe.nn.norm import StepNorm
@@ -75,7 +76,7 @@ def test_batch_takes_all_steps_together_and_group_needs_no_statistics():
 
 
 def test_one_clip_is_too_few_for_batch_statistics():
-    with pytest.raises(ValueError, match="at least 2 clips"):
+    with pytest.raises(ConfigError, match="at least 2 clips"):
         layer()(values(3, 5), steps=3)
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup, all_reduce
 from torch.nn import functional
 
+from foreframe.errors import ConfigError
+
 NormKind = Literal["step", "batch", "group"]
 """step: statistics of each time step, as SVG has it. batch: of all steps that are worked on together.
 group: GroupNorm, of each picture by itself, the same in training and in use."""
@@ -56,10 +58,11 @@ class StepNorm(nn.Module):
         if self.kind == "batch":
             steps = 1
         if maps.numel() < 2 * steps * self.weight.numel() and self.group is None:
-            raise ValueError(
-                "BatchNorm needs at least 2 clips in a batch to train; give more, or use --model.norm group"
+            raise ConfigError(
+                "BatchNorm needs at least 2 clips in a batch, or in a part of it, to train; give more with --batch, or "
+                "use --model.norm group"
             )
-        if maps.is_cuda or self.group is not None or torch.compiler.is_compiling():
+        if self.group is not None or torch.compiler.is_compiling():
             return _rectified(self._by_formula(maps, steps), slope)
         normed: Tensor
         normed, mean, var, _ = step_norm(maps, self.weight, self.bias, steps, EPS, slope)
@@ -149,11 +152,11 @@ def _rectified(maps: Tensor, slope: float) -> Tensor:
     return maps if slope == 1.0 else functional.leaky_relu(maps, slope)
 
 
-@torch.library.custom_op("foreframe::step_norm", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("foreframe::step_norm", mutates_args=())
 def step_norm(
     maps: Tensor, weight: Tensor, bias: Tensor, steps: int, eps: float, slope: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The layer in training on a CPU; gives also mean, unbiased variance and 1 / sqrt(var + eps) of each step, (T, C).
+    """The layer in training; gives also mean, unbiased variance and 1 / sqrt(var + eps) of each step, (T, C).
 
     It goes through the maps step by step: those of one step stay in the processor's cache while they are measured,
     normalised and rectified, where whole passes over all steps would wait for memory each time.
@@ -181,7 +184,7 @@ def move_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: T
         running.addmv_(values.t(), shares, beta=(1 - MOMENTUM) ** len(mean))
 
 
-@torch.library.custom_op("foreframe::step_norm_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("foreframe::step_norm_backward", mutates_args=())
 def step_norm_backward(
     grad: Tensor,
     maps: Tensor,
