@@ -214,7 +214,7 @@ def evaluate(
     _known(metrics)
     _at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
     chosen, trained, pack = _open(run, data, checkpoint, device, threads)
-    split = split or _scored_split(pack)
+    split = split or scoring.default_split(pack)
     frames = _horizon(trained, pack, split, horizon)
     protocol = scoring.Protocol(
         split, trained.config.train.context, frames, mode, samples, temperature, seed, conditions, clips, metrics
@@ -270,6 +270,7 @@ def rollout(
         device: Where to compute.
         threads: CPU threads.
     """
+    from foreframe.evaluate import default_split
     from foreframe.report import gallery
 
     _at_least(samples=(samples, 1), horizon=(horizon, -1), scale=(scale, 1), clip=(clip, 0))
@@ -282,7 +283,7 @@ def rollout(
         start = gallery.from_files(trained, list(frames), cond, horizon)
     else:
         chosen, trained, pack = _open(run, data, checkpoint, device, threads)
-        start = gallery.from_pack(trained, pack, split or _scored_split(pack), clip, horizon)
+        start = gallery.from_pack(trained, pack, split or default_split(pack), clip, horizon)
     made = gallery.write_rollout(
         trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps
     )
@@ -631,11 +632,6 @@ def _open(
         note = f"note: the conditions are called {', '.join(given)}; in training they were {', '.join(known)}"
         print(note, file=sys.stderr)
     return chosen, trained, pack
-
-
-def _scored_split(pack: Pack) -> str:
-    """The split that scores are of, where none is named: test, or val where there is no test."""
-    return "val" if "test" not in pack.splits and "val" in pack.splits else "test"
 
 
 def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int:

@@ -149,6 +149,11 @@ def check_spec(trained: TrainedModel, pack: Pack) -> None:
         raise DataError(f"{pack.path}: its clips are {pack.spec}; {trained.run} was trained on {trained.config.spec}")
 
 
+def default_split(pack: Pack) -> str:
+    """The split that scores are of, where none is named: test, or val where there is no test."""
+    return "val" if "test" not in pack.splits and "val" in pack.splits else "test"
+
+
 def default_horizon(config: RunConfig, pack: Pack, split: str) -> int:
     """Frames predicted when scoring: the preset's; with -1 there, to the end of the shortest clip of the split."""
     train = config.train

@@ -20,7 +20,7 @@ from foreframe.data.pack import Pack
 from foreframe.data.sources import open_clips
 from foreframe.data.windows import Windows
 from foreframe.errors import TrainingError, UsageError
-from foreframe.evaluate import Protocol, check_spec, default_horizon, evaluate
+from foreframe.evaluate import Protocol, check_spec, default_horizon, default_split, evaluate
 from foreframe.onnx.graphs import graphs, random_step
 from foreframe.onnx.int8 import Recorder, quantise
 from foreframe.onnx.proto import package
@@ -240,7 +240,7 @@ def _scores(
     trained: TrainedModel, pack: Pack, runners: dict[str, Any], split: str | None, clips: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """PSNR of fp32 and int8 on held-out clips, and the protocol of both."""
-    split = split or ("val" if "test" not in pack.splits and "val" in pack.splits else "test")
+    split = split or default_split(pack)
     horizon = default_horizon(trained.config, pack, split)
     protocol = Protocol(split, trained.config.train.context, horizon, clips=clips, metrics=("psnr",))
     results = {name: evaluate(runners[name], pack, protocol, torch.device("cpu")) for name in ("fp32", "int8")}
