@@ -22,9 +22,10 @@ from foreframe.data.pack import Pack
 from foreframe.errors import ConfigError, UsageError
 from foreframe.log import read_log
 from foreframe.models import pose_unet, svg
+from foreframe.optimizer import make_optimizer
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
-from foreframe.train import Drawn, Given, Trainer, make_optimizer, share_of
+from foreframe.train import Drawn, Given, Trainer, share_of
 
 CPU = torch.device("cpu")
 COMMON = TrainConfig(

@@ -17,9 +17,10 @@ from foreframe.data.prefetch import Feed
 from foreframe.errors import ConfigError, DataError, TrainingError
 from foreframe.log import read_log
 from foreframe.models.svg import Config
+from foreframe.optimizer import average_share, make_optimizer, update_average
 from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, Clock, ForcingSchedule, RateSchedule
-from foreframe.train import Trainer, average_share, draw_forcing, make_optimizer, update_average
+from foreframe.train import Trainer, draw_forcing
 from tests.conftest import write_pack
 
 TINY = TrainConfig(
@@ -103,7 +104,8 @@ def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole)
         import torch
         torch.set_num_threads(1)
         from foreframe.data.pack import Pack
-        from foreframe.recipe import RunConfig
+        from foreframe.optimizer import average_share, make_optimizer, update_average
+from foreframe.recipe import RunConfig
         from foreframe.train import Trainer
         run = Path(sys.argv[1])
         config = RunConfig.read(run)

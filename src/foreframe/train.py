@@ -34,7 +34,8 @@ from foreframe.graphs import Recorder
 from foreframe.log import Bar, RunLog
 from foreframe.losses import Terms, elbo
 from foreframe.nn.norm import synchronise
-from foreframe.recipe import OptimizerConfig, RunConfig
+from foreframe.optimizer import average_share, make_optimizer, update_average
+from foreframe.recipe import RunConfig
 from foreframe.rollout import draw_noise
 from foreframe.schedules import Clock, ForcingSchedule
 from foreframe.unrolled import fed_back
@@ -413,24 +414,6 @@ def compile_parts(model: nn.Module) -> None:
             part.compile(dynamic=False)
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module, capturable: bool = False) -> Any:
-    """One optimiser over all parameters; the labs' several with equal settings are the same mathematics.
-
-    The fused kinds update all parameters in one pass and pass over an update where their `found_inf` is not zero.
-    `capturable`: in such a way that a GPU can record it.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decay = config.weight_decay
-    optimizer: Any
-    if config.kind == "sgd":
-        optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay, fused=True)
-    else:
-        kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
-        optimizer = kind(parameters, config.lr, config.betas, weight_decay=decay, fused=True, capturable=capturable)
-    optimizer.found_inf = torch.zeros((), device=parameters[0].device)
-    return optimizer
-
-
 def draw_forcing(
     schedule: ForcingSchedule, probability: float, shape: tuple[int, int], seed: int, clock: Clock
 ) -> Tensor:
@@ -451,22 +434,6 @@ def draw_strides(most: int, count: int, seed: int, step: int) -> Tensor:
     """Distances between the frames of each clip, (B,) int64 from 1 to `most`, uniform in their logarithm."""
     draws = torch.rand(count, generator=seeds.generator(seed, "stride", step))
     return (draws * math.log(most)).exp().round().long()
-
-
-def average_share(decay: float, step: int) -> float:
-    """By which share the average moves at a step; early steps move it further, so that the start is forgotten."""
-    return 1 - min(decay, (1 + step) / (10 + step))
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, share: Tensor) -> None:
-    """Move the average by a share, a scalar, towards the weights; counters are copied."""
-    current = model.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(current[name], share)
-        else:
-            value.copy_(current[name])
 
 
 def _rows(clip: Clip, rows: slice | Tensor) -> Clip:

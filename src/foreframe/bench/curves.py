@@ -20,10 +20,11 @@ from foreframe.bench.plain import plain_model
 from foreframe.bench.suites import Setting, Suite
 from foreframe.clip import Clip
 from foreframe.data.sources import open_clips
+from foreframe.optimizer import make_optimizer
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import figures
-from foreframe.train import Trainer, make_optimizer
+from foreframe.train import Trainer
 from foreframe.unrolled import Unrolled
 
 PRESETS = {"cpu": "push-demo", "cuda": "svg-push"}

@@ -12,6 +12,7 @@ Two identities save nearly half of the decoder's work and change nothing but rou
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any, Literal, cast
 
@@ -199,14 +200,14 @@ class VggEncoder(nn.Module):
         return torch.tanh(self.head(frames, steps)).flatten(1), tuple(skips)
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """From a vector to a picture, each stage beginning with a `Join`."""
 
     stem: ConvNorm
 
+    @abstractmethod
     def chain(self) -> list[tuple[Join, list[ConvNorm]]]:
         """The stages, smallest maps first: what doubles and hears a skip, and the convolutions that follow."""
-        raise NotImplementedError
 
     def halves(self) -> tuple[Halves, ...]:
         """The weights of each `Join`, made ready: once for all steps."""
