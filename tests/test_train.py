@@ -104,8 +104,7 @@ def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole)
         import torch
         torch.set_num_threads(1)
         from foreframe.data.pack import Pack
-        from foreframe.optimizer import average_share, make_optimizer, update_average
-from foreframe.recipe import RunConfig
+        from foreframe.recipe import RunConfig
         from foreframe.train import Trainer
         run = Path(sys.argv[1])
         config = RunConfig.read(run)
