@@ -167,7 +167,13 @@ def made_up(**changes):
     factor = {"median": 2.2, "min": 2.0, "max": 2.4}
 
     def row(name, **values):
-        return {"name": name, "precision": "float32", "factor": factor, "frames_per_second": 120.0} | values
+        return {
+            "name": name,
+            "precision": "float32",
+            "factor": factor,
+            "frames": 1,
+            "frames_per_second": 120.0,
+        } | values
 
     bf16 = row("fast bf16", precision="bfloat16", seconds={"median": 0.005})
     suites = {
