@@ -23,6 +23,10 @@ class CheckpointError(ForeframeError):
     """A run or checkpoint on disk is missing, damaged or of another kind; the message names the file."""
 
 
+class DiskError(ForeframeError):
+    """The disk refused (full, read-only, not permitted, broken); the message has path, cause, bytes needed and free."""
+
+
 class TrainingError(ForeframeError):
     """Training cannot go on (a loss that is not finite); the message names the term, the step and the clips."""
 

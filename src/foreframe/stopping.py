@@ -1,0 +1,88 @@
+"""Being asked to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 mean the same, and a second one ends the process at once.
+
+Inside `requests` a signal raises `Stopped` wherever the work happens to be, so that nothing has to look for it and
+whatever is written in one piece or not at all stays so. What must not be torn apart runs inside `gently`: there the
+signal is only remembered, and the work calls `poll` where it may end. Being stopped is no failure: the command line
+says what is kept and exits with 0.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+
+
+class Stopped(BaseException):
+    """A signal has asked to stop. Not an `Exception`: nothing that forgives errors may forgive it."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(self.signal.name)
+
+
+class _State:
+    """Signals are the whole process's, so this is too."""
+
+    listening = False
+    gentle = 0
+    asked = 0
+
+
+@contextmanager
+def requests() -> Iterator[None]:
+    """Listen in here; inside another `requests`, or outside the main thread, this changes nothing."""
+    if _State.listening:
+        yield
+        return
+    try:
+        before = {number: signal.signal(number, _heard) for number in SIGNALS}
+    except ValueError:  # not the main thread: the caller's signals are the caller's
+        yield
+        return
+    _State.listening = True
+    try:
+        yield
+    finally:
+        _State.listening, _State.asked = False, 0
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def gently() -> Iterator[None]:
+    """In here a signal is only remembered; `poll` and `asked` tell of it."""
+    _State.gentle += 1
+    try:
+        yield
+    finally:
+        _State.gentle -= 1
+
+
+def poll() -> None:
+    """Raises Stopped if a signal has asked to."""
+    if _State.asked:
+        raise Stopped(_State.asked)
+
+
+def asked() -> int:
+    """The number of the signal that has asked to stop; 0: none has."""
+    return _State.asked
+
+
+def ignore() -> None:
+    """For processes that work for another one: they leave it to that one to stop them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _heard(number: int, _: object) -> None:
+    if _State.asked:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    _State.asked = number
+    if not _State.gentle:
+        raise Stopped(number)
