@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -17,6 +19,41 @@ torch.set_num_threads(1)
 # How long an example takes says how busy the machine is, and nothing else.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+Figure = Callable[..., None]
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """`figure("bytes flipped and found", found, tried)`: asserts that they are equal, and the summary shows their sum.
+
+    Without `tried` it is a count by itself.
+    """
+
+    def note(what: str, count: int, tried: int | None = None) -> None:
+        assert tried is None or count == tried, f"{what}: {count} of {tried}"
+        record_property("figure", [what, count, tried])
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The figures of all tests, those of the same name added up."""
+    sums: dict[str, list[int | None]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "figure" and report.when == "call":
+                    what, count, tried = value
+                    old = sums.setdefault(what, [0, None])
+                    old[0] += count
+                    old[1] = old[1] if tried is None else (old[1] or 0) + tried
+    if sums:
+        terminalreporter.section("figures")
+        for what, (count, tried) in sorted(sums.items()):
+            of = "" if tried is None else f" of {tried:,}"
+            terminalreporter.write_line(f"{what}: {count:,}{of}")
 
 
 @pytest.fixture(autouse=True)
