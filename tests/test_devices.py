@@ -25,7 +25,8 @@ from foreframe.models import pose_unet, svg
 from foreframe.optimizer import make_optimizer
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
-from foreframe.train import Drawn, Given, Trainer, share_of
+from foreframe.step import Drawn, Given, share_of
+from foreframe.train import Trainer
 
 CPU = torch.device("cpu")
 COMMON = TrainConfig(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import math
 import os
 import signal
 import subprocess
@@ -14,45 +12,15 @@ import torch
 
 from foreframe import checkpoint
 from foreframe.data.prefetch import Feed
-from foreframe.errors import ConfigError, DataError, TrainingError
+from foreframe.errors import ConfigError, DataError
 from foreframe.log import read_log
-from foreframe.models.svg import Config
-from foreframe.optimizer import average_share, make_optimizer, update_average
-from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
-from foreframe.schedules import BetaSchedule, Clock, ForcingSchedule, RateSchedule
-from foreframe.train import Trainer, draw_forcing
+from foreframe.optimizer import average_share, update_average
+from foreframe.recipe import DataSource, OptimizerConfig, RunConfig
+from foreframe.schedules import Clock, ForcingSchedule
+from foreframe.step import draw_forcing
+from foreframe.train import Trainer
 from tests.conftest import write_pack
-
-TINY = TrainConfig(
-    model=Config(backbone="dcgan", prior="learned", width=4, g_dim=8, z_dim=3, rnn_size=8),
-    context=2,
-    horizon=3,
-    steps=20,
-    batch=2,
-    optimizer=OptimizerConfig("adam", 2e-3, clip_norm=1.0),
-    rate=RateSchedule("cosine", warmup=3),
-    beta=BetaSchedule("cyclical", stop=1e-2, cycles=3),
-    forcing=ForcingSchedule("linear", decay=0.05),
-    ema=0.9,
-    log_every=1,
-    validate_every=7,
-    save_every=4,
-)
-
-
-def make(pack, run, config=TINY):
-    record = RunConfig.of("tiny", config, pack)
-    run.mkdir(parents=True, exist_ok=True)
-    record.write(run)
-    return Trainer(record, pack, run, torch.device("cpu"))
-
-
-def content(run, step):
-    """Every tensor's file of a checkpoint, and the log without its clock."""
-    folder = run / "checkpoints" / f"step-{step:08d}"
-    files = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    rows = [{k: v for k, v in row.items() if k != "steps_per_second"} for row in read_log(run)]
-    return files, rows, json.loads((folder / "state.json").read_text())["best"]
+from tests.runs import TINY, again, content, make
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +33,7 @@ def whole(vector_pack, tmp_path_factory):
 
 def test_a_run_learns_and_leaves_what_it_says(whole):
     files, rows, best = whole
-    assert set(files) == {"weights.safetensors", "ema.safetensors", "optimizer.safetensors"}
+    assert set(files) == {f"{name}.safetensors" for name in ("weights", "ema", "optimizer", "watch")}
     losses = [row for row in rows if "loss" in row]
     assert [row["step"] for row in losses] == list(range(1, 21))
     assert losses[-1]["reconstruction"] < losses[0]["reconstruction"]
@@ -80,7 +48,7 @@ def test_a_run_stopped_and_resumed_is_bitwise_equal(vector_pack, tmp_path, whole
     run = tmp_path / "run"
     make(vector_pack, run)
     for stop in stops:
-        trainer = Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu"))
+        trainer = again(vector_pack, run)
         step = trainer.one_step
 
         def once(trainer=trainer, step=step, stop=stop):
@@ -90,7 +58,7 @@ def test_a_run_stopped_and_resumed_is_bitwise_equal(vector_pack, tmp_path, whole
 
         monkeypatch.setattr(trainer, "one_step", once)
         assert trainer.run() == f"stopped by SIGTERM at step {stop} of 20"
-    assert Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu")).run() == "complete at step 20 of 20"
+    assert again(vector_pack, run).run() == "complete at step 20 of 20"
     assert content(run, 20) == whole
 
 
@@ -122,7 +90,7 @@ def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert checkpoint.newest(run).step == 8
     assert max(row["step"] for row in read_log(run)) == 11
-    assert Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu")).run() == "complete at step 20 of 20"
+    assert again(vector_pack, run).run() == "complete at step 20 of 20"
     assert content(run, 20) == whole
 
 
@@ -138,7 +106,7 @@ def test_reading_ahead_and_keeping_the_split_on_the_device_change_no_bit(vector_
 
 def test_moments_lie_in_memory_as_their_parameters_do_after_a_resume(vector_pack, tmp_path):
     run = tmp_path / "run"
-    make(vector_pack, run, replace(TINY, steps=1)).run()
+    make(vector_pack, run).run(max_minutes=0.0)
     trainer = make(vector_pack, run)
     trainer.restore()
     strides = {p.stride(): state["exp_avg"].stride() for p, state in trainer.optimizer.state.items()}
@@ -146,37 +114,10 @@ def test_moments_lie_in_memory_as_their_parameters_do_after_a_resume(vector_pack
     assert all(stride == moment for stride, moment in strides.items())
 
 
-@pytest.mark.parametrize("forgotten", ["weights", "optimizer", "ema"])
-def test_the_equality_test_notices_when_a_piece_of_state_is_forgotten(
-    vector_pack, tmp_path, whole, forgotten, monkeypatch
-):
-    run = tmp_path / "run"
-    make(vector_pack, run, replace(TINY, steps=11)).run()
-    record = replace(RunConfig.read(run), train=TINY)
-    record.write(run)
-    trainer = Trainer(record, vector_pack, run, torch.device("cpu"))
-    fresh = Trainer(record, vector_pack, run, torch.device("cpu"))
-    restore = trainer.restore
-
-    def forget():
-        restore()
-        if forgotten == "optimizer":
-            trainer.optimizer = make_optimizer(TINY.optimizer, trainer.model)
-        elif forgotten == "ema":
-            trainer.average.load_state_dict(fresh.model.state_dict())
-        else:
-            trainer.model.load_state_dict(fresh.model.state_dict())
-
-    monkeypatch.setattr(trainer, "restore", forget)
-    trainer.run()
-    assert content(run, 20)[0] != whole[0]
-
-
 def test_resuming_a_finished_run_says_so(vector_pack, tmp_path):
     run = tmp_path / "run"
     make(vector_pack, run, replace(TINY, steps=2)).run()
-    again = Trainer(RunConfig.read(run), vector_pack, run, torch.device("cpu"))
-    assert again.run() == "already complete at step 2"
+    assert again(vector_pack, run).run() == "already complete at step 2"
 
 
 def test_a_run_stops_in_time_and_saves(vector_pack, tmp_path):
@@ -193,39 +134,6 @@ def test_other_data_than_at_the_start_is_refused(vector_pack, image_pack, tmp_pa
         Trainer(record, image_pack, run, torch.device("cpu"))
     with pytest.raises(DataError, match="not the data this run was started on"):
         Trainer(replace(record, data=DataSource("x", "0" * 64)), vector_pack, run, torch.device("cpu"))
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_with_term_step_and_clips(vector_pack, tmp_path):
-    run = tmp_path / "run"
-    trainer = make(vector_pack, run, replace(TINY, save_every=1, validate_every=0))
-    step = trainer.one_step
-
-    def poisoned():
-        if trainer.step == 3:
-            with torch.no_grad():
-                next(trainer.model.decoder.parameters()).fill_(math.nan)
-        return step()
-
-    trainer.one_step = poisoned
-    with pytest.raises(TrainingError, match=r"step 3: not finite: loss, reconstruction; clips clip-\d@"):
-        trainer.run()
-    found = checkpoint.newest(run)
-    assert found.step == 3
-    assert all(torch.isfinite(value).all() for value in found.tensors("weights").values())
-
-
-@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
-def test_an_update_that_is_not_finite_is_not_made_and_the_first_one_is_named_later(vector_pack, tmp_path, kind):
-    trainer = make(vector_pack, tmp_path / "run", replace(TINY, optimizer=OptimizerConfig(kind, 1e-3)))
-    trainer.one_step()
-    weights = [p.detach().clone() for p in trainer.model.parameters()]
-    for step in (7, 8):
-        given = trainer.place(trainer.draw(step))
-        trainer.update(given._replace(noise=torch.full_like(given.noise, math.inf)))
-    for before, after in zip(weights, trainer.model.parameters(), strict=True):
-        assert torch.equal(before, after)
-    with pytest.raises(TrainingError, match="step 7: not finite: loss"):
-        trainer.insist_finite()
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])

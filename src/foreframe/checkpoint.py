@@ -1,6 +1,6 @@
 """A run on disk: checkpoints that are whole or not there, and never run code when read.
 
-`RUN/checkpoints/step-00001234/` holds `weights`, `optimizer` and (with averaging) `ema` as safetensors,
+`RUN/checkpoints/step-00001234/` holds `weights`, `optimizer`, `watch` and (with averaging) `ema` as safetensors,
 `state.json`, and `manifest.json` with the size and SHA-256 of each, written last. The folder is built under
 a temporary name, flushed to the disk and renamed. The newest checkpoint is the highest step whose manifest
 verifies; nothing depends on clocks.
@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from foreframe import models
-from foreframe.errors import CheckpointError
+from foreframe import config as settings
+from foreframe import disk, models
+from foreframe.errors import CheckpointError, ConfigError, DiskError
 from foreframe.recipe import RunConfig
 
-FORMAT = 1
-MANIFEST = "manifest.json"
+FORMAT = 2
+MANIFEST, STATE = "manifest.json", "state.json"
 KEEP = 2
+OLD = f"{disk.TEMPORARY}old-"
+"""How the name of a checkpoint on its way out begins, before its step."""
+JSON_BYTES = 16 * 2**20
+"""Larger a manifest or a state never is."""
 
 
 @dataclass(frozen=True)
@@ -40,41 +44,73 @@ class Checkpoint:
     state: dict[str, Any]
     hashes: dict[str, str]
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of `weights`, `ema` or `optimizer`, on the CPU.
-
-        Raises:
-            CheckpointError: there is no such file, or it is not readable as safetensors.
-        """
-        path = self.path / f"{name}.safetensors"
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError, struct.error) as error:
-            raise CheckpointError(f"{path}: not readable as safetensors ({error})") from error
+    def tensors(self, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of `weights`, `ema`, `optimizer` or `watch`, on the CPU; see `read_tensors`."""
+        return read_tensors(self.path / f"{name}.safetensors", expected)
 
     @property
     def scored(self) -> str:
         """The weights that are scored and used: the average where there is one."""
         return "ema" if "ema.safetensors" in self.hashes else "weights"
 
+    @property
+    def best(self) -> dict[str, Any]:
+        """step, psnr, split and horizon of the best validation so far; empty before the first."""
+        found: dict[str, Any] = self.state["best"]
+        return found
+
     def load_into(self, model: nn.Module, name: str | None = None) -> None:
         """Put weights into a model built for the same configuration.
 
         Raises:
-            CheckpointError: tensors are missing, unexpected or of another shape; each one is named.
+            CheckpointError: tensors are missing, unexpected, of another shape or type; each one is named.
         """
-        name = name or self.scored
-        found, expected = self.tensors(name), model.state_dict()
-        wrong = [f"missing {key}" for key in expected if key not in found]
-        wrong += [f"unexpected {key}" for key in found if key not in expected]
-        wrong += [
-            f"{key}: expected {tuple(expected[key].shape)}, found {tuple(found[key].shape)}"
-            for key in expected
-            if key in found and expected[key].shape != found[key].shape
-        ]
-        if wrong:
-            raise CheckpointError(f"{self.path}: {name} are those of another model:\n  " + "\n  ".join(wrong[:20]))
-        model.load_state_dict(found)
+        model.load_state_dict(self.tensors(name or self.scored, model.state_dict()))
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, if they are what is expected; else nothing of them is read.
+
+    Args:
+        expected: Names, shapes and types; the values do not matter.
+    Raises:
+        CheckpointError: the file is not readable as safetensors, or tensors are missing, unexpected, of another shape
+            or type; each one is named.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+            wrong = [f"missing {key}" for key in expected if key not in found]
+            wrong += [f"unexpected {key}" for key in found if key not in expected]
+            for key in expected.keys() & found.keys():
+                here = f"{_DTYPES.get(found[key].get_dtype())} {tuple(found[key].get_shape())}"
+                there = f"{expected[key].dtype} {tuple(expected[key].shape)}"
+                wrong += [f"{key}: expected {there}, found {here}"] if here != there else []
+            if not wrong:
+                return {key: file.get_tensor(key) for key in found}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors ({error})") from error
+    listed = "\n  ".join(sorted(wrong)[:20])
+    raise CheckpointError(f"{path}: its tensors are those of another model:\n  {listed}")
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Names in a safetensors header."""
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the content of a safetensors file."""
+    content: bytes = safetensors.save({key: value.detach().contiguous().cpu() for key, value in tensors.items()})
+    return content
 
 
 @dataclass(frozen=True)
@@ -89,7 +125,7 @@ class TrainedModel:
     @property
     def provenance(self) -> dict[str, Any]:
         """Which weights these are, for the protocol of a result."""
-        best = self.checkpoint.state.get("best") or {}
+        best = self.checkpoint.best
         return {
             "run": self.run.name,
             "preset": self.config.preset,
@@ -115,56 +151,70 @@ def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:
 
 
 def save(
-    run: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], best_step: int | None
+    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], best_step: int | None
 ) -> Path:
-    """Write the checkpoint of `step` and remove older ones, but for the two newest and the best.
+    """Write the checkpoint of `step` and remove others, but for the two newest before it and the best.
 
     Args:
-        tensors: Named groups of tensors: weights, optimizer, and ema where there is one.
+        tensors: Named groups of tensors: weights, optimizer, watch, and ema where there is one.
         state: JSON values; `step` is added.
         best_step: The checkpoint to keep beside the newest ones.
     Raises:
-        CheckpointError: the disk refused (full, read-only, not permitted); older checkpoints are untouched.
+        DiskError: the disk refused (full, read-only, not permitted); older checkpoints are untouched.
     """
     folder = run / "checkpoints"
-    final = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{os.getpid()}-{step:08d}"
+    final = _folder(run, step)
+    temporary = folder / f"{disk.TEMPORARY}{step:08d}"
+    needed = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".tmp-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        recover(run)
         temporary.mkdir()
-        for name, group in tensors.items():
-            save_file(
-                {key: value.detach().contiguous().cpu() for key, value in group.items()},
-                temporary / f"{name}.safetensors",
-            )
-        _write_json(temporary / "state.json", {**state, "step": step})
-        files = {
-            path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(temporary.iterdir())
-        }
-        _write_json(temporary / MANIFEST, {"format": FORMAT, "step": step, "files": files})
-        for path in [*temporary.iterdir(), temporary]:
-            _flush(path)
+        files: dict[str, dict[str, Any]] = {}
+        for name, content in _contents(tensors, {**state, "step": step}):
+            needed += len(content)
+            files[name] = {"size": len(content), "sha256": disk.write(temporary / name, content)}
+        disk.write(temporary / MANIFEST, _manifest({"format": FORMAT, "step": step, "files": files}))
+        disk.sync(temporary)
         if final.exists():
-            shutil.rmtree(final)
+            final.rename(folder / f"{OLD}{step:08d}")
         temporary.rename(final)
-        _flush(folder)
+        disk.sync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        free = shutil.disk_usage(run).free if run.exists() else 0
-        raise CheckpointError(
-            f"{final}: the checkpoint could not be written: {error.strerror or error} ({free} bytes are free); "
-            "earlier checkpoints are untouched"
-        ) from error
+        if folder.is_dir():
+            recover(run)
+        refused = disk.refused(final, error, needed)
+        raise DiskError(f"{refused}; earlier checkpoints are untouched") from error
     steps = sorted(_steps(run))
-    for old in steps[:-KEEP]:
-        if old != best_step:
-            shutil.rmtree(folder / f"step-{old:08d}", ignore_errors=True)
+    newest = [known for known in steps if known <= step][-KEEP:]
+    for old in steps:
+        # What lies behind this step was damaged, or this step would not have been taken again.
+        if old not in (*newest, best_step):
+            _remove(run, old)
+    disk.sweep(folder)
     return final
 
 
-def newest(run: Path, say: Any = None) -> Checkpoint | None:
+def size(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """Bytes that a checkpoint of these takes, but for some kilobytes of names."""
+    return sum(value.numel() * value.element_size() for group in tensors.values() for value in group.values())
+
+
+def recover(run: Path) -> None:
+    """Bring `checkpoints` in order after a writer that was killed; only for who holds the run's lock.
+
+    A checkpoint that was to be replaced and was not is put back; what is unfinished is removed.
+    """
+    folder = run / "checkpoints"
+    for aside in folder.glob(f"{OLD}*"):
+        final = folder / f"step-{aside.name.removeprefix(OLD)}"
+        if not final.exists():
+            aside.rename(final)
+    disk.sweep(folder)
+
+
+def newest(run: Path, say: Callable[[str], None] | None = None) -> Checkpoint | None:
     """The newest whole checkpoint, or None if the run has none at all.
 
     A damaged one is named through `say` and the one before it is taken.
@@ -200,8 +250,7 @@ def choose(run: Path, which: str = "best") -> Checkpoint:
     if which == "newest":
         return last
     if which == "best":
-        best = last.state.get("best") or {}
-        return read(run, best["step"]) if best.get("step") in steps else last
+        return read(run, last.best["step"]) if last.best.get("step") in steps else last
     if not which.isdigit() or int(which) not in steps:
         raise CheckpointError(f"{run}: no checkpoint '{which}'; there are best, newest, {', '.join(map(str, steps))}")
     return read(run, int(which))
@@ -213,24 +262,37 @@ def read(run: Path, step: int) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, of another size or of another hash; the message names it and both.
     """
-    path = run / "checkpoints" / f"step-{step:08d}"
+    path = _folder(run, step)
     manifest = _read_json(path / MANIFEST)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if manifest.get("format") != FORMAT or manifest.get("step") != step or not isinstance(files, dict):
-        raise CheckpointError(f"{path / MANIFEST}: not the manifest of step {step} in format {FORMAT}")
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path / MANIFEST}: expected format {FORMAT}, found {manifest.get('format')!r}; made by another version "
+            "of foreframe?"
+        )
+    files = manifest.get("files")
+    given = manifest.pop("sha256", None)
+    if _manifest(manifest) != (path / MANIFEST).read_bytes():
+        found = hashlib.sha256(_json(manifest)).hexdigest()
+        raise CheckpointError(f"{path / MANIFEST}: damaged: expected SHA-256 {given}, found {found}")
+    if manifest.get("step") != step or not isinstance(files, dict):
+        raise CheckpointError(f"{path / MANIFEST}: not the manifest of step {step}")
+    for needed in ("weights.safetensors", STATE):
+        if needed not in files:
+            raise CheckpointError(f"{path / MANIFEST}: {needed} is not listed in it")
     for name, expected in files.items():
         file = path / name
         if Path(name).name != name or not isinstance(expected, dict) or not file.is_file():
             raise CheckpointError(f"{file}: listed in the manifest, but not there")
-        if file.stat().st_size != expected.get("size"):
-            raise CheckpointError(f"{file}: expected {expected.get('size')} bytes, found {file.stat().st_size}")
+        size = file.stat().st_size
+        if size != expected.get("size"):
+            raise CheckpointError(f"{file}: damaged: expected {expected.get('size')} bytes, found {size}")
         found = _sha256(file)
         if found != expected.get("sha256"):
             raise CheckpointError(f"{file}: damaged: expected SHA-256 {expected.get('sha256')}, found {found}")
-    for needed in ("weights.safetensors", "state.json"):
-        if needed not in files:
-            raise CheckpointError(f"{path}: {needed} is not in the manifest")
-    state = _read_json(path / "state.json")
+    state = _read_json(path / STATE)
+    best = state.get("best")
+    if state.get("step") != step or not isinstance(best, dict) or not isinstance(best.get("step", 0), int):
+        raise CheckpointError(f"{path / STATE}: not the state of step {step}")
     return Checkpoint(path, step, state, {name: record["sha256"] for name, record in files.items()})
 
 
@@ -244,15 +306,25 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def unpack_optimizer(optimizer: torch.optim.Optimizer, found: Checkpoint) -> None:
     """The reverse of `pack_optimizer`, into an optimiser of the same parameters.
 
     Moments are laid out in memory as their parameters are, channels last or not: a fused update goes through both in
     the order of memory, and does not look.
+
+    Raises:
+        CheckpointError: the moments are not those of these parameters.
     """
+    group = optimizer.param_groups[0]
+    names = ["exp_avg", "exp_avg_sq", "step"] if "betas" in group else ["momentum_buffer"] if group["momentum"] else []
+    expected = {
+        f"{index}.{name}": torch.zeros(()) if name == "step" else parameter
+        for index, parameter in enumerate(group["params"])
+        for name in names
+    }
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
+    for key, value in found.tensors("optimizer", expected).items():
+        index, name = key.split(".")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for parameter, values in optimizer.state.items():
@@ -261,30 +333,52 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
                 values[name] = torch.empty_like(parameter).copy_(value)
 
 
+def _manifest(values: Mapping[str, Any]) -> bytes:
+    """A manifest with a hash of itself: no byte of it can change unseen."""
+    return _json({**values, "sha256": hashlib.sha256(_json(values)).hexdigest()})
+
+
+def _contents(tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of each file, one at a time."""
+    for name, group in tensors.items():
+        yield f"{name}.safetensors", tensor_bytes(group)
+    yield STATE, _json(state)
+
+
+def _remove(run: Path, step: int) -> None:
+    """Take a checkpoint away at one stroke, so that no half of it is ever met under its name."""
+    folder = _folder(run, step)
+    aside = folder.with_name(f"{disk.TEMPORARY}gone-{step:08d}")
+    try:
+        folder.rename(aside)
+    except OSError:  # it stays, whole; the next save tries again
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
 def _steps(run: Path) -> list[int]:
     names = [path.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*") if path.is_dir()]
-    return [int(name) for name in names if name.isdigit()]
+    return [int(name) for name in names if name.isascii() and name.isdigit() and f"{int(name):08d}" == name]
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+        values = settings.read_json(path, JSON_BYTES)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

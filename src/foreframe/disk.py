@@ -74,7 +74,8 @@ def sweep(folder: Path) -> None:
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            with suppress(OSError):  # it does no harm but for its place
+                left.unlink()
 
 
 def free(path: Path) -> int | None:
@@ -99,6 +100,11 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds it."""
+        return self._handle is not None
 
     def take(self) -> str:
         """Hold the file; returns "" when it is held, or else which process holds it.

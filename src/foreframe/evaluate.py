@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreframe import runtime, seeds
+from foreframe import runtime, seeds, stopping
 from foreframe.checkpoint import TrainedModel
 from foreframe.clip import Clip
 from foreframe.data.pack import Pack
@@ -89,6 +89,7 @@ def evaluate(
     samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
     free = _Baselines(pack, protocol)
     for start in range(0, len(chosen), batch):
+        stopping.poll()
         indices = chosen[start : start + batch]
         clip = windows.batch(indices).to(device).unit()
         given = Clip(clip.frames, _conditions(clip.cond, protocol))

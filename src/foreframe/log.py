@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from foreframe import disk
 from foreframe.errors import ForeframeError, UsageError
 
 PLAIN_SECONDS = 15.0
@@ -28,31 +31,45 @@ class RunLog:
 
     def __init__(self, run: Path, last_step: int, tensorboard: bool = False) -> None:
         self.path = run / "log.jsonl"
-        kept = [row for row in read_log(run) if row["step"] <= last_step] if self.path.exists() else []
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        temporary.replace(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        disk.put(self.path, "".join(_line(row) for row in read_log(run) if row["step"] <= last_step))
+        self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         self._board = _summary_writer(run, last_step) if tensorboard else None
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        try:
+            self.sync()
+        finally:
+            os.close(self._handle)
+            if self._board is not None:
+                self._board.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; numbers also go to TensorBoard under their names."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        """Append a row, without its numbers that are not finite; numbers also go to TensorBoard under their names.
+
+        Raises:
+            DiskError: the disk refused. The run must end, or its log would have a hole.
+        """
+        row = {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
+        line = _line(row).encode()
+        try:
+            if os.write(self._handle, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise disk.refused(self.path, error, len(line)) from error
         if self._board is not None:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(name, value, row["step"])
+
+    def sync(self) -> None:
+        """Bring all rows to the disk. Raises DiskError."""
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise disk.refused(self.path, error) from error
 
     def picture(self, tag: str, gif: Path, step: int) -> None:
         """Show a GIF in TensorBoard."""
@@ -81,6 +98,10 @@ def read_log(run: Path) -> list[dict[str, Any]]:
                 break
             raise ForeframeError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}") from error
     return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _summary_writer(run: Path, last_step: int) -> Any:

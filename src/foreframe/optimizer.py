@@ -21,6 +21,10 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, capturable: bool =
     optimizer: Any
     if config.kind == "sgd":
         optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay, fused=True)
+        if config.momentum:
+            # Made here, since the fused kind leaves them as it found the memory where its first update is passed over.
+            for parameter in parameters:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     else:
         kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
         optimizer = kind(parameters, config.lr, config.betas, weight_decay=decay, fused=True, capturable=capturable)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import operator
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import foreframe
 from foreframe import config as settings
-from foreframe import models
+from foreframe import disk, models
 from foreframe.clip import ClipSpec
 from foreframe.data.augment import AugmentConfig
-from foreframe.data.manifest import ColumnStats
+from foreframe.data.manifest import MAX_SIDE, ColumnStats
 from foreframe.data.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.losses import LossConfig
@@ -20,6 +21,38 @@ from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
 
 M = TypeVar("M")
 FORMAT = 2
+_LARGE = 10**9
+_RANGES: dict[str, tuple[int, int]] = {
+    "context": (1, 2**20),
+    "horizon": (1, 2**20),
+    "eval_horizon": (-1, 2**20),
+    "steps": (1, _LARGE),
+    "batch": (1, 2**16),
+    "accumulate": (1, 2**16),
+    "stride": (1, 2**16),
+    "epoch_steps": (0, _LARGE),
+    "seed": (-(2**63), 2**64 - 1),
+    "log_every": (1, _LARGE),
+    "validate_every": (0, _LARGE),
+    "validate_clips": (0, _LARGE),
+    "save_every": (1, _LARGE),
+    "optimizer.lr": (0, _LARGE),
+    "optimizer.momentum": (0, 1),
+    "optimizer.weight_decay": (0, _LARGE),
+    "optimizer.clip_norm": (0, _LARGE),
+    "rate.warmup": (0, _LARGE),
+    "rate.floor": (0, 1),
+    "rate.gamma": (0, 1),
+    "beta.start": (0, _LARGE),
+    "beta.stop": (0, _LARGE),
+    "beta.cycles": (1, _LARGE),
+    "beta.ratio": (0, 1),
+    "forcing.initial": (0, 1),
+    "forcing.start": (0, _LARGE),
+    "forcing.decay": (0, _LARGE),
+    "forcing.floor": (0, 1),
+}
+"""Least and most of the numbers of a `TrainConfig`: beyond them something else would fail later, or take all memory."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +137,18 @@ class TrainConfig(Generic[M]):
 
     def check(self, spec: ClipSpec) -> None:
         """Raises ConfigError for numbers that cannot be, or not with such clips."""
-        for name, least in (
-            ("context", 1),
-            ("horizon", 1),
-            ("steps", 1),
-            ("batch", 1),
-            ("accumulate", 1),
-            ("log_every", 1),
-            ("save_every", 1),
-            ("stride", 1),
+        for name, (least, most) in _RANGES.items():
+            value = operator.attrgetter(name)(self)
+            if value < least:
+                raise ConfigError(f"{name}: expected at least {least}, found {value}")
+            if not value <= most:  # so that what is not a number is refused, too
+                raise ConfigError(f"{name}: expected at most {most:,}, found {value}")
+        for name, share in (
+            ("ema", self.ema),
+            *((f"optimizer.betas[{n}]", b) for n, b in enumerate(self.optimizer.betas)),
         ):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, found {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema: expected 0 <= ema < 1, found {self.ema}")
+            if not 0 <= share < 1:
+                raise ConfigError(f"{name}: expected 0 <= {name} < 1, found {share}")
         self.augment.check(spec)
         if self.stride > 1 and spec.cond == "vector":
             raise ConfigError(
@@ -163,10 +194,29 @@ class RunConfig:
             fps=pack.fps or 10.0,
         )
 
+    def check(self) -> None:
+        """Raises ConfigError, with the dotted path, for what cannot be trained or built on this machine."""
+        spec = self.spec
+        for name in ("channels", "height", "width"):
+            if not 1 <= getattr(spec, name) <= MAX_SIDE:
+                raise ConfigError(f"spec.{name}: expected 1 to {MAX_SIDE}, found {getattr(spec, name)}")
+        if not 0 <= spec.cond_size <= MAX_SIDE or (spec.cond_size == 0) != (spec.cond == "none"):
+            raise ConfigError(f"spec.cond_size: {spec.cond_size} does not go with spec.cond '{spec.cond}'")
+        numbers = spec.cond_size if spec.cond == "vector" else 0
+        if len(self.cond_stats) not in (0, numbers):
+            raise ConfigError(f"cond_stats: expected those of {numbers} numbers, found {len(self.cond_stats)}")
+        if not 1e-3 <= self.fps <= 1e5:
+            raise ConfigError(f"fps: expected 0.001 to 100000, found {self.fps}")
+        try:
+            self.train.check(spec)
+            models.outline(self.train.model, spec)
+        except ConfigError as error:
+            raise ConfigError(f"train.{error}") from error
+
     def write(self, run: Path) -> None:
-        temporary = run / ".config.json.tmp"
-        temporary.write_text(json.dumps(settings.to_dict(self), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(run / "config.json")
+        """Write `run/config.json`, whole or not at all. Raises DiskError; ConfigError for what `read` would refuse."""
+        self.check()
+        disk.put(run / "config.json", settings.to_json(self))
 
     @classmethod
     def read(cls, run: Path) -> RunConfig:
@@ -174,32 +224,54 @@ class RunConfig:
 
         Raises:
             CheckpointError: the folder is no run.
-            ConfigError: a setting is unknown, missing or of another type; the message has its dotted path.
+            ConfigError: a setting is unknown, missing, of another type, or cannot be; the message has its dotted path.
         """
-        if run.is_file():
-            raise CheckpointError(_no_run_file(run))
         path = run / "config.json"
-        if not path.is_file():
-            raise CheckpointError(
-                f"{run}: not a run (there is no config.json in it); give the folder that `foreframe train --run` made"
-            )
+        try:
+            if run.exists() and not run.is_dir():
+                raise CheckpointError(_no_run_file(run))
+            if not path.exists():
+                raise CheckpointError(
+                    f"{run}: not a run (there is no config.json in it); give the folder that `foreframe train --run` "
+                    "made"
+                )
+        except OSError as error:
+            raise CheckpointError(f"{run}: cannot be read: {error.strerror}") from error
         values = settings.read_json(path)
         try:
             if not isinstance(values, dict) or values.get("format") != FORMAT:
                 found = values.get("format") if isinstance(values, dict) else values
-                raise ConfigError(f"format: expected {FORMAT}, found {found!r}; made by another version of foreframe?")
-            config = models.module(str(values.get("model"))).Config
-            return settings.from_dict(cls, values, kinds={"train.model": config})
+                short = reprlib.repr(found)
+                raise ConfigError(f"format: expected {FORMAT}, found {short}; made by another version of foreframe?")
+            kind = models.module(str(values.get("model"))).Config
+            config = settings.from_dict(cls, values, kinds={"train.model": kind})
+            config.check()
+            return config
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
 
+_KINDS = (
+    (b"PK", "a zip archive (.pt, .pth, TorchScript, .pt2, .npz)"),
+    (b"\x80", "a pickle (.pt, .pth, .pkl)"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x93NUMPY", "a NumPy array (.npy)"),
+    (b"\x89HDF", "an HDF5 file"),
+)
+"""First bytes of files that other programs keep models in."""
+
+
 def _no_run_file(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    """What to say of a file in the place of a run; a pipe or a device is not opened."""
+    start = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(8)
+    what = next((name for magic, name in _KINDS if start.startswith(magic)), "")
+    if what:
         return (
-            f"{path}: a pickle (.pt, .pth), which can run code when it is read; foreframe opens none. "
+            f"{path}: {what}, which can run code when others read it; foreframe opens none. "
             "Give a run folder with safetensors checkpoints, as `foreframe train --run` makes it"
         )
-    return f"{path}: a file; expected the folder of a run, as `foreframe train --run` makes it"
+    return f"{path}: no folder; expected that of a run, as `foreframe train --run` makes it"

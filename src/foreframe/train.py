@@ -1,7 +1,8 @@
 """Training: `Trainer.run` is the loop, top to bottom; everything else here serves it.
 
 Batches, noise, forcing coins, beta and the learning rate are functions of the step, so a run that was
-stopped goes on from its newest checkpoint exactly as if it had never stopped.
+stopped goes on from its newest checkpoint exactly as if it had never stopped. A signal is heard between steps, and
+inside a validation, which is then made up for.
 
 A step has three parts. `draw` says on the host what is worked on, `place` brings it to the device, and `update` is
 the work: there nothing waits for the device, so that a GPU is never without work. With several processes each does
@@ -14,77 +15,43 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foreframe import checkpoint, evaluate, models, runtime, seeds, video
+from foreframe import checkpoint, crash, disk, evaluate, models, runtime, seeds, stopping, video
+from foreframe import config as settings
 from foreframe.clip import Clip
 from foreframe.data.augment import augment
 from foreframe.data.pack import Pack
 from foreframe.data.prefetch import Ahead, Feed, fits, pinned
 from foreframe.data.windows import Windows, batch_indices
-from foreframe.errors import CheckpointError, ConfigError, DataError, TrainingError
+from foreframe.errors import CheckpointError, DataError, DiskError, TrainingError
 from foreframe.graphs import Recorder
 from foreframe.log import Bar, RunLog
-from foreframe.losses import Terms, elbo
+from foreframe.losses import Terms
 from foreframe.nn.norm import synchronise
 from foreframe.optimizer import average_share, make_optimizer, update_average
 from foreframe.recipe import RunConfig
 from foreframe.rollout import draw_noise
-from foreframe.schedules import Clock, ForcingSchedule
+from foreframe.schedules import Clock
+from foreframe.step import Drawn, Given, draw_forcing, draw_strides, measure, share_of, take_rows
 from foreframe.unrolled import fed_back
+from foreframe.watch import IN_A_ROW, IN_KEPT, KEPT, Buffers, Skipped, Spike, Watch, not_finite
 
 PANEL_CLIPS = 4
-COLLAPSED_NATS = 0.01
+COLLAPSED_NATS, EXPLODED_NATS = 0.01, 1e4
+SAVE_TRIES = 3
+"""So many checkpoints in a row that the disk refuses end a run; the last one of a run is not forgiven at all."""
+LOOK_EVERY = KEPT // 2
+"""Steps between looks at how steps went, at most, on a GPU, which is not to be waited for; on a CPU it is each."""
 OUT_OF_TIME = 1
 """Stands among the numbers of signals for the end of `max_minutes`; no signal asked for has it."""
-
-
-class Drawn(NamedTuple):
-    """What a step is to work on, on the host: for the clips of this process, b of the B of the batch.
-
-    pixels: as `Feed.fetch` gives them. coins (b, T-1) bool; own: as `Given` says; noise (b, T-1, Z...). numbers: beta,
-    learning rate, the share by which the average moves, and the step, float64.
-    """
-
-    step: int
-    pixels: Clip | Tensor
-    coins: Tensor
-    own: tuple[frozenset[int], ...]
-    noise: Tensor
-    numbers: Tensor
-
-
-class Given(NamedTuple):
-    """The same on the device, pixels as floats: tensors, but for `own`.
-
-    own: for each part of the batch, the steps at which some clip of it is fed the model's own frame.
-    """
-
-    clip: Clip
-    coins: Tensor
-    own: tuple[frozenset[int], ...]
-    noise: Tensor
-    beta: Tensor
-    rate: Tensor
-    share: Tensor
-    step: Tensor
-
-    def tensors(self) -> list[Tensor | None]:
-        return [self.clip.frames, self.clip.cond, self.coins, *self[3:]]
-
-    def parts(self) -> Iterator[tuple[Clip, Tensor, Tensor, frozenset[int]]]:
-        """Clips, coins, noise and `own`, part by part."""
-        size = self.clip.batch // len(self.own)
-        for number, own in enumerate(self.own):
-            rows = slice(number * size, (number + 1) * size)
-            yield _rows(self.clip, rows), self.coins[rows], self.noise[rows], own
 
 
 class Trainer:
@@ -98,6 +65,7 @@ class Trainer:
         device: torch.device,
         world: runtime.World | None = None,
         speed: runtime.Speed | None = None,
+        accept_changes: bool = False,
     ) -> None:
         train, self.speed = config.train, speed or runtime.Speed()
         self.world = world or runtime.World(device)
@@ -118,6 +86,7 @@ class Trainer:
                 f"--split {pack.splits[0]}"
             )
         self.config, self.train, self.pack, self.run_path, self.device = config, train, pack, run, device
+        self.accept_changes = accept_changes
         self.windows = Windows(pack, train.split, train.length, train.windows)
         if train.validate_every and "val" in pack.splits:
             # What validation will refuse is refused now, not at the first validation.
@@ -141,8 +110,13 @@ class Trainer:
         self.ahead: Ahead[Drawn] | None = None
         self.step = 0
         self.best: dict[str, Any] = {}
-        self.trouble = torch.tensor([-1, 0, 0, 0, 0], device=device)
-        """The first step that was not finite, -1 for none; then whether its loss, its terms, its gradient were it."""
+        self.owes_validation = False
+        """Whether the validation of this step was stopped, and is to be made up for."""
+        self.watch = Watch(device)
+        self.lock = disk.Lock(run / ".lock")
+        self.log: RunLog | None = None
+        self.bar: Bar | None = None
+        self._saved, self._refused = -1, 0
 
     @property
     def scored(self) -> nn.Module:
@@ -152,58 +126,72 @@ class Trainer:
 
     def run(self, max_minutes: float | None = None) -> str:
         """Train to the end, or until `max_minutes` have passed or a signal asks to stop; says why it ended."""
-        train, first = self.train, self.world.first
-        self.restore()
-        if self.step >= train.steps:
-            return f"already complete at step {self.step}"
+        train, reason = self.train, 0
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        ended = "complete"
         with ExitStack() as stack:
-            log = stack.enter_context(RunLog(self.run_path, self.step, train.tensorboard)) if first else None
-            asked = stack.enter_context(_stop_requests())
-            bar = stack.enter_context(Bar("training", train.steps, self.step)) if first else None
+            stack.enter_context(stopping.requests())
+            stack.enter_context(stopping.gently())
+            stack.callback(self.lock.release)
+            self.take()
+            self.restore()
+            if self.step == train.steps and not self.owes_validation:
+                return f"already complete at step {self.step}"
+            if self.world.first:
+                self.log = stack.enter_context(RunLog(self.run_path, self.step, train.tensorboard))
+                self.bar = stack.enter_context(Bar("training", train.steps, self.step))
+            if self.owes_validation:
+                self.validate()
+                self.save()
+                reason = self.world.most(stopping.asked())
             self.ahead = stack.enter_context(Ahead(self.draw, train.steps)) if self.reads_ahead else None
             begun, start = time.monotonic(), self.step
-            while self.step < train.steps:
+            while self.step < train.steps and not reason:
                 terms, numbers = self.one_step()
                 self.step += 1
                 logs, validates, saves = map(self._is_due, (train.log_every, train.validate_every, train.save_every))
-                if logs or validates or saves:
-                    self.insist_finite()
-                if log is not None and bar is not None:
+                if logs or validates or saves or self.device.type == "cpu" or self.step % LOOK_EVERY == 0:
+                    self.look()
+                if self.bar is not None:
                     rate = (self.step - start) / (time.monotonic() - begun)
-                    bar.advance(self._told(terms, numbers, rate, log if logs else None))
-                    if validates:
-                        self.validate(log, bar)
-                        bar.say(_latent(terms))
-                    if saves:
-                        self.save()
-                if validates:
-                    self.world.wait()
+                    self.bar.advance(self._told(terms, numbers, rate, logs))
+                better = self.validate() if validates else False
+                if saves or better:
+                    self.save()
                 late = time.monotonic() > deadline
                 # The processes stop at the same step, whichever of them was asked.
-                reason = self.world.most(asked[0] if asked else OUT_OF_TIME if late else 0)
-                if reason == OUT_OF_TIME:
-                    ended = f"stopped after {max_minutes:g} minutes"
-                elif reason:
-                    ended = f"stopped by {signal.Signals(reason).name}"
-                if reason:
-                    break
-            if self.step < train.steps:
+                reason = self.world.most(stopping.asked() or (OUT_OF_TIME if late else 0))
+            if reason and self.step < train.steps:
                 # No validation here: a run that was never stopped would have none at this step.
-                self.insist_finite()
-                if first:
-                    self.save()
+                self.look()
+                self.save(last=True)
         self.world.wait()
+        ended = "complete"
+        if self.step < train.steps or self.owes_validation:
+            name = f"after {max_minutes:g} minutes" if reason == OUT_OF_TIME else f"by {signal.Signals(reason).name}"
+            ended = f"stopped {name}"
         return f"{ended} at step {self.step} of {train.steps}"
+
+    def take(self) -> None:
+        """Hold the run's folder, so that no other training comes into it; `run` does it too, and lets go in the end.
+
+        Raises:
+            TrainingError: another one holds it.
+        """
+        if not self.world.first or self.lock.held:
+            return
+        self.run_path.mkdir(parents=True, exist_ok=True)
+        holder = self.lock.take()
+        if holder:
+            raise TrainingError(
+                f"{self.run_path}: another training is at work here ({holder}); wait for it, end it, or train in "
+                "another folder"
+            )
 
     def one_step(self) -> tuple[Terms, dict[str, Any]]:
         """One update of the weights; returns the loss terms and the step's settings."""
         drawn = self.draw(self.step) if self.ahead is None else self.ahead.take(self.step)
         given = self.place(drawn)
         terms, norm = self.update(given) if self.recorder is None else self.recorder(given.own, given.tensors())
-        if self.device.type == "cpu":
-            self.insist_finite()
         return terms, {**self.settings(self.step), "grad_norm": norm}
 
     def settings(self, step: int) -> dict[str, float]:
@@ -239,7 +227,7 @@ class Trainer:
         clip = self.feed.place(drawn.pixels).unit()
         if train.augment.active:
             clip = augment(clip, train.augment, seeds.generator(train.seed, "augment", drawn.step))
-            clip = clip if self.world.size == 1 else _rows(clip, self.rows.to(self.device))
+            clip = clip if self.world.size == 1 else take_rows(clip, self.rows.to(self.device))
         coins, noise, numbers = (
             part.to(self.device, non_blocking=True) for part in (drawn.coins, drawn.noise, drawn.numbers)
         )
@@ -249,32 +237,27 @@ class Trainer:
     def update(self, given: Given) -> tuple[Terms, Tensor]:
         """The work of a step: tensors in, the terms and the gradient's norm out, and nothing is read on the way.
 
-        An update that is not finite is not made; `insist_finite` tells of it.
+        A step that is not finite changes nothing; `look` tells of it.
         """
         train = self.train
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        measured = []
-        for clip, coins, noise, own in given.parts():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-                unrolled = self.model(clip, train.context, coins, noise, own)
-            part = elbo(unrolled, clip.frames[:, 1:], given.beta, train.loss)
-            (part.loss / train.accumulate).backward()
-            measured.append(torch.stack([getattr(part, field.name).detach() for field in fields(Terms)]))
-        values = torch.stack(measured).mean(0)
+        buffers = Buffers(self.model)
+        values = measure(self.model, given, train)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self.world.mean_([*gradients, values])
-        terms = Terms(*values.unbind())
         norm = nn.utils.get_total_norm(gradients)
         if train.optimizer.clip_norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), train.optimizer.clip_norm, norm)
-        self._mark(given.step, terms, norm)
+        skipped = self.watch.see(given.step, torch.cat([values[:3], norm[None].to(values.dtype)]))
+        buffers.put_back(skipped)
+        self.optimizer.found_inf.copy_(skipped)
         for group in self.optimizer.param_groups:
             group["lr"] = given.rate
         self.optimizer.step()
         if self.average is not None:
-            update_average(self.average, self.model, given.share)
-        return terms, norm
+            update_average(self.average, self.model, torch.where(skipped, 0, given.share))
+        return Terms(*values.unbind()), norm
 
     def _update_again(self, own: tuple[frozenset[int], ...], tensors: Sequence[Tensor | None]) -> tuple[Terms, Tensor]:
         """`update` for the recorder, which knows tensors only."""
@@ -283,10 +266,149 @@ class Trainer:
         coins, *rest = (part for part in others if part is not None)
         return self.update(Given(Clip(frames, cond), coins, own, *rest))
 
-    def validate(self, log: RunLog, bar: Bar) -> None:
-        """Score prediction, and reconstruction under its own name; keep the best; write a panel of clips."""
-        if "val" not in self.pack.splits:
+    def look(self) -> None:
+        """Tell of the steps since the last look that were not finite or stood out; waits for the device.
+
+        Raises:
+            TrainingError: too many were not finite. The last of them is kept for `foreframe replay`.
+        """
+        for event in self.watch.look(self.step):
+            number = event.step + 1
+            if isinstance(event, Spike):
+                self._note(
+                    number, f"the loss of {event.loss:.4g} is {event.sigmas:.1f} deviations above those before it"
+                )
+                continue
+            given = self.place(self.draw(event.step))
+            _, first = crash.examine(self.model, given, self.train)
+            _, indices = batch_indices(len(self.windows), self.train.batch, self.train.seed, event.step)
+            clips = self.windows.names(indices)
+            text = f"not finite: {', '.join(event.wrong)}; clips {', '.join(clips)}; first {first or crash.NOTHING}"
+            self._note(number, f"{text}; this step is skipped")
+            if event.fatal:
+                self._end_with(event, given, clips, first, f"step {number}: {text}")
+
+    def validate(self) -> bool:
+        """Score prediction, and reconstruction under its own name, and show a panel of clips.
+
+        Returns whether the model is the best so far. A signal stops it; the run makes up for it when it goes on.
+        """
+        better = False
+        if self.world.first and "val" in self.pack.splits:
+            try:
+                better = self._validate()
+                self.owes_validation = False
+            except stopping.Stopped:
+                self.owes_validation = True
+            self._saved = -1
+        self.world.wait()
+        return better
+
+    def save(self, last: bool = False) -> None:
+        """Write a checkpoint of this step, unless there is one; with several processes, the first does.
+
+        A disk that refuses is told of, and tried again when the next checkpoint is due; not if this is the `last`.
+
+        Raises:
+            DiskError: it has refused too often.
+            TrainingError: there is a number that is not finite, which no checkpoint may hold.
+        """
+        if not self.world.first or self._saved == self.step:
             return
+        tensors = {"weights": self.model.state_dict(), "optimizer": checkpoint.pack_optimizer(self.optimizer)}
+        if self.average is not None:
+            tensors["ema"] = self.average.state_dict()
+        wrong = [f"{group}: {name}" for group, parts in tensors.items() for name in not_finite(parts)]
+        if wrong:
+            raise TrainingError(
+                f"step {self.step}: not saved, since {len(wrong)} tensors are not finite: {', '.join(wrong[:5])}. "
+                f"`foreframe resume {self.run_path}` goes on from the newest checkpoint, which is whole"
+            )
+        state = {
+            "best": self.best,
+            "owes_validation": self.owes_validation,
+            "config": settings.to_dict(self.config),
+            "environment": self._environment(),
+        }
+        try:
+            if self.log is not None:
+                self.log.sync()
+            tensors["watch"] = {"recent": self.watch.recent}
+            checkpoint.save(self.run_path, self.step, tensors, state, self.best.get("step"))
+        except DiskError as error:
+            self._refused += 1
+            if last or self.step == self.train.steps or self._refused == SAVE_TRIES:
+                raise
+            self._note(self.step, f"{error}; training goes on, the next checkpoint is tried in its turn")
+        else:
+            self._saved, self._refused = self.step, 0
+
+    def restore(self) -> None:
+        """Go back to the newest whole checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: none is whole; or the run's configuration is not the one it was saved with.
+        """
+        if self.world.first:
+            checkpoint.recover(self.run_path)
+            disk.sweep(self.run_path)
+            disk.sweep(self.run_path / "media")
+        self.world.wait()
+        found = checkpoint.newest(self.run_path, say=print if self.world.first else None)
+        if found is not None:
+            self._compare(found)
+            found.load_into(self.model, "weights")
+            if self.average is not None:
+                found.load_into(self.average, "ema")
+            checkpoint.unpack_optimizer(self.optimizer, found)
+            self.watch.recent.copy_(found.tensors("watch", {"recent": self.watch.recent})["recent"])
+            self.step = self._saved = found.step
+            self.best, self.owes_validation = found.best, found.state.get("owes_validation") is True
+        elif self.world.first:
+            self._check_space()
+        self.watch.go_on(self.step)
+        weights = torch.stack([value.double().sum().cpu() for value in self.model.state_dict().values()])
+        if not self.world.same(torch.cat([torch.tensor([self.step], dtype=torch.float64), weights])):
+            raise CheckpointError(
+                f"{self.run_path}: the processes begin with different weights; all machines must see the same folder "
+                "there, and have the same version of torch"
+            )
+
+    def _compare(self, found: checkpoint.Checkpoint) -> None:
+        """Refuse another configuration than the checkpoint's; say what else is not as it was."""
+        then, now = dict(found.state.get("config") or {}), settings.to_dict(self.config)
+        for values in (then, now):
+            # Where the clips lie may change, what they are is compared by their hash; code is told of below.
+            values["data"] = {**values.get("data", {}), "path": ""}
+            values["foreframe"] = ""
+        changed = settings.differences(then, now)
+        if changed and not self.accept_changes:
+            listed = "\n  ".join(changed)
+            raise CheckpointError(
+                f"{self.run_path / 'config.json'}: changed since step {found.step} was saved:\n  {listed}\n"
+                "change it back, start a new run, or go on with --accept-changes"
+            )
+        others = settings.differences(found.state.get("environment") or {}, self._environment())
+        if self.world.first and (changed or others):
+            print(f"not as at step {found.step}, so numbers will differ: {'; '.join([*changed, *others])}")
+
+    def _environment(self) -> dict[str, Any]:
+        """What numbers depend on besides the configuration, down to their last bit."""
+        speed = {"compile": self.speed.compile, "graphs": self.speed.graphs}
+        facts = runtime.describe(self.device)
+        del facts["cores"]
+        return {**facts, "devices": self.world.size, **speed}
+
+    def _check_space(self) -> None:
+        """Say it if the disk has no room for two checkpoints, while that costs nothing."""
+        moments = 2 if "betas" in self.optimizer.param_groups[0] else 1
+        copies = 1 + moments + (self.average is not None)
+        needed = 2 * copies * checkpoint.size({"weights": self.model.state_dict()})
+        free = disk.free(self.run_path)
+        if free is not None and free < needed:
+            print(f"{self.run_path}: two checkpoints take {needed:,} bytes here, and {free:,} are free")
+
+    def _validate(self) -> bool:
         train = self.train
         horizon = evaluate.default_horizon(self.config, self.pack, "val")
         row: dict[str, Any] = {"step": self.step}
@@ -298,70 +420,56 @@ class Trainer:
             result = evaluate.evaluate(model, self.pack, protocol, self.device)
             row[f"val_{mode}_psnr"] = result["scores"]["psnr"]["mean"]
         row["val_repeat_last_psnr"] = result["baselines"]["repeat_last"]["psnr"]["mean"]
-        log.write(row)
+        if self.log is not None:
+            self.log.write(row)
         score = row["val_prediction_psnr"]
-        better = score > self.best.get("psnr", -math.inf)
+        better = bool(score > self.best.get("psnr", -math.inf))  # never if it is not a number
         if better:
             self.best = {"step": self.step, "psnr": score, "split": "val", "horizon": horizon}
-            self.save()
-        bar.say(
+        self._say(
             f"step {self.step}: validation over {horizon} frames: prediction {score:.2f} dB, "
             f"reconstruction {row['val_reconstruction_psnr']:.2f}, repeat-last {row['val_repeat_last_psnr']:.2f}"
             + (" (best so far)" if better else "")
         )
-        self._panel(log, model, horizon)
+        try:
+            self._panel(model, horizon)
+        except DiskError as error:
+            self._note(self.step, f"{error}; training goes on without this picture")
+        return better
 
-    def save(self) -> None:
-        tensors = {"weights": self.model.state_dict(), "optimizer": checkpoint.pack_optimizer(self.optimizer)}
-        if self.average is not None:
-            tensors["ema"] = self.average.state_dict()
-        state = {"best": self.best, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        checkpoint.save(self.run_path, self.step, tensors, state, self.best.get("step"))
-
-    def restore(self) -> None:
-        """Go back to the newest whole checkpoint, if there is one."""
-        found = checkpoint.newest(self.run_path, say=print if self.world.first else None)
-        if found is not None:
-            found.load_into(self.model, "weights")
-            if self.average is not None:
-                found.load_into(self.average, "ema")
-            checkpoint.unpack_optimizer(self.optimizer, found.tensors("optimizer"))
-            self.step, self.best = found.step, found.state["best"]
-        weights = torch.stack([value.double().sum().cpu() for value in self.model.state_dict().values()])
-        if not self.world.same(torch.cat([torch.tensor([self.step], dtype=torch.float64), weights])):
-            raise CheckpointError(
-                f"{self.run_path}: the processes begin with different weights; all machines must see the same folder "
-                "there, and have the same version of torch"
-            )
-
-    def insist_finite(self) -> None:
-        """Waits for the device and raises TrainingError if a step was not finite: which, in what, on which clips."""
-        step, *wrong = self.trouble.tolist()
-        if step < 0:
-            return
-        names = [name for name, is_wrong in zip(("loss", "reconstruction", "kl"), wrong, strict=False) if is_wrong]
-        _, indices = batch_indices(len(self.windows), self.train.batch, self.train.seed, step)
+    def _end_with(self, event: Skipped, given: Given, clips: list[str], first: str, text: str) -> None:
+        kept = ""
+        if self.world.first:
+            try:
+                folder = crash.write(self.run_path, self.config, self.model, given, clips, event, first)
+                kept = f"It is kept: `foreframe replay {folder}` takes it again. "
+            except DiskError as error:
+                kept = f"It could not be kept: {error}. "
+        else:
+            self.world.wait()  # the first process tells
         raise TrainingError(
-            f"step {step}: not finite: {', '.join(names or ['gradient'])}; "
-            f"clips {', '.join(self.windows.names(indices))}. "
-            "The last checkpoint is unharmed; try a lower learning rate or --optimizer.clip-norm 1"
+            f"{text}; {IN_A_ROW} such steps in a row, or {IN_KEPT} of {KEPT}, end a run. {kept}The newest checkpoint "
+            "is unharmed; try a lower learning rate or --optimizer.clip-norm 1"
         )
 
-    def _mark(self, step: Tensor, terms: Terms, norm: Tensor) -> None:
-        """Have the optimiser pass over a step that is not finite, and note the first one; all of it on the device."""
-        wrong = ~torch.stack([terms.loss, terms.reconstruction, terms.kl, norm]).isfinite()
-        self.optimizer.found_inf.copy_(wrong.any())
-        is_first = wrong.any() & (self.trouble[0] < 0)
-        self.trouble.copy_(torch.where(is_first, torch.cat([step[None], wrong.long()]), self.trouble))
+    def _note(self, step: int, text: str) -> None:
+        """Something to be read later: a line above the bar, and a row of the log."""
+        if self.log is not None:
+            self.log.write({"step": step, "note": text})
+        self._say(f"step {step}: {text}")
 
-    def _told(self, terms: Terms, numbers: dict[str, Any], rate: float, log: RunLog | None) -> str:
-        """A row for the log if one is given, and what stands beside the bar; empty where a GPU would be waited for."""
-        if log is None and (self.device.type != "cpu" or (self.step % 5 != 0 and self.step != 1)):
+    def _say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.say(text)
+
+    def _told(self, terms: Terms, numbers: dict[str, Any], rate: float, logs: bool) -> str:
+        """What stands beside the bar, empty where a GPU would be waited for; with `logs`, a row of the log too."""
+        if not logs and (self.device.type != "cpu" or (self.step % 5 != 0 and self.step != 1)):
             return ""
         values = {**_values(terms), **numbers, "grad_norm": float(numbers["grad_norm"])}
-        if log is not None:
-            log.write({"step": self.step, **values, "steps_per_second": rate})
-        return _note(values, self.best, rate)
+        if logs and self.log is not None:
+            self.log.write({"step": self.step, **values, "steps_per_second": rate})
+        return _beside(values, self.best, rate)
 
     def _is_due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now; never with 0."""
@@ -370,7 +478,7 @@ class Trainer:
     def _clock(self, step: int) -> Clock:
         return Clock(step, self.train.steps, self.epoch_steps)
 
-    def _panel(self, log: RunLog, model: nn.Module, horizon: int) -> None:
+    def _panel(self, model: nn.Module, horizon: int) -> None:
         train = self.train
         length = train.context + min(horizon, 60)
         windows = Windows(self.pack, "val", length, "first")
@@ -383,28 +491,9 @@ class Trainer:
             rows.append((f"truth {number}", video.pictures(truth)))
             rows.append((f"prediction {number}", video.pictures(torch.cat([truth[: train.context], guess]))))
         path = self.run_path / "media" / f"step-{self.step:08d}.gif"
-        path.parent.mkdir(exist_ok=True)
         video.write_gif(path, video.grid(rows, context=train.context), self.config.fps)
-        log.picture("validation", path, self.step)
-
-
-def share_of(batch: int, rank: int, size: int, accumulate: int) -> Tensor:
-    """The rows of a batch that belong to one process, (batch / size,) int64, those of its first part first.
-
-    A part is the same clips of the batch whatever the number of processes, which share each part among them.
-
-    Raises:
-        ConfigError: the clips cannot be shared equally.
-    """
-    shares = size * accumulate
-    if batch % shares:
-        devices = f"{size} devices" if size > 1 else "1 device"
-        parts = f", each in {accumulate} parts" if accumulate > 1 else ""
-        raise ConfigError(
-            f"batch: {batch} clips cannot be shared equally by {devices}{parts}; "
-            f"give a multiple of {shares}, as in --batch {math.ceil(batch / shares) * shares}"
-        )
-    return torch.arange(batch).view(accumulate, size, -1)[:, rank].flatten()
+        if self.log is not None:
+            self.log.picture("validation", path, self.step)
 
 
 def compile_parts(model: nn.Module) -> None:
@@ -412,32 +501,6 @@ def compile_parts(model: nn.Module) -> None:
     for part in model.children():
         if any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in part.modules()):
             part.compile(dynamic=False)
-
-
-def draw_forcing(
-    schedule: ForcingSchedule, probability: float, shape: tuple[int, int], seed: int, clock: Clock
-) -> Tensor:
-    """Which steps are fed the true frame: (B, T-1) bool on the CPU, true with the given probability.
-
-    Who shares a coin follows `schedule.coin`; one for an epoch is a function of the epoch alone.
-    """
-    if schedule.coin == "epoch":
-        draw = torch.rand((), generator=seeds.generator(seed, "forcing-epoch", clock.epoch)).expand(shape)
-    elif schedule.coin == "batch":
-        draw = torch.rand((), generator=seeds.generator(seed, "forcing", clock.step)).expand(shape)
-    else:
-        draw = torch.rand(shape, generator=seeds.generator(seed, "forcing", clock.step))
-    return draw < probability
-
-
-def draw_strides(most: int, count: int, seed: int, step: int) -> Tensor:
-    """Distances between the frames of each clip, (B,) int64 from 1 to `most`, uniform in their logarithm."""
-    draws = torch.rand(count, generator=seeds.generator(seed, "stride", step))
-    return (draws * math.log(most)).exp().round().long()
-
-
-def _rows(clip: Clip, rows: slice | Tensor) -> Clip:
-    return Clip(clip.frames[rows], None if clip.cond is None else clip.cond[rows])
 
 
 def _values(terms: Terms) -> dict[str, float]:
@@ -458,35 +521,13 @@ def _latent(terms: Terms) -> str:
     return f"KL {float(terms.kl_nats):.2f} nats a frame, {float(terms.active_units):.0f} latent units active"
 
 
-def _note(values: dict[str, float], best: dict[str, Any], rate: float) -> str:
+def _beside(values: dict[str, float], best: dict[str, Any], rate: float) -> str:
     text = (
         f"loss {values['loss']:.4f} rec {values['reconstruction']:.4f} KL {values['kl_nats']:.2f} nats "
         f"active {values['active_units']:.0f} beta {values['beta']:.2g} forcing {values['forcing']:.2f} "
         f"train {values['psnr']:.1f} dB"
     )
     return f"{text} val {best['psnr']:.2f} dB {rate:.2f}/s" if best else f"{text} {rate:.2f}/s"
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Signals that ask to stop, collected: the step is finished and saved; a second one ends at once."""
-    asked: list[int] = []
-
-    def handle(number: int, _: object) -> None:
-        name = signal.Signals(number)
-        signal.signal(name, previous[name])
-        asked.append(number)
-
-    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    try:
-        previous = {number: signal.signal(number, handle) for number in watched}
-    except ValueError:  # not the main thread: the caller's signals are the caller's
-        previous = {}
-    try:
-        yield asked
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
 
 
 def describe_model(model: nn.Module) -> str:

@@ -1,0 +1,98 @@
+"""The command line: verbs to calls. Nothing heavy is imported before a verb is known, so `--help` is quick.
+
+Exit codes: 0 done, or stopped as asked by a signal; 1 the job failed; 2 wrong usage. A failure is one message;
+`--debug` adds the traceback. A new verb is a function in `training.py`, `using.py` or `clips.py` and a line in a table.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from foreframe import disk, stopping
+from foreframe.cli.clips import DATA, data
+from foreframe.cli.training import Train, presets, replay, resume, train
+from foreframe.cli.using import bench, demo, evaluate, export, rollout
+from foreframe.errors import ForeframeError, UsageError
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "presets": presets,
+    "train": Train,
+    "resume": resume,
+    "replay": replay,
+    "evaluate": evaluate,
+    "rollout": rollout,
+    "export": export,
+    "demo": demo,
+    "bench": bench,
+    "data": data,
+}
+
+
+KEPT = {
+    "train": "`foreframe resume RUN` goes on; if there is no RUN yet, the same command starts again",
+    "resume": "the newest checkpoint is kept, the same command goes on from it",
+    "demo": "what was done is kept, the same command goes on",
+    "bench": "suites that were done are written, the same command starts again",
+    "data import": "what was packed is kept, the same command goes on",
+    "data make": "what was packed is kept, the same command goes on",
+}
+"""What is left by a command that was stopped, where that is more than nothing."""
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""Causes that only writing can have."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `foreframe`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        with stopping.requests():
+            _dispatch(arguments)
+    except stopping.Stopped as stopped:
+        kept = KEPT.get(" ".join(arguments[: 2 if arguments[:1] == ["data"] else 1]))
+        kept = kept or "nothing is left half done, the same command starts again"
+        print(f"foreframe: stopped by {stopped.signal.name}; {kept}", file=sys.stderr)
+    except ForeframeError as error:
+        if debug:
+            raise
+        print(f"foreframe: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+    except (OSError, MemoryError, RuntimeError) as error:
+        if debug:
+            raise
+        print(f"foreframe: {_told(error)}; --debug shows where", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _told(error: Exception) -> str:
+    """One sentence on an error that nobody has put into words; where it is the system's, with path and cause."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return f"{type(error).__name__}: {error}"
+    named = error.filename2 or error.filename
+    if not isinstance(named, str):
+        folders = {Path.cwd(), Path(tempfile.gettempdir())} if error.errno in CANNOT_WRITE else ()
+        free = [f"{left:,} bytes free in {folder}" for folder in folders if (left := disk.free(folder)) is not None]
+        return f"{error.strerror} ({', '.join(free)})" if free else f"{type(error).__name__}: {error.strerror}"
+    return str(disk.refused(Path(named), error)) if error.errno in CANNOT_WRITE else f"{named}: {error.strerror}"
+
+
+def _dispatch(arguments: list[str]) -> None:
+    description = "foreframe learns to predict video from what is about to be done."
+    if arguments[:1] == ["--version"]:
+        from foreframe import __version__
+
+        print(f"foreframe {__version__}")
+    elif arguments[:1] == ["train"] and len(arguments) > 1:
+        train(arguments[1:])
+    elif arguments[:1] == ["data"] and len(arguments) > 1:
+        tyro.extras.subcommand_cli_from_dict(DATA, prog="foreframe data", args=arguments[1:])
+    else:
+        tyro.extras.subcommand_cli_from_dict(VERBS, prog="foreframe", description=description, args=arguments)

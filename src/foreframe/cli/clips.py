@@ -1,0 +1,224 @@
+"""Verbs for clips: `foreframe data import`, `check`, `show`, `make`, `export` and `layouts`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from foreframe.cli.shared import at_least
+from foreframe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """How clips of any source are made ready."""
+
+    layout: str | None = None
+    """Name of the layout, where it is not recognised."""
+    size: tuple[int, int] | None = None
+    """Height and width of the packed frames. Default: the source's."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """Where that changes the shape of a picture: stretch it, crop its middle, or pad it with black."""
+    stride: int = 1
+    """Keep every so many-th frame."""
+    between: Literal["join", "last"] = "join"
+    """With a stride: join the conditions of the frames left out to one long row, or keep only the last."""
+    window: int = 0
+    """Cut clips into pieces of this many frames; 0: leave them whole."""
+    shares: tuple[float, float, float] | None = None
+    """Of train, val and test, drawn by the hash of each clip's name. Default: the source's own splits."""
+    lists: Path | None = None
+    """A JSON file {"train": [names of clips], "val": [...], ...} instead."""
+    columns: tuple[str, ...] = ()
+    """Which numbers are the condition, by name or pattern, as in 'action*'; none: no condition."""
+    shift: int | None = None
+    """The row recorded with frame t leads into frame t + this. Default: as is usual for the source."""
+    camera: str = ""
+    """Which of several cameras."""
+    cuts: tuple[int, ...] = ()
+    """Numbers of the training frames at which a new take begins; no clip crosses one (dance_lab)."""
+    count: int = 0
+    """How many clips to make, for sources that are made on the fly (moving_mnist)."""
+
+    def options(self) -> Any:
+        from foreframe.data.clips import Options
+
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
+        return Options(**values)
+
+
+Shape = Annotated[Shaping, tyro.conf.arg(name="")]
+
+
+def data_import(
+    src: tyro.conf.Positional[Path],
+    dst: tyro.conf.Positional[Path],
+    shape: Shape = Shaping(),
+    on_bad: Literal["stop", "skip"] = "stop",
+    overwrite: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Check a folder of clips and pack it for training. Started again after a kill, it goes on where it was.
+
+    Args:
+        src: The folder; its layout is recognised (`foreframe data layouts` lists those there are).
+        dst: The pack to write.
+        shape: How clips are made ready.
+        on_bad: stop before anything is packed, or skip bad clips; the pack then lists them.
+        overwrite: Replace a pack at DST.
+        workers: Processes that read; 0: none but this one. Default: by the amount of work. The pack is the same.
+    """
+    from foreframe.data.importing import import_clips
+
+    _print_pack(
+        import_clips(
+            src, dst, shape.layout, shape.options(), on_bad=on_bad, overwrite=overwrite, workers=workers, progress=True
+        )
+    )
+
+
+def data_check(
+    src: tyro.conf.Positional[str],
+    shape: Shape = Shaping(),
+    length: int = 0,
+    json: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """List everything that is wrong with a folder of clips or a pack: path, row or frame, expected, found.
+
+    Args:
+        src: A folder in a known layout, a pack, or the name of a sample.
+        shape: As for `import`.
+        length: Also report clips shorter than this many frames.
+        json: Write the report here too.
+        workers: As for `import`.
+    """
+    from foreframe.data.check import check
+
+    if not check(src, layout=shape.layout, options=shape.options(), length=length, json=json, workers=workers):
+        raise SystemExit(1)
+
+
+def data_show(
+    src: tyro.conf.Positional[str],
+    out: Path = Path("clips.html"),
+    shape: Shape = Shaping(),
+    clips: int = 6,
+    split: str | None = None,
+) -> None:
+    """Show clips: as a page (GIFs, curves of the conditions, histograms, counts) or as one picture.
+
+    Args:
+        src: A pack, a folder in a known layout, or the name of a sample.
+        out: The page (.html) or the picture (.png) to write.
+        shape: As for `import`.
+        clips: How many clips.
+        split: Only this split. Default: all, in turn.
+    """
+    from foreframe.data.sheet import contact_sheet
+    from foreframe.data.sources import open_clips
+    from foreframe.report.clips_page import write_clips_page
+
+    suffix = out.suffix.lower()
+    if suffix not in (".html", ".png"):
+        raise UsageError(f"--out: expected a name that ends in .html or .png, found {out}")
+    at_least(clips=(clips, 1))
+    pack = open_clips(src, layout=shape.layout, options=shape.options(), progress=True)
+    if suffix == ".png":
+        contact_sheet(pack, out, clips=clips, split=split)
+    else:
+        write_clips_page(pack, out, clips=clips, split=split)
+    print(f"written: {out}")
+
+
+def data_make(
+    kind: tyro.conf.Positional[Literal["push", "dance"]],
+    dst: tyro.conf.Positional[Path],
+    clips: int = 1000,
+    seed: int = 0,
+    frames: int = 0,
+    size: tuple[int, int] | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Simulate clips and pack them (needs the extra `sim`). Started again after a kill, it goes on where it was.
+
+    Args:
+        kind: push: a robot arm pushes objects about. dance: a person dances; the pose of each frame is known.
+        dst: The pack to write.
+        clips: How many. More of the same seed only add to what there was.
+        seed: Clip i is a function of the seed and of i.
+        frames: Of each clip. Default: 30 (push), 60 (dance).
+        size: Height and width. Default: 64 64.
+        workers: Processes; the pack is the same however many. Default: one a core.
+        overwrite: Replace a pack at DST.
+    """
+    from foreframe.data.making import make_clips
+
+    pack = make_clips(
+        kind,
+        dst,
+        clips=clips,
+        seed=seed,
+        frames=frames,
+        size=size,
+        workers=workers,
+        overwrite=overwrite,
+        progress=True,
+    )
+    _print_pack(pack)
+
+
+def data_export(
+    src: tyro.conf.Positional[str],
+    dst: tyro.conf.Positional[Path],
+    to: Literal["lerobot", "bair_lab", "dance_lab"],
+    overwrite: bool = False,
+) -> None:
+    """Write clips in a form that other tools read: LeRobot v3.0, or the labs' folders.
+
+    Args:
+        src: A pack, a folder in a known layout, or the name of a sample.
+        dst: The folder to write.
+        to: The form.
+        overwrite: Replace an earlier export at DST.
+    """
+    from foreframe.data.exporting import export
+    from foreframe.data.sources import open_clips
+
+    for note in export(open_clips(src, progress=True), dst, to, overwrite=overwrite, progress=True):
+        print(f"note: {note}", file=sys.stderr)
+    print(f"written: {dst}")
+
+
+def data_layouts() -> None:
+    """List the kinds of folders that are known, and by what they are recognised."""
+    from foreframe.data.layouts import layouts
+
+    for layout in layouts().values():
+        print(f"{layout.NAME:16}{layout.DESCRIBE}\n{'':16}{layout.LOOKS_FOR}")
+
+
+def _print_pack(pack: Any) -> None:
+    counts = ", ".join(f"{split} {values['episodes']}" for split, values in pack.manifest.splits.items())
+    print(f"{pack.path}: clips of {pack.spec}: {counts} ({len(pack.frames):,} frames)")
+
+
+def data() -> None:
+    """Import, check, show, make and export clips: `foreframe data --help`."""
+    raise UsageError("give one of: " + ", ".join(f"foreframe data {verb}" for verb in DATA))
+
+
+DATA: dict[str, Callable[..., Any]] = {
+    "import": data_import,
+    "check": data_check,
+    "show": data_show,
+    "make": data_make,
+    "export": data_export,
+    "layouts": data_layouts,
+}

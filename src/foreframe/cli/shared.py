@@ -1,0 +1,45 @@
+"""What several verbs share: the words of their flags, and opening a run beside clips."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from foreframe.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from foreframe.checkpoint import TrainedModel
+
+Mode = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def open_run(
+    run: Path, data: str | None, checkpoint: str, device: Device, threads: int | None, clips: bool = True
+) -> tuple[torch.device, TrainedModel, Any]:
+    """The device, the model of a run, and the clips asked for."""
+    from foreframe import runtime
+    from foreframe.checkpoint import load_run
+    from foreframe.data.pack import Pack
+    from foreframe.data.sources import open_clips
+
+    chosen = runtime.choose_device(device, threads)
+    trained = load_run(run, checkpoint, chosen)
+    if not clips:
+        return chosen, trained, None
+    pack = Pack.open(trained.config.data.path) if data is None else open_clips(data, progress=True)
+    known, given = trained.config.cond_names, pack.cond_names
+    if pack.spec == trained.config.spec and known != given:
+        note = f"note: the conditions are called {', '.join(given)}; in training they were {', '.join(known)}"
+        print(note, file=sys.stderr)
+    return chosen, trained, pack
+
+
+def at_least(**values: tuple[int, int]) -> None:
+    """Raises UsageError where the value of a flag, (value, least), is too small."""
+    for name, (value, least) in values.items():
+        if value < least:
+            raise UsageError(f"--{name}: expected {least} or more, found {value}")

@@ -1,0 +1,186 @@
+"""Verbs that train: `presets`, `train`, `resume` and `replay`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from foreframe import stopping
+from foreframe.cli.shared import Device
+from foreframe.errors import UsageError
+
+if TYPE_CHECKING:
+    from foreframe.train import Trainer
+
+
+def presets() -> None:
+    """List the named experiments that `train` knows."""
+    import inspect
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from foreframe.presets import presets as known
+
+    table = Table("preset", "what it is", box=None, pad_edge=False)
+    for name, function in known().items():
+        table.add_row(name, (inspect.getdoc(function) or "").split("\n")[0])
+    Console().print(table)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a preset on clips.
+
+    Every setting of a preset can be given too, as a dotted flag: `foreframe train PRESET --help` lists them.
+    """
+
+    preset: tyro.conf.Positional[str]
+    """Name of a preset (`foreframe presets`), or FILE.py:FUNCTION for your own."""
+    data: str
+    """A pack, a folder in a known layout (packed into a cache first), or `push`, the sample inside."""
+    run: Path
+    """Folder of the new run; it must not hold one yet."""
+    steps: int | None = None
+    """Length of the run; schedules stretch over it. Default: the preset's."""
+    max_minutes: float | None = None
+    """Stop after this long and save; `foreframe resume RUN` goes on."""
+    seed: int | None = None
+    """All randomness follows from it. Default: the preset's."""
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    devices: int = 1
+    """How many of them, each with a process of its own; the batch is shared among them."""
+    nodes: int = 1
+    """On how many machines, each with so many devices."""
+    threads: int | None = None
+    """CPU threads of each process. Default: torch's choice; with several processes, an equal share of the cores."""
+    compile: bool = False
+    """Have torch compile the model's parts: minutes at the start, less time for each step (docs/performance.md)."""
+    graphs: bool = False
+    """Record a step as a CUDA graph and replay it: for GPUs that wait for Python."""
+
+
+def train(arguments: list[str]) -> None:
+    """Parse `train` in two passes: its own flags, then the chosen preset's settings."""
+    asks_help = any(argument in ("-h", "--help") for argument in arguments)
+    if asks_help and not arguments[0].startswith("-"):
+        _settings(arguments[0], ["--help"])
+    request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
+    from foreframe import runtime
+    from foreframe.data.sources import open_clips
+    from foreframe.recipe import RunConfig
+    from foreframe.train import Trainer, describe_model
+
+    config = _settings(request.preset, rest)
+    chosen = {"steps": request.steps, "seed": request.seed}
+    config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
+    _refuse_run(request.run)
+    with runtime.processes(request.device, request.threads, request.devices, request.nodes) as world:
+        with world.first_before_others():
+            pack = open_clips(request.data, progress=world.first)
+        record = RunConfig.of(request.preset, config, pack)
+        speed = runtime.Speed(request.compile, request.graphs)
+        trainer = Trainer(record, pack, request.run, world.device, world, speed)
+        if world.first:
+            trainer.take()
+            _refuse_run(request.run)  # it may have been begun while this one got ready
+            record.write(request.run)
+            windows = f"{len(trainer.windows):,} windows of {config.length} frames"
+            print(f"{request.preset}: {describe_model(trainer.model)}, {windows}")
+            short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
+            if short:
+                left_out = f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}"
+                print(left_out, file=sys.stderr)
+        _run(trainer, request.max_minutes)
+
+
+def _refuse_run(run: Path) -> None:
+    if (run / "config.json").exists():
+        raise UsageError(f"{run}: holds a run already; `foreframe resume {run}` goes on with it")
+
+
+def _settings(preset: str, arguments: list[str]) -> Any:
+    """A preset with dotted overrides applied."""
+    from foreframe.presets import find
+    from foreframe.recipe import TrainConfig
+
+    found = find(preset)
+    kind: Any = TrainConfig[type(found.model)]  # type: ignore[misc]
+    description = f"Settings of {preset}, given after --data and --run (for those: foreframe train --help)."
+    return tyro.cli(kind, prog=f"foreframe train {preset}", description=description, default=found, args=arguments)
+
+
+def resume(
+    run: tyro.conf.Positional[Path],
+    data: str | None = None,
+    max_minutes: float | None = None,
+    device: Device = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    threads: int | None = None,
+    compile: bool = False,
+    graphs: bool = False,
+    accept_changes: bool = False,
+) -> None:
+    """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
+
+    Args:
+        run: Folder of the run.
+        data: Where its clips are now, if they have moved; they must be the same.
+        max_minutes: Stop after this long and save.
+        device: Where to compute.
+        devices: How many of them; as many as before or not.
+        nodes: On how many machines, each with so many devices.
+        threads: CPU threads of each process; bit-equal numbers need as many as before, and as many devices.
+        compile: As for `train`; bit-equal numbers need what was given then.
+        graphs: As for `train`; likewise.
+        accept_changes: Go on although config.json was changed since the newest checkpoint; the changes are listed.
+    """
+    from foreframe import runtime
+    from foreframe.data.pack import Pack
+    from foreframe.data.sources import open_clips
+    from foreframe.recipe import RunConfig
+    from foreframe.train import Trainer
+
+    config = RunConfig.read(run)
+    with runtime.processes(device, threads, devices, nodes) as world:
+        with world.first_before_others():
+            pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=world.first)
+        speed = runtime.Speed(compile, graphs)
+        trainer = Trainer(config, pack, run, world.device, world, speed, accept_changes)
+        _run(trainer, max_minutes)
+
+
+def replay(crash: tyro.conf.Positional[Path], threads: int | None = None) -> None:
+    """Take a step again that ended a run by numbers that are not finite, and say where they began.
+
+    Args:
+        crash: Folder of the step, RUN/crash/step-...; nothing else of the run is needed.
+        threads: CPU threads.
+    """
+    from foreframe import crash as kept
+    from foreframe import runtime
+
+    runtime.choose_device("cpu", threads)
+    print(kept.replay(crash))
+
+
+def _run(trainer: Trainer, max_minutes: float | None) -> None:
+    """Train, and draw how it went."""
+    from foreframe.log import read_log
+    from foreframe.report.figures import training_figure
+
+    ended = trainer.run(max_minutes)
+    if not trainer.world.first:
+        return
+    print(f"{trainer.run_path}: {ended}")
+    if stopping.asked():  # whoever asked does not wait for pictures
+        return
+    rows = read_log(trainer.run_path)
+    if rows:
+        training_figure(rows, trainer.run_path / "media" / "training.png")

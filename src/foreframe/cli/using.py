@@ -1,0 +1,230 @@
+"""Verbs that use a run: `evaluate`, `rollout`, `export`; and `demo` and `bench`, which make their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from foreframe.cli.shared import Device, Mode, at_least, open_run
+from foreframe.errors import UsageError
+
+if TYPE_CHECKING:
+    from foreframe.checkpoint import TrainedModel
+    from foreframe.data.pack import Pack
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    data: str | None = None,
+    split: str | None = None,
+    mode: Mode = "prediction",
+    samples: int = 1,
+    json: Path | None = None,
+    horizon: int = 0,
+    checkpoint: str = "best",
+    temperature: float = 1.0,
+    seed: int = 0,
+    conditions: Literal["true", "shuffled", "zeroed"] = "true",
+    clips: int = 0,
+    metrics: tuple[str, ...] = ("psnr", "ssim"),
+    device: Device = "auto",
+    threads: int | None = None,
+) -> None:
+    """Score a run on held-out clips, beside what costs nothing: the last frame repeated, the median frame.
+
+    Args:
+        run: Folder of the run.
+        data: Clips to score on, as for `train`. Default: those of the run.
+        split: Which of their splits. Default: test, or val where there is no test.
+        mode: prediction sees nothing of what it is scored on; the others do, and go by their own names.
+        samples: Rollouts of each clip; their mean and the best of N are reported.
+        json: Where to write the result. Default: in RUN/eval.
+        horizon: Frames to predict; 0: the preset's, -1: to the end of the shortest clip.
+        checkpoint: best (by validation), newest, or a step.
+        temperature: Scale of the noise; 0 takes the mean of the prior.
+        seed: Of the noise.
+        conditions: The clip's own, or the same in another order of time, or zeros: does the model obey them?
+        clips: At most this many clips; 0: all.
+        metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian.
+        device: Where to compute.
+        threads: CPU threads.
+    """
+    from foreframe import evaluate as scoring
+    from foreframe.log import Bar
+    from foreframe.report.tables import print_result, write_result
+
+    _known(metrics)
+    at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
+    chosen, trained, pack = open_run(run, data, checkpoint, device, threads)
+    split = split or scoring.default_split(pack)
+    frames = _horizon(trained, pack, split, horizon)
+    protocol = scoring.Protocol(
+        split, trained.config.train.context, frames, mode, samples, temperature, seed, conditions, clips, metrics
+    )
+    total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
+    with Bar(mode, total) as bar:
+        result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done)
+    path = write_result(result, json or run / "eval" / _result_name(protocol, checkpoint))
+    print_result(result)
+    print(f"written: {path}")
+
+
+def rollout(
+    run: tyro.conf.Positional[Path],
+    out: Path,
+    data: str | None = None,
+    split: str | None = None,
+    clip: int = 0,
+    horizon: int = 0,
+    samples: int = 1,
+    mode: Mode = "prediction",
+    frames: tuple[Path, ...] = (),
+    cond: Path | None = None,
+    checkpoint: str = "best",
+    temperature: float = 1.0,
+    seed: int = 0,
+    scale: int = 3,
+    fps: float = 0.0,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> None:
+    """Predict frames and show them: GIF, MP4, a PNG strip, each frame as PNG, and PSNR per frame.
+
+    With --frames and --cond nothing of the future is needed: pictures to start from and what is to be done.
+
+    Args:
+        run: Folder of the run.
+        out: Folder for what is made.
+        data: Clips to begin from, as for `train`. Default: those of the run.
+        split: Which of their splits. Default: test, or val where there is no test.
+        clip: Number of the clip in its split.
+        horizon: Frames to predict; 0: the preset's, -1: to the end of the clip. May exceed the training's.
+        samples: How many futures.
+        mode: See `foreframe evaluate --help`.
+        frames: The context frames as pictures, instead of --data; as many as the run's context.
+        cond: What is to be done: a folder of pose pictures, or a CSV with one row a frame; row t leads into
+            frame t, the context frames' rows included.
+        checkpoint: best (by validation), newest, or a step.
+        temperature: Scale of the noise; 0 takes the mean of the prior.
+        seed: Of the noise; sample i is the same however many are asked for.
+        scale: Pixels are shown this much larger.
+        fps: Frames a second of GIF and MP4; 0: those of the data.
+        device: Where to compute.
+        threads: CPU threads.
+    """
+    from foreframe.evaluate import default_split
+    from foreframe.report import gallery
+
+    at_least(samples=(samples, 1), horizon=(horizon, -1), scale=(scale, 1), clip=(clip, 0))
+    if cond is not None and not frames:
+        raise UsageError("--cond needs --frames: the pictures to begin with (without both, a clip of --data is used)")
+    if frames and data is not None:
+        raise UsageError("--frames and --data: give one of them, the pictures to begin with or clips to begin from")
+    if frames:
+        chosen, trained, _ = open_run(run, None, checkpoint, device, threads, clips=False)
+        start = gallery.from_files(trained, list(frames), cond, horizon)
+    else:
+        chosen, trained, pack = open_run(run, data, checkpoint, device, threads)
+        start = gallery.from_pack(trained, pack, split or default_split(pack), clip, horizon)
+    made = gallery.write_rollout(
+        trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps
+    )
+    print(made)
+
+
+def export(
+    run: tyro.conf.Positional[Path],
+    onnx: Path,
+    int8: Path | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    clips: int = 32,
+    checkpoint: str = "best",
+    overwrite: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Write a run's model for ONNX Runtime: single steps of prediction, with their memory in and out.
+
+    Args:
+        run: Folder of the run.
+        onnx: File of the prediction step, NAME.onnx; what looks at the context comes beside it.
+        int8: Also that step with its convolutions in int8, here; what it costs in PSNR is measured.
+        data: For int8: clips to find ranges on (their training split) and to score on. Default: those of the run.
+        split: For int8: the split that is scored. Default: test, or val where there is no test.
+        clips: For int8: score at most so many clips; 0: all.
+        checkpoint: best (by validation), newest, or a step.
+        overwrite: Replace files that are there.
+        threads: CPU threads.
+    """
+    from foreframe.onnx import export as write
+
+    at_least(clips=(clips, 0))
+    print(write(run, onnx, int8, data, split, clips, checkpoint, overwrite, threads))
+
+
+def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None = None) -> None:
+    """Train on the sample inside, score on its test clips and show the result: minutes on a CPU.
+
+    Args:
+        out: Folder for the run, GIFs and the page.
+        max_minutes: Longest time for training.
+        threads: CPU threads.
+    """
+    from foreframe.demo import run_demo
+
+    run_demo(out, max_minutes, threads)
+
+
+def bench(
+    suite: tyro.conf.Positional[Literal["all", "train", "rollout", "data", "metrics", "growth", "curves"]] = "all",
+    device: Device = "auto",
+    json: Path = Path("bench.json"),
+    rounds: int = 5,
+    threads: int = 1,
+    quick: bool = False,
+) -> None:
+    """Measure this machine: training, prediction, reading and scoring, against the plain code they replace.
+
+    Args:
+        suite: One of them, or all; growth counts and draws how cost grows with clips, frames, channels and pixels;
+            curves trains 500 steps by each way and draws their losses.
+        device: Where to compute. Reading and scores are work of the CPU on any device.
+        json: Where everything is written; the picture of growth lies beside it.
+        rounds: How often each way is timed; ways take turns inside a round.
+        threads: CPU threads; the goals are of one.
+        quick: A rehearsal at tiny sizes: its numbers say nothing.
+    """
+    from foreframe.bench.run import SUITES, run_bench
+
+    run_bench(tuple(SUITES) if suite == "all" else (suite,), device, threads, rounds, quick, json)
+
+
+def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int:
+    from foreframe.evaluate import default_horizon, full_horizon
+
+    if horizon == -1:
+        return full_horizon(pack, split, trained.config.train.context)
+    return horizon or default_horizon(trained.config, pack, split)
+
+
+def _result_name(protocol: Any, checkpoint: str) -> str:
+    """A name for each kind of result: the split, the mode, and whatever is not the default."""
+    plain = type(protocol)(protocol.split, protocol.context, protocol.horizon)
+    parts = [protocol.split, protocol.mode, f"{protocol.horizon}-frames", f"{protocol.samples}-samples"]
+    parts += [f"checkpoint-{checkpoint}"] if checkpoint != "best" else []
+    for name in ("conditions", "temperature", "seed", "clips"):
+        if getattr(protocol, name) != getattr(plain, name):
+            parts.append(f"{name}-{getattr(protocol, name)}")
+    parts += protocol.metrics if protocol.metrics != plain.metrics else []
+    return "-".join(parts) + ".json"
+
+
+def _known(metrics: tuple[str, ...]) -> None:
+    from foreframe.errors import nearest
+    from foreframe.metrics import METRICS
+
+    for name in metrics:
+        if name not in METRICS:
+            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")

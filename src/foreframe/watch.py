@@ -1,0 +1,126 @@
+"""Numbers that are not finite, and losses that jump: seen on the device at every step, told when the host looks.
+
+A step whose loss or gradient is not finite leaves no trace in weights, average, moments or running statistics (its
+update is skipped) and does not end a run by itself. Three in a row do, or ten in a thousand.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+NAMES = ("loss", "reconstruction", "kl", "gradient")
+"""What is seen of each step: three terms of the loss, and the norm of the gradient."""
+KEPT = 1000
+"""Steps that are remembered; the host must look more often than that."""
+IN_A_ROW, IN_KEPT = 3, 10
+"""So many steps in a row, or among the last `KEPT`, that are not finite end a run."""
+WINDOW, SIGMAS = 128, 6.0
+"""A loss further above the mean of the last `WINDOW` than so many of their standard deviations is a spike."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A step that was not finite. values: of `NAMES`. fatal: the run must end."""
+
+    step: int
+    values: tuple[float, ...]
+    fatal: bool
+
+    @property
+    def wrong(self) -> list[str]:
+        """Which of the values are not finite."""
+        return [name for name, value in zip(NAMES, self.values, strict=True) if not math.isfinite(value)]
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A step whose loss stands out from those before it, by so many of their standard deviations."""
+
+    step: int
+    loss: float
+    sigmas: float
+
+
+class Watch:
+    """The last steps of a run.
+
+    recent: (KEPT, 4) float32 on the device, the values of step s in row s % KEPT; all there is to save and restore.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.recent = torch.zeros(KEPT, len(NAMES), device=device)
+        self.go_on(0)
+
+    def see(self, step: Tensor, values: Tensor) -> Tensor:
+        """Note the values (4,) of a step, a scalar; returns on the device whether they are not all finite."""
+        self.recent.index_copy_(0, (step % KEPT)[None], values.float()[None])
+        return ~values.isfinite().all()
+
+    def go_on(self, step: int) -> None:
+        """Begin at `step`, with what `recent` holds of the steps before it."""
+        self._next = max(0, step - KEPT)
+        self._skipped: deque[int] = deque()
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self.look(step)
+
+    def look(self, stop: int) -> list[Skipped | Spike]:
+        """What there is to tell of the steps before `stop` that nobody has looked at; waits for the device."""
+        events: list[Skipped | Spike] = []
+        steps = range(self._next, stop)
+        if not steps:
+            return events
+        rows = torch.tensor(steps, device=self.recent.device) % KEPT
+        for step, values in zip(steps, self.recent[rows].tolist(), strict=True):
+            event = self._judge(step, tuple(values))
+            events += [event] if event else []
+        self._next = stop
+        return events
+
+    def _judge(self, step: int, values: tuple[float, ...]) -> Skipped | Spike | None:
+        while self._skipped and self._skipped[0] <= step - KEPT:
+            self._skipped.popleft()
+        if not all(map(math.isfinite, values)):
+            self._skipped.append(step)
+            in_a_row = all(before in self._skipped for before in range(step - IN_A_ROW + 1, step))
+            return Skipped(step, values, in_a_row or len(self._skipped) >= IN_KEPT)
+        loss, before = values[0], list(self._losses)
+        self._losses.append(loss)
+        if len(before) == WINDOW:
+            mean = statistics.fmean(before)
+            above, spread = loss - mean, math.sqrt(statistics.fmean((value - mean) ** 2 for value in before))
+            if above > SIGMAS * spread > 0:
+                return Spike(step, loss, above / spread)
+        return None
+
+
+class Buffers:
+    """The buffers of a module (running statistics, counters) as they are now, to be put back if a step is skipped."""
+
+    @torch.no_grad()
+    def __init__(self, module: nn.Module) -> None:
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in module.buffers():
+            groups.setdefault(buffer.dtype, []).append(buffer)
+        self._groups = [(group, _flat(group)) for group in groups.values()]
+
+    @torch.no_grad()
+    def put_back(self, where: Tensor) -> None:
+        """Put them back if `where`, a scalar bool, is true; nobody waits to know."""
+        for group, before in self._groups:
+            kept = torch.where(where, before, _flat(group)).split([buffer.numel() for buffer in group])
+            torch._foreach_copy_(group, [part.view(buffer.shape) for part, buffer in zip(kept, group, strict=True)])
+
+
+def not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a number that is not finite."""
+    return [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])

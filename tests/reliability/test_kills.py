@@ -1,0 +1,67 @@
+"""Signals at chosen moments of a training: what comes out in the end is the run that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from foreframe import stopping
+
+
+def disturb(pack, folder, count, what):
+    command = [sys.executable, "-m", "tests.reliability.kills", pack.path, folder, count, what]
+    done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(200, marks=pytest.mark.nightly)])
+def test_runs_that_were_killed_end_bitwise_equal_to_the_one_that_was_not(vector_pack, tmp_path, kills, figure):
+    found = disturb(vector_pack, tmp_path, kills, "kill")
+    assert found["landed"] >= kills, "a kill that does not land proves nothing"
+    figure("kills landed, and final weights, average, optimiser and log bitwise equal", found["equal"], found["landed"])
+
+
+@pytest.mark.parametrize("stops", [6, pytest.param(100, marks=pytest.mark.nightly)])
+def test_runs_asked_to_stop_save_and_say_so_and_go_on_bitwise_equal(vector_pack, tmp_path, stops, figure):
+    found = disturb(vector_pack, tmp_path, stops, "stop")
+    figure("signals in training: saved, and exit 0", found["well"], stops)
+    figure("signals in training: bitwise equal after going on", found["equal"], stops)
+    figure("signals in training: longest way to the end, in milliseconds", round(1000 * found["seconds"]))
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_outside_of_gently_a_signal_is_an_exception_and_inside_it_is_remembered(number):
+    with stopping.requests():
+        with pytest.raises(stopping.Stopped, match=number.name):
+            os.kill(os.getpid(), number)
+        assert stopping.asked() == number
+    assert stopping.asked() == 0
+    with stopping.requests(), stopping.gently():
+        stopping.poll()
+        with stopping.requests():  # changes nothing
+            os.kill(os.getpid(), number)
+        with pytest.raises(stopping.Stopped, match=number.name):
+            stopping.poll()
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    child = os.fork()
+    if not child:
+        with stopping.requests(), stopping.gently():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+
+
+def test_handlers_of_before_are_back_afterwards():
+    before = [signal.getsignal(number) for number in stopping.SIGNALS]
+    with stopping.requests():
+        assert [signal.getsignal(number) for number in stopping.SIGNALS] != before
+    assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
