@@ -11,13 +11,19 @@ demo: setup  ## Train on the sample inside, score it, and leave GIFs and a page 
 	$(BIN)/foreframe demo --out $(DEMO)
 
 test: setup  ## Every test of a change: at most 10 minutes on 2 cores, no network, no GPU
-	$(BIN)/python -m pytest -n 2 -m "not e2e and not nightly"
+	$(BIN)/python -m pytest -n 2 -m "not e2e and not nightly" --cov --cov-report=
 
-check: setup  ## Style, types and floors
+check: setup  ## Style, types, floors, and that each branch of what guards files is tested
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(MAKE) --no-print-directory .coverage
+	$(BIN)/coverage report
+
+# Left by `make test`; made anew here only if something has changed since.
+.coverage: $(shell find src tests -name '*.py')
+	$(MAKE) --no-print-directory test
 
 e2e: setup  ## The whole way through the command line, and the scripts of runs/ at toy size
 	$(BIN)/python -m pytest -m e2e
@@ -37,4 +43,4 @@ lock: setup  ## Rewrite constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo build dist .coverage .pytest_cache .mypy_cache .ruff_cache

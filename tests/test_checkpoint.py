@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
-import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from foreframe import checkpoint
-from foreframe.errors import CheckpointError
+from foreframe.errors import CheckpointError, DiskError
+
+LIKE = {"a": torch.empty(3), "b": torch.empty(4, dtype=torch.int64)}
+NEW = {"best": {}}
 
 
 def tensors(value=0.0):
@@ -24,8 +28,8 @@ def test_what_is_saved_is_read_back(tmp_path):
     fill(tmp_path, (7,))
     found = checkpoint.newest(tmp_path)
     assert found.step == 7
-    assert torch.equal(found.tensors("weights")["a"], torch.full((3,), 7.0))
-    assert torch.equal(found.tensors("weights")["b"], torch.arange(4))
+    assert torch.equal(found.tensors("weights", LIKE)["a"], torch.full((3,), 7.0))
+    assert torch.equal(found.tensors("weights", LIKE)["b"], torch.arange(4))
 
 
 def test_steps_are_ordered_as_numbers_and_two_and_the_best_are_kept(tmp_path):
@@ -65,7 +69,7 @@ def test_a_damaged_newest_is_said_and_the_one_before_is_taken(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     said = []
     assert checkpoint.newest(tmp_path, said.append).step == 10
-    assert "weights.safetensors: expected" in said[0]
+    assert "weights.safetensors: damaged: expected" in said[0]
 
 
 def test_with_every_checkpoint_damaged_nothing_starts_again_from_zero(tmp_path):
@@ -76,33 +80,95 @@ def test_with_every_checkpoint_damaged_nothing_starts_again_from_zero(tmp_path):
         checkpoint.newest(tmp_path)
 
 
-def test_a_manifest_cannot_point_outside_its_folder(tmp_path):
-    fill(tmp_path, (5,))
-    path = tmp_path / "checkpoints" / "step-00000005" / "manifest.json"
+def rewrite(path, change):
+    """Change a manifest as a stranger would, its own hash included."""
     manifest = json.loads(path.read_text())
-    manifest["files"]["../../secret"] = {"size": 1, "sha256": ""}
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="secret"):
+    del manifest["sha256"]
+    change(manifest)
+    path.write_bytes(checkpoint._manifest(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m["files"].update({"../../x": {"size": 1}}),
+            r"\.\./\.\./x: listed .* not there",
+        ),
+        (
+            lambda m: m["files"].update({"ema.safetensors": {"size": 1}}),
+            "ema.safetensors: listed .* not there",
+        ),
+        (lambda m: m["files"].update({"state.json": 7}), "state.json: listed in the manifest, but not there"),
+        (lambda m: m["files"].pop("state.json"), "manifest.json: state.json is not listed in it"),
+        (lambda m: m.update(files=[]), "manifest.json: not the manifest of step 5"),
+        (lambda m: m.update(step=6), "manifest.json: not the manifest of step 5"),
+        (lambda m: m.update(format=1), "manifest.json: expected format 2, found 1; made by another version"),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_refused(tmp_path, change, message):
+    fill(tmp_path, (5,))
+    rewrite(tmp_path / "checkpoints" / "step-00000005" / "manifest.json", change)
+    with pytest.raises(CheckpointError, match=message):
         checkpoint.choose(tmp_path)
 
 
-@pytest.mark.parametrize("call", ["rename", "fsync", "mkdir"])
-def test_a_full_disk_leaves_the_earlier_checkpoint_whole_and_says_so(tmp_path, monkeypatch, call):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"step": 6, "best": {}}', "state.json: not the state of step 5"),
+        ('{"step": 5, "best": []}', "state.json: not the state of step 5"),
+        ('{"step": 5, "best": {"step": "5"}}', "state.json: not the state of step 5"),
+        ("[]", "state.json: expected a JSON object, found list"),
+        ("{", "state.json: not readable as JSON"),
+    ],
+)
+def test_a_state_that_says_something_else_is_refused(tmp_path, content, message):
     fill(tmp_path, (5,))
+    folder = tmp_path / "checkpoints" / "step-00000005"
+    (folder / "state.json").write_text(content)
+    record = {"size": len(content), "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    rewrite(folder / "manifest.json", lambda m: m["files"].update({"state.json": record}))
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.choose(tmp_path)
 
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("os.fsync" if call == "fsync" else f"pathlib.Path.{call}", full)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*earlier checkpoints are untouched"):
-        checkpoint.save(tmp_path, 10, tensors(), {}, None)
-    monkeypatch.undo()
-    assert checkpoint.newest(tmp_path).step == 5
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+def test_a_step_that_is_not_there_is_asked_for_with_those_that_are(tmp_path):
+    fill(tmp_path, (5, 10))
+    for which in ("7", "bset"):
+        with pytest.raises(CheckpointError, match=f"no checkpoint '{which}'; there are best, newest, 5, 10"):
+            checkpoint.choose(tmp_path, which)
+
+
+def test_tensors_that_are_no_safetensors_are_refused(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"\x80\x04 no header")
+    with pytest.raises(CheckpointError, match=r"x.safetensors: not readable as safetensors"):
+        checkpoint.read_tensors(tmp_path / "x.safetensors", {})
+
+
+def test_a_run_that_is_no_folder_cannot_hold_a_checkpoint(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(DiskError, match=r"step-00000005: cannot be written: (Not a directory|File exists)"):
+        fill(tmp_path / "run", (5,))
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays_whole(tmp_path, monkeypatch):
+    fill(tmp_path, (5, 10))
+    rename = Path.rename
+
+    def refuse(path, target):
+        if "gone" in str(target):
+            raise PermissionError(errno.EACCES, "not permitted")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    fill(tmp_path, (15,))
+    assert [checkpoint.read(tmp_path, step).step for step in (5, 10, 15)] == [5, 10, 15]
 
 
 def test_leftovers_of_a_killed_save_are_swept(tmp_path):
-    (tmp_path / "checkpoints" / ".tmp-1-00000001").mkdir(parents=True)
+    (tmp_path / "checkpoints" / ".tmp-00000001").mkdir(parents=True)
+    (tmp_path / "checkpoints" / ".tmp-file").touch()
     fill(tmp_path, (5,))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
 
@@ -110,14 +176,22 @@ def test_leftovers_of_a_killed_save_are_swept(tmp_path):
 def test_weights_of_another_model_are_refused_tensor_by_tensor(tmp_path):
     model = torch.nn.Linear(3, 2)
     state = {"weight": torch.zeros(2, 4), "extra": torch.zeros(1)}
-    checkpoint.save(tmp_path, 1, {"weights": state, "optimizer": {}}, {}, None)
+    checkpoint.save(tmp_path, 1, {"weights": state, "optimizer": {}}, NEW, None)
     with pytest.raises(CheckpointError) as error:
         checkpoint.choose(tmp_path).load_into(model)
-    for part in ("missing bias", "unexpected extra", "weight: expected (2, 3), found (2, 4)"):
+    for part in (
+        "weights.safetensors: its tensors are those of another model",
+        "missing bias",
+        "unexpected extra",
+        "weight: expected torch.float32 (2, 3), found torch.float32 (2, 4)",
+    ):
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, lambda p, lr: torch.optim.SGD(p, lr, 0.9)])
+KINDS = [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, lambda p, lr: torch.optim.SGD(p, lr, 0.9)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_optimiser_goes_through_a_checkpoint_unchanged(tmp_path, kind):
     torch.manual_seed(0)
     model, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
@@ -129,8 +203,8 @@ def test_an_optimiser_goes_through_a_checkpoint_unchanged(tmp_path, kind):
         model(x).square().sum().backward()
         first.step()
     other.load_state_dict(model.state_dict())
-    checkpoint.save(tmp_path, 3, {"weights": {}, "optimizer": checkpoint.pack_optimizer(first)}, {}, None)
-    checkpoint.unpack_optimizer(second, checkpoint.choose(tmp_path).tensors("optimizer"))
+    checkpoint.save(tmp_path, 3, {"weights": {}, "optimizer": checkpoint.pack_optimizer(first)}, NEW, None)
+    checkpoint.unpack_optimizer(second, checkpoint.choose(tmp_path))
     for net, optimiser in ((model, first), (other, second)):
         optimiser.zero_grad()
         net(x).square().sum().backward()

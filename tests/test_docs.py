@@ -44,6 +44,7 @@ EXPECTED = {"start", "concepts", "from-the-labs", "add-a-model", "add-a-dataset"
     "devices",
     "onnx",
     "performance",
+    "reliability",
 }
 
 LABS = {

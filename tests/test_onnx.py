@@ -81,7 +81,7 @@ def run(tmp_path_factory, vector_pack):
     torch.manual_seed(0)
     model = models.build(SMALL, vector_pack.spec)
     model.fit_condition([0.1, -0.2], [0.5, 2.0])
-    checkpoint.save(folder, 3, {"weights": lively(model, vector_pack.spec, 8).state_dict()}, {}, None)
+    checkpoint.save(folder, 3, {"weights": lively(model, vector_pack.spec, 8).state_dict()}, {"best": {}}, None)
     return folder
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from foreframe.clip import ClipSpec
+from foreframe.errors import NotFiniteError
 from foreframe.models.svg import Config, Model
 from foreframe.rollout import draw_noise, predict, rollout
 from tests.conftest import random_clip
@@ -75,3 +76,11 @@ def test_a_model_in_training_mode_is_refused(model):
             predict(model, clip.frames[:, :2], clip.cond, draw_noise(model, [0], 4, 0))
     finally:
         model.eval()
+
+
+def test_a_frame_that_is_not_finite_ends_the_rollout_with_its_number(model):
+    clip = random_clip(SPEC, 2, 6)
+    noise = draw_noise(model, [0, 1], 6, 0)
+    noise[1, 3] = float("inf")
+    with pytest.raises(NotFiniteError, match=r"frame 5 of 6 is not finite \(rollout 2 of 2\)"):
+        predict(model, clip.frames[:, :2], clip.cond, noise)

@@ -91,7 +91,8 @@ def refused(path: Path, error: OSError, needed: int | None = None) -> DiskError:
     facts = [] if needed is None else [f"{needed:,} bytes needed"]
     left = free(path.parent)
     facts += [] if left is None else [f"{left:,} free"]
-    return DiskError(f"{path}: cannot be written: {error.strerror or error} ({', '.join(facts)})")
+    told = f" ({', '.join(facts)})" if facts else ""
+    return DiskError(f"{path}: cannot be written: {error.strerror or error}{told}")
 
 
 class Lock:

@@ -31,6 +31,10 @@ class TrainingError(ForeframeError):
     """Training cannot go on (a loss that is not finite); the message names the term, the step and the clips."""
 
 
+class NotFiniteError(ForeframeError):
+    """A model predicted a frame that is not finite; the message has its number."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong with a source of clips: where it is, what was expected there and what was found."""

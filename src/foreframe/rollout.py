@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foreframe import seeds
 from foreframe.clip import Clip
+from foreframe.errors import NotFiniteError
 from foreframe.unrolled import Step, spread
 
 ModeName = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
@@ -138,5 +139,17 @@ def predict(
     mode: ModeName = "prediction",
     truth: Tensor | None = None,
 ) -> Tensor:
-    """All frames of a `rollout` at once, (B, T-K, C, H, W)."""
-    return torch.stack([step.frame for step in rollout(model, context, cond, noise, mode, truth)], 1)
+    """All frames of a `rollout` at once, (B, T-K, C, H, W).
+
+    Raises:
+        NotFiniteError: a frame is not finite.
+    """
+    frames = torch.stack([step.frame for step in rollout(model, context, cond, noise, mode, truth)], 1)
+    if not torch.isfinite(frames).all():
+        row, first = (~torch.isfinite(frames).flatten(2).all(2)).nonzero()[0].tolist()
+        number = context.shape[1] + first + 1
+        raise NotFiniteError(
+            f"frame {number} of {noise.shape[1] + 1} is not finite (rollout {row + 1} of {len(frames)}): the model "
+            "does not hold out so long, or its conditions are far from those it was trained on"
+        )
+    return frames

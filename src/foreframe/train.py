@@ -31,7 +31,7 @@ from foreframe.data.augment import augment
 from foreframe.data.pack import Pack
 from foreframe.data.prefetch import Ahead, Feed, fits, pinned
 from foreframe.data.windows import Windows, batch_indices
-from foreframe.errors import CheckpointError, DataError, DiskError, TrainingError
+from foreframe.errors import CheckpointError, DataError, DiskError, NotFiniteError, TrainingError
 from foreframe.graphs import Recorder
 from foreframe.log import Bar, RunLog
 from foreframe.losses import Terms
@@ -42,7 +42,7 @@ from foreframe.rollout import draw_noise
 from foreframe.schedules import Clock
 from foreframe.step import Drawn, Given, draw_forcing, draw_strides, measure, share_of, take_rows
 from foreframe.unrolled import fed_back
-from foreframe.watch import IN_A_ROW, IN_KEPT, KEPT, Buffers, Skipped, Spike, Watch, not_finite
+from foreframe.watch import IN_A_ROW, IN_KEPT, KEPT, Skipped, Spike, Watch, not_finite
 
 PANEL_CLIPS = 4
 COLLAPSED_NATS, EXPLODED_NATS = 0.01, 1e4
@@ -154,6 +154,8 @@ class Trainer:
                 if self.bar is not None:
                     rate = (self.step - start) / (time.monotonic() - begun)
                     self.bar.advance(self._told(terms, numbers, rate, logs))
+                if validates:
+                    self._tell_latent(terms)
                 better = self.validate() if validates else False
                 if saves or better:
                     self.save()
@@ -242,7 +244,7 @@ class Trainer:
         train = self.train
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        buffers = Buffers(self.model)
+        kept = self.watch.keep(self.model)
         values = measure(self.model, given, train)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self.world.mean_([*gradients, values])
@@ -250,7 +252,7 @@ class Trainer:
         if train.optimizer.clip_norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), train.optimizer.clip_norm, norm)
         skipped = self.watch.see(given.step, torch.cat([values[:3], norm[None].to(values.dtype)]))
-        buffers.put_back(skipped)
+        kept.put_back(skipped)
         self.optimizer.found_inf.copy_(skipped)
         for group in self.optimizer.param_groups:
             group["lr"] = given.rate
@@ -297,6 +299,9 @@ class Trainer:
         if self.world.first and "val" in self.pack.splits:
             try:
                 better = self._validate()
+                self.owes_validation = False
+            except NotFiniteError as error:
+                self._note(self.step, f"validation: {error}")
                 self.owes_validation = False
             except stopping.Stopped:
                 self.owes_validation = True
@@ -452,6 +457,26 @@ class Trainer:
             "is unharmed; try a lower learning rate or --optimizer.clip-norm 1"
         )
 
+    def _tell_latent(self, terms: Terms) -> None:
+        """What the latent does; a collapsed posterior is said, since no score shows it."""
+        if self.bar is None or not math.prod(self.model.latent_shape):
+            return
+        nats, active = float(terms.kl_nats), float(terms.active_units)
+        if nats < COLLAPSED_NATS:
+            self._note(
+                self.step,
+                f"KL {nats:.4f} nats a frame: the posterior has collapsed, z carries nothing and the model is "
+                "deterministic in effect; a lower beta gives z a part",
+            )
+        elif nats > EXPLODED_NATS:
+            self._note(
+                self.step,
+                f"KL {nats:.4g} nats a frame: it explodes, prediction will be far from reconstruction; a higher beta "
+                "or a lower learning rate holds it",
+            )
+        else:
+            self._say(f"KL {nats:.2f} nats a frame, {active:.0f} latent units active")
+
     def _note(self, step: int, text: str) -> None:
         """Something to be read later: a line above the bar, and a row of the log."""
         if self.log is not None:
@@ -509,16 +534,6 @@ def _values(terms: Terms) -> dict[str, float]:
     read = dict(zip(names, torch.stack([getattr(terms, name) for name in names]).tolist(), strict=True))
     mse = read.pop("mse")
     return {**read, "psnr": -10 * math.log10(max(mse, 1e-10))}
-
-
-def _latent(terms: Terms) -> str:
-    """What the latent does, in a sentence; a collapsed posterior is said, since no score shows it."""
-    if float(terms.kl_nats) < COLLAPSED_NATS:
-        return (
-            f"KL {float(terms.kl_nats):.4f} nats a frame: the posterior has collapsed, z carries nothing and the model "
-            "is deterministic in effect; a lower beta gives z a part"
-        )
-    return f"KL {float(terms.kl_nats):.2f} nats a frame, {float(terms.active_units):.0f} latent units active"
 
 
 def _beside(values: dict[str, float], best: dict[str, Any], rate: float) -> str:

@@ -62,6 +62,11 @@ class Watch:
         self.recent.index_copy_(0, (step % KEPT)[None], values.float()[None])
         return ~values.isfinite().all()
 
+    @staticmethod
+    def keep(module: nn.Module) -> Buffers:
+        """What the step may change on its way, to be put back if it is skipped."""
+        return Buffers(module)
+
     def go_on(self, step: int) -> None:
         """Begin at `step`, with what `recent` holds of the steps before it."""
         self._next = max(0, step - KEPT)

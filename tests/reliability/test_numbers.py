@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foreframe import checkpoint, crash, watch
+from foreframe import checkpoint, crash, evaluate, train, watch
 from foreframe.errors import CheckpointError, ConfigError, TrainingError
 from foreframe.gaussian import Gaussian
 from foreframe.log import read_log
@@ -274,3 +274,26 @@ def test_buffers_are_put_back_bit_for_bit_or_left_alone():
         kept.put_back(torch.tensor(back))
         same = [torch.equal(a, b) for a, b in zip(before, module.buffers(), strict=True)]
         assert all(same) if back else not any(same)
+
+
+def test_a_collapsed_and_an_exploded_posterior_are_said_in_the_log(vector_pack, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    make(vector_pack, run, replace(LONG, steps=2, validate_every=1)).run()
+    notes = [row["note"] for row in read_log(run) if "note" in row]
+    assert len(notes) == 2
+    assert all("the posterior has collapsed, z carries nothing" in note for note in notes)
+    monkeypatch.setattr(train, "COLLAPSED_NATS", 0.0)
+    monkeypatch.setattr(train, "EXPLODED_NATS", 0.0)
+    make(vector_pack, tmp_path / "other", replace(LONG, steps=1, validate_every=1)).run()
+    (note,) = [row["note"] for row in read_log(tmp_path / "other") if "note" in row]
+    assert "it explodes" in note
+
+
+def test_a_validation_that_is_not_finite_is_told_of_and_is_never_the_best(vector_pack, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    trainer = make(vector_pack, run, replace(LONG, steps=4, validate_every=2))
+    noise = evaluate.draw_noise
+    monkeypatch.setattr(evaluate, "draw_noise", lambda *a: noise(*a) * (math.inf if trainer.step == 2 else 1))
+    assert trainer.run() == "complete at step 4 of 4"
+    assert any("validation: frame 3 of 4 is not finite" in row.get("note", "") for row in read_log(run))
+    assert checkpoint.newest(run).best["step"] == 4

@@ -12,13 +12,13 @@ import torch
 from rich.console import Console
 
 from foreframe import runtime
-from foreframe.bench import curves, data, goals, growth, metrics, rollout, tables, train
+from foreframe.bench import curves, data, goals, growth, guard, metrics, rollout, tables, train
 from foreframe.bench.measure import Rounds
 from foreframe.bench.suites import RunSuite, Setting
 from foreframe.errors import UsageError
 from foreframe.report.tables import write_result
 
-SuiteName = Literal["train", "rollout", "data", "metrics", "growth", "curves"]
+SuiteName = Literal["train", "rollout", "data", "metrics", "growth", "curves", "guard"]
 SUITES: dict[SuiteName, RunSuite] = {
     "train": train.run,
     "rollout": rollout.run,
@@ -26,6 +26,7 @@ SUITES: dict[SuiteName, RunSuite] = {
     "metrics": metrics.run,
     "growth": growth.run,
     "curves": curves.run,
+    "guard": guard.run,
 }
 FORMAT = 1
 

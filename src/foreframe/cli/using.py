@@ -178,7 +178,9 @@ def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None
 
 
 def bench(
-    suite: tyro.conf.Positional[Literal["all", "train", "rollout", "data", "metrics", "growth", "curves"]] = "all",
+    suite: tyro.conf.Positional[
+        Literal["all", "train", "rollout", "data", "metrics", "growth", "curves", "guard"]
+    ] = "all",
     device: Device = "auto",
     json: Path = Path("bench.json"),
     rounds: int = 5,
@@ -189,7 +191,7 @@ def bench(
 
     Args:
         suite: One of them, or all; growth counts and draws how cost grows with clips, frames, channels and pixels;
-            curves trains 500 steps by each way and draws their losses.
+            curves trains 500 steps by each way and draws their losses; guard says what watching every step costs.
         device: Where to compute. Reading and scores are work of the CPU on any device.
         json: Where everything is written; the picture of growth lies beside it.
         rounds: How often each way is timed; ways take turns inside a round.
