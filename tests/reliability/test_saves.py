@@ -120,10 +120,21 @@ def test_the_process_ends_at_each_call_of_a_save_and_the_old_or_the_new_checkpoi
                     if Path(path).exists():
                         os.truncate(path, 0)
             assert_whole(copy, {step, *old})
+            checkpoint.recover(copy)
+            assert_whole(copy, {step} if step == 15 else {step, *old})
             save(copy, step + 1, 5)
             survived += assert_whole(copy, {step + 1}) == step + 1
             assert not [path for path in (copy / "checkpoints").iterdir() if path.name.startswith(".")]
     figure("saves ended at every call, old or new checkpoint whole", survived, 2 * calls)
+
+
+def test_a_save_that_is_done_outlives_the_machine(before, monkeypatch):
+    run, step, _ = before
+    with monkeypatch.context() as patched:
+        cut = Cut(patched, 0, None)
+        save(run, step, 5)
+    assert not cut.unsafe
+    assert_whole(run, {step})
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=errno.errorcode.get)

@@ -18,7 +18,7 @@ import tyro
 from foreframe import disk, stopping
 from foreframe.cli.clips import DATA, data
 from foreframe.cli.training import Train, presets, replay, resume, train
-from foreframe.cli.using import bench, demo, evaluate, export, rollout
+from foreframe.cli.using import bench, compare, demo, evaluate, export, rollout
 from foreframe.errors import ForeframeError, UsageError
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -28,6 +28,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "replay": replay,
     "evaluate": evaluate,
     "rollout": rollout,
+    "compare": compare,
     "export": export,
     "demo": demo,
     "bench": bench,

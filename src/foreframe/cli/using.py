@@ -1,4 +1,4 @@
-"""Verbs that use a run: `evaluate`, `rollout`, `export`; and `demo` and `bench`, which make their own."""
+"""Verbs that use a run or its results: `evaluate`, `rollout`, `compare`, `export`; `demo` and `bench` make their own."""
 
 from __future__ import annotations
 
@@ -132,6 +132,22 @@ def rollout(
         trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps
     )
     print(made)
+
+
+def compare(results: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:
+    """Set results of `evaluate` side by side, each with its difference from the first; only of one protocol.
+
+    Args:
+        results: Two or more of the JSON files that `evaluate` writes.
+        out: Also write the comparison here: .json with every number, .csv or .md with the table.
+    """
+    from foreframe.report import comparison
+
+    found = comparison.compare(results)
+    comparison.print_comparison(found)
+    if out is not None:
+        comparison.write_comparison(found, out)
+        print(f"written: {out}")
 
 
 def export(

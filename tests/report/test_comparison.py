@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from foreframe.errors import ConfigError, UsageError
+from foreframe.report.comparison import compare, print_comparison, read_result, write_comparison
+
+PROTOCOL = {
+    "split": "test",
+    "context": 2,
+    "horizon": 10,
+    "mode": "prediction",
+    "samples": 1,
+    "seed": 0,
+    "metrics": {"psnr": "PSNR, peak 1."},
+    "clips": 4,
+    "clip_names_sha256": "a",
+    "data_sha256": "d",
+    "too_short": [],
+    "model_sha256": "m",
+}
+
+
+def result(path, values=(20.0, 21.0, 22.0, 23.0), run="run", **changes):
+    scores = {"psnr": {"mean": sum(values) / len(values), "ci95": [20.0, 23.0], "per_clip": list(values)}}
+    path.write_text(json.dumps({"protocol": {**PROTOCOL, **changes}, "scores": scores, "model": {"run": run}}))
+    return path
+
+
+def test_results_of_one_protocol_are_set_side_by_side_clip_by_clip(tmp_path, capsys):
+    first = result(tmp_path / "a.json", run="one")
+    second = result(tmp_path / "b.json", (20.5, 21.4, 22.6, 23.5), run="two", model_sha256="other")
+    found = compare([first, second])
+    assert found.names == ["one", "two"]
+    assert found.differences[0] == {}
+    apart = found.differences[1]["psnr"]
+    assert apart["mean"] == pytest.approx(0.5)
+    assert apart["significant"]
+    assert apart["how"].startswith("paired")
+    print_comparison(found)
+    said = capsys.readouterr().out
+    assert "+0.500" in said
+    assert "* leaves out 0" in said
+
+
+def test_other_clips_are_compared_by_their_means(tmp_path):
+    first = result(tmp_path / "a.json")
+    second = result(tmp_path / "b.json", clip_names_sha256="b")
+    found = compare([first, second])
+    assert found.differences[1]["psnr"]["how"].startswith("not the same clips")
+    assert found.names == [str(first), str(second)], "runs of one name are told apart by their files"
+
+
+def test_unlike_protocols_are_refused_with_each_difference(tmp_path):
+    first = result(tmp_path / "a.json")
+    second = result(tmp_path / "b.json", horizon=28, mode="reconstruction")
+    third = result(tmp_path / "c.json", metrics={"psnr": "PSNR, peak 255."})
+    with pytest.raises(UsageError) as error:
+        compare([first, second, third])
+    for part in (
+        "different ways",
+        "horizon: 10 -> 28",
+        "mode: 'prediction' -> 'reconstruction'",
+        "metrics.psnr: 'PSNR",
+    ):
+        assert part in str(error.value)
+
+
+def test_one_result_is_nothing_to_compare(tmp_path):
+    with pytest.raises(UsageError, match="expected two results or more to compare, found 1"):
+        compare([result(tmp_path / "a.json")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop("protocol"), "not a result of `foreframe evaluate`"),
+        (lambda r: r.update(scores={}), "scores: expected a group of metrics"),
+        (lambda r: r["scores"].update(ssim=1), "its scores are not of the metrics in its protocol"),
+        (lambda r: r["scores"]["psnr"].update(per_clip=["1"]), r"scores.psnr: expected a mean and numbers per_clip"),
+        (lambda r: r["scores"]["psnr"].update(per_clip=[]), r"scores.psnr: expected a mean and numbers per_clip"),
+        (lambda r: r["scores"]["psnr"].update(mean=30.0), r"its mean is not that of its clips; was it edited\\?"),
+    ],
+)
+def test_a_file_that_is_no_result_is_refused(tmp_path, change, message):
+    path = result(tmp_path / "a.json")
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=message):
+        read_result(path)
+
+
+def test_a_comparison_is_written_in_three_forms(tmp_path):
+    found = compare([result(tmp_path / "a.json", run="x|y"), result(tmp_path / "b.json", (20.5, 21.4, 22.6, 23.5))])
+    for ending in ("json", "csv", "md"):
+        write_comparison(found, tmp_path / f"out.{ending}")
+    assert json.loads((tmp_path / "out.json").read_text())["results"][1]["over_first"]["psnr"]["clips"] == 4
+    assert (tmp_path / "out.csv").read_text().splitlines()[0] == "result,psnr (dB),psnr (dB): over the first"
+    lines = (tmp_path / "out.md").read_text().splitlines()
+    assert len(lines) == 4
+    assert {line.count("|") for line in lines} == {4}
+    with pytest.raises(UsageError, match=r"expected a name that ends in .json, .csv or .md, found"):
+        write_comparison(found, tmp_path / "out.txt")
