@@ -22,7 +22,8 @@ from foreframe.clip import Clip
 from foreframe.data.pack import Pack
 from foreframe.data.windows import Windows
 from foreframe.errors import DataError
-from foreframe.metrics import METRICS, score_frames, summarise
+from foreframe.metrics import METRICS, Lpips, score_frames, summarise
+from foreframe.metrics.lpips import without_weights
 from foreframe.recipe import RunConfig
 from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
 
@@ -63,6 +64,7 @@ def evaluate(
     device: torch.device,
     batch: int = 16,
     advance: Callable[[int], None] | None = None,
+    lpips: Lpips | None = None,
 ) -> dict[str, Any]:
     """Score a model on one split of a pack.
 
@@ -73,10 +75,12 @@ def evaluate(
         model: On `device`; a copy made ready for prediction is unrolled.
         batch: Clips unrolled together; it does not change the result beyond rounding.
         advance: Called with the number of rollouts done.
+        lpips: With its weights, on `device`; for the metric of that name.
     Returns:
         protocol, scores, best_of_n (with several samples), baselines: plain values, ready for JSON.
     Raises:
         DataError: the split has no clip that long, or its clips are not what the model takes.
+        UsageError: LPIPS without its weights.
     """
     if protocol.horizon < 1:
         raise DataError(
@@ -87,7 +91,8 @@ def evaluate(
     windows = Windows(pack, protocol.split, length, "first")
     chosen = _spread(len(windows), protocol.clips)
     samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
-    free = _Baselines(pack, protocol)
+    score = _Scores(protocol.metrics, lpips)
+    free = _Baselines(pack, protocol, score)
     for start in range(0, len(chosen), batch):
         stopping.poll()
         indices = chosen[start : start + batch]
@@ -101,7 +106,7 @@ def evaluate(
             draws = [draw_noise(model, indices, length, protocol.seed, n, protocol.temperature) for n in numbers]
             predicted = unroll(model, given, torch.cat(draws).to(device), protocol.context, protocol.mode)
             predicted = predicted.unflatten(0, (len(numbers), -1))
-            for name, values in score_frames(predicted, truth, protocol.metrics).items():
+            for name, values in score(predicted, truth).items():
                 scored[name].append(values.cpu())
             if advance is not None:
                 advance(len(numbers) * len(indices))
@@ -110,12 +115,12 @@ def evaluate(
         free.add(clip)
     all_scores = {name: torch.cat(parts) for name, parts in samples.items()}  # (N, S, T)
     result: dict[str, Any] = {
-        "protocol": _protocol_values(protocol, pack, windows, chosen),
+        "protocol": _protocol_values(protocol, pack, windows, chosen, score),
         "scores": {name: summarise(values.mean(1)) for name, values in all_scores.items()},
         "baselines": free.summaries(),
     }
     if protocol.samples > 1:
-        result["best_of_n"] = {name: summarise(_best(values)) for name, values in all_scores.items()}
+        result["best_of_n"] = {name: summarise(_best(name, values)) for name, values in all_scores.items()}
     return result
 
 
@@ -125,6 +130,7 @@ def evaluate_run(
     protocol: Protocol,
     device: torch.device,
     advance: Callable[[int], None] | None = None,
+    lpips: Lpips | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for a run on disk: the result also says which weights, which clips and which machine.
 
@@ -132,7 +138,7 @@ def evaluate_run(
         DataError: these clips are not of the kind the run was trained on.
     """
     check_spec(trained, pack)
-    result = evaluate(trained.model, pack, protocol, device, advance=advance)
+    result = evaluate(trained.model, pack, protocol, device, advance=advance, lpips=lpips)
     result["protocol"]["model_sha256"] = trained.provenance["weights_sha256"]
     return {
         "protocol": result.pop("protocol"),
@@ -172,11 +178,36 @@ def unroll(model: Any, clip: Clip, noise: Tensor, context: int, mode: ModeName) 
     return predict(model, clip.frames[:, :context], clip.cond, noise, mode, truth)
 
 
+class _Scores:
+    """The metrics of a protocol, of the same frames together."""
+
+    def __init__(self, names: tuple[str, ...], lpips: Lpips | None) -> None:
+        if "lpips" in names and lpips is None:
+            without_weights()
+        self.by_network = lpips
+        self.by_formula = [name for name in names if name != "lpips"]
+        self.names = names
+
+    def __call__(self, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+        found = score_frames(predicted, true, self.by_formula)
+        if "lpips" in self.names:
+            assert self.by_network is not None
+            found["lpips"] = self.by_network(predicted, true)
+        return {name: found[name] for name in self.names}
+
+    def definitions(self) -> dict[str, str]:
+        """The sentence on each metric; a network's also says which weights."""
+        found = {name: METRICS[name].definition for name in self.names}
+        if "lpips" in found and self.by_network is not None:
+            found["lpips"] += f" Weights: SHA-256 {self.by_network.sha256}."
+        return found
+
+
 class _Baselines:
     """What costs nothing: the last context frame repeated, and the median frame of the training split."""
 
-    def __init__(self, pack: Pack, protocol: Protocol) -> None:
-        self.protocol = protocol
+    def __init__(self, pack: Pack, protocol: Protocol, score: _Scores) -> None:
+        self.protocol, self.score = protocol, score
         self.median = _median_frame(pack)
         self.parts: dict[str, dict[str, list[Tensor]]] = {}
 
@@ -187,7 +218,7 @@ class _Baselines:
         if self.median is not None:
             guesses["median_frame"] = self.median.to(truth.device).expand_as(truth)
         for baseline, guess in guesses.items():
-            for name, values in score_frames(guess, truth, self.protocol.metrics).items():
+            for name, values in self.score(guess, truth).items():
                 self.parts.setdefault(baseline, {}).setdefault(name, []).append(values.cpu())
 
     def summaries(self) -> dict[str, Any]:
@@ -223,9 +254,10 @@ def _conditions(cond: Tensor | None, protocol: Protocol) -> Tensor | None:
     return cond[:, places.to(cond.device)]
 
 
-def _best(scores: Tensor) -> Tensor:
-    """(N, S, T) to (N, T): of each clip, the sample with the highest mean over frames."""
-    best = scores.mean(2).argmax(1)
+def _best(name: str, scores: Tensor) -> Tensor:
+    """(N, S, T) to (N, T): of each clip, the sample whose mean over frames is best."""
+    means = scores.mean(2)
+    best = means.argmin(1) if METRICS[name].lower_is_better else means.argmax(1)
     return scores[torch.arange(len(scores)), best]
 
 
@@ -234,7 +266,9 @@ def _spread(count: int, limit: int) -> list[int]:
     return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 
 
-def _protocol_values(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int]) -> dict[str, Any]:
+def _protocol_values(
+    protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], score: _Scores
+) -> dict[str, Any]:
     switches = MODES[protocol.mode]
     names = windows.names(chosen)
     values = asdict(protocol)
@@ -246,7 +280,7 @@ def _protocol_values(protocol: Protocol, pack: Pack, windows: Windows, chosen: l
         clips=len(chosen),
         clip_names_sha256=hashlib.sha256("\n".join(names).encode()).hexdigest(),
         too_short=[episode.name for episode in windows.short],
-        metrics={name: METRICS[name].definition for name in protocol.metrics},
+        metrics=score.definitions(),
         data_sha256=pack.hash,
     )
     return values

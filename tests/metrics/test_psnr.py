@@ -9,6 +9,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from foreframe.metrics import METRICS, PSNR_CAP, psnr, psnr_per_channel
 
+FORMULAS = ["psnr", "psnr-channel", "ssim", "ssim-range2", "ssim-gaussian"]
+"""What needs no weights of a network."""
+
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
@@ -60,7 +63,7 @@ def test_channels_averaged_after_the_logarithm_give_more_than_one_error_for_all(
     assert float(psnr(predicted, true)) == pytest.approx(-10 * math.log10((1e-4 + 1e-2 + 1) / 3), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_samples_are_scored_against_one_truth_as_one_by_one(name: str) -> None:
     true, predicted = noise(2, 3, 3, 16, 12, seed=3), noise(5, 2, 3, 3, 16, 12, seed=4)
     scores = METRICS[name](predicted, true)
@@ -69,13 +72,13 @@ def test_samples_are_scored_against_one_truth_as_one_by_one(name: str) -> None:
     torch.testing.assert_close(scores[3, 1, 2], METRICS[name](predicted[3, 1, 2], true[1, 2]))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_shapes_that_differ_are_refused_with_both_shown(name: str) -> None:
     with pytest.raises(ValueError, match=r"\(2, 3, 16, 16\).*\(2, 1, 16, 16\)"):
         METRICS[name](noise(2, 3, 16, 16), noise(2, 1, 16, 16))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("value", [1.01, -0.01, math.nan, math.inf, 255.0])
 def test_values_outside_zero_to_one_are_refused(name: str, value: float) -> None:
     predicted = noise(2, 3, 16, 16)
@@ -95,7 +98,7 @@ def test_rounding_just_outside_the_range_is_accepted() -> None:
 
 
 def test_every_metric_defines_itself_in_one_sentence() -> None:
-    assert list(METRICS) == ["psnr", "psnr-channel", "ssim", "ssim-range2", "ssim-gaussian"]
+    assert list(METRICS) == [*FORMULAS, "lpips"]
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.definition.endswith(".")

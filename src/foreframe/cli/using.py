@@ -1,4 +1,4 @@
-"""Verbs that use a run or its results: `evaluate`, `rollout`, `compare`, `export`; `demo` and `bench` make their own."""
+"""Verbs that use a run or its results (`evaluate`, `rollout`, `compare`, `export`), and `demo` and `bench`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def evaluate(
     conditions: Literal["true", "shuffled", "zeroed"] = "true",
     clips: int = 0,
     metrics: tuple[str, ...] = ("psnr", "ssim"),
+    lpips_weights: Path | None = None,
     device: Device = "auto",
     threads: int | None = None,
 ) -> None:
@@ -47,15 +48,21 @@ def evaluate(
         seed: Of the noise.
         conditions: The clip's own, or the same in another order of time, or zeros: does the model obey them?
         clips: At most this many clips; 0: all.
-        metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian.
+        metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian, lpips.
+        lpips_weights: For lpips: AlexNet and the linear heads of its version 0.1, as .npz (docs/concepts.md).
         device: Where to compute.
         threads: CPU threads.
     """
     from foreframe import evaluate as scoring
+    from foreframe import runtime
     from foreframe.log import Bar
+    from foreframe.metrics import Lpips
     from foreframe.report.tables import print_result, write_result
 
     _known(metrics)
+    if lpips_weights is not None and "lpips" not in metrics:
+        raise UsageError("--lpips-weights: what for? `lpips` is not among the --metrics")
+    lpips = None if lpips_weights is None else Lpips.load(lpips_weights).to(runtime.choose_device(device, threads))
     at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
     chosen, trained, pack = open_run(run, data, checkpoint, device, threads)
     split = split or scoring.default_split(pack)
@@ -65,7 +72,7 @@ def evaluate(
     )
     total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
     with Bar(mode, total) as bar:
-        result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done)
+        result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done, lpips)
     path = write_result(result, json or run / "eval" / _result_name(protocol, checkpoint))
     print_result(result)
     print(f"written: {path}")

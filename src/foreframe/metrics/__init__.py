@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from foreframe.metrics.lpips import Lpips, without_weights
 from foreframe.metrics.psnr import PSNR_CAP, psnr, psnr_per_channel
 from foreframe.metrics.scores import score_frames
 from foreframe.metrics.ssim import ssim, ssim_gaussian, ssim_range2
@@ -15,6 +16,7 @@ from foreframe.metrics.summary import Summary, summarise, t_quantile
 __all__ = [
     "METRICS",
     "PSNR_CAP",
+    "Lpips",
     "Metric",
     "Summary",
     "psnr",
@@ -30,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of each frame, called as `metric(predicted, true)`; higher is better for all of them.
+    """A score of each frame, called as `metric(predicted, true)`; higher is better unless `lower_is_better`.
 
     `definition` is the one sentence that goes into the protocol of every result and `unit` what a plot writes
     behind the number ("" for none).
@@ -40,6 +42,7 @@ class Metric:
     definition: str
     unit: str
     score: Callable[[Tensor, Tensor], Tensor]
+    lower_is_better: bool = False
 
     def __call__(self, predicted: Tensor, true: Tensor) -> Tensor:
         """(..., C, H, W) twice, floats in [0, 1], to (...); `true` may lack first axes (samples S)."""
@@ -83,6 +86,13 @@ METRICS: dict[str, Metric] = {
             "population covariance, whole windows only, mean over pixels and channels.",
             "",
             ssim_gaussian,
+        ),
+        Metric(
+            "lpips",
+            "LPIPS v0.1 of each frame with AlexNet, frames brought to [-1, 1], not multiplied by 100; lower is better.",
+            "",
+            without_weights,
+            lower_is_better=True,
         ),
     )
 }

@@ -22,7 +22,7 @@ def score_frames(predicted: Tensor, true: Tensor, names: Sequence[str]) -> dict[
     Args:
         predicted: (..., C, H, W), floating, in [0, 1].
         true: The same shape, or without first axes of it (samples S).
-        names: Some of the names in `METRICS`.
+        names: Some of the names in `METRICS`, but for lpips.
     Returns:
         For each name (...), within rounding what `METRICS[name](predicted, true)` gives.
     Raises:
