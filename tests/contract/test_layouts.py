@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from pathlib import Path
@@ -199,3 +200,60 @@ def test_the_files_of_a_folder_are_seen_in_the_same_order_whatever_order_the_dis
 
     monkeypatch.setattr("foreframe.data.folders.os.scandir", Backwards)
     assert import_clips(source, tmp_path / "two").hash == plain
+
+
+def test_a_folder_whose_path_is_as_long_as_can_be_is_looked_at_without_an_error(layout: Layout, tmp_path: Path):
+    folder = tmp_path
+    while len(str(folder)) < 3890:
+        folder /= "x" * 200
+    folder /= "y" * (4094 - len(str(folder)))
+    folder.mkdir(parents=True)
+    assert not layout.recognises(folder)  # every path below it is longer than the system takes
+
+
+def test_a_thousand_folders_in_each_other_end_no_layout(tmp_path: Path):
+    """Deeper than functions may call each other."""
+    known = layouts()
+    known["npz_episodes"].example(tmp_path)
+    depth = 1100
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("a", dir_fd=folder)
+        folder = _stepped(folder, "a")
+    try:
+        fitting = [name for name, other in known.items() if name not in GLANCING and other.recognises(tmp_path)]
+        survey = known["npz_episodes"].survey(tmp_path, Options())
+    finally:
+        for _ in range(depth):  # what tidies up after tests cannot go so deep
+            folder = _stepped(folder, "..")
+            os.rmdir("a", dir_fd=folder)
+        os.close(folder)
+    assert fitting == ["npz_episodes"]
+    assert len(survey.clips) == 5
+    assert [fault.expected for fault in survey.faults] == ["folders 24 deep at most"]
+
+
+GLANCING = ("robomimic", "robonet")
+"""They look for a file of HDF5 by `foreframe.data.hdf5.glance`."""
+
+
+def _stepped(folder: int, name: str) -> int:
+    inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+    os.close(folder)
+    return inner
+
+
+def test_each_message_is_one_line_and_names_a_path_below_the_source(layout: Layout, source: Path):
+    for folder in (source, *sorted(path for path in source.rglob("*") if path.is_dir())):
+        (folder / "a\nb\x1b[31m.bin").write_text("x")
+        (folder / ("\U0001f600" * 63)).mkdir()
+        (folder / "u\u0308.json").symlink_to("/etc/passwd")
+        os.mkfifo(folder / "pipe\n")
+    survey = layout.survey(source, Options())
+    faults = [*survey.faults, *(fault for clip in survey.clips for fault in clip.faults)]
+    assert any("a pipe, socket or device" in fault.found for fault in faults)
+    for text in (*map(str, faults), *survey.notes, *survey.warnings):
+        assert text.isprintable()
+        assert "root:" not in text
+    for fault in faults:
+        assert not Path(fault.path).is_absolute()

@@ -264,3 +264,32 @@ def test_damage_to_any_file_of_the_example_is_a_fault_that_names_it(tmp_path: Pa
         path.write_bytes({"half": good[: len(good) // 2], "empty": b"", "garbage": b"no such thing\n" * 99}[damage])
         assert path.relative_to(tmp_path).as_posix() in {fault.path for fault in all_faults(tmp_path)}
         path.write_bytes(good)
+
+
+def test_a_name_that_counts_backwards_is_a_fault(source: Path):
+    folder = source / "softmotion30_44k" / "train"
+    (folder / "traj_1024_to_1025.tfrecords").rename(folder / "traj_1025_to_1024.tfrecords")
+    assert [str(fault) for fault in all_faults(source)] == [
+        "softmotion30_44k/train/traj_1025_to_1024.tfrecords: expected a name from a first to a last trajectory, "
+        "found 1025 to 1024"
+    ]
+    assert {clip.name.split("/")[1] for clip in survey(source, Options()).clips} == {
+        "traj_256_to_256", "traj_0_to_1"
+    }  # fmt: skip
+
+
+def test_a_folder_named_like_a_file_is_a_fault(source: Path):
+    (source / "softmotion30_44k" / "test" / "traj_2_to_3.tfrecords").mkdir()
+    assert [str(fault) for fault in all_faults(source)] == [
+        "softmotion30_44k/test/traj_2_to_3.tfrecords: expected a TFRecord file, found a folder"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("picture", "found"),
+    [(floats(1.0, 2.0), "2: 1 2"), (strings(b"a", b"b"), "2 byte strings")],
+)
+def test_a_first_picture_that_is_none_is_a_fault_of_the_file(tmp_path: Path, picture: bytes, found: str):
+    write(tmp_path / "train" / "traj_0_to_0.tfrecords", [features(0) | {"0/image_aux1/encoded": picture}])
+    (fault,) = all_faults(tmp_path)
+    assert str(fault).endswith(f"expected one byte string 0/image_aux1/encoded, found {found}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,62 @@ def test_folders_of_layouts_that_say_more_are_not_recognised(tmp_path: Path):
     for layout in (bair_lab, dance_lab, pose_folders, keypoints):
         layout.example(tmp_path / layout.NAME)
         assert not frame_folders.recognises(tmp_path / layout.NAME)
+
+
+def test_a_folder_without_pictures_is_told(tmp_path: Path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert told(tmp_path) == [f"{tmp_path}: expected {frame_folders.LOOKS_FOR}, found no picture"]
+    assert not frame_folders.recognises(tmp_path)
+
+
+def test_two_clips_that_are_printed_alike_keep_their_own_tables(tmp_path: Path):
+    for order, name in enumerate(("x\ny", "x\\ny")):
+        pictures(tmp_path / name, "{}.png", range(3 + order))
+        (tmp_path / name / "a.csv").write_text(f"{order}\n" * (3 + order))
+    survey = frame_folders.survey(tmp_path, Options())
+    assert [clip.name for clip in survey.clips] == ["x\\ny", "x\\ny"]
+    for order, clip in enumerate(survey.clips):
+        assert clip.faults == ()
+        assert clip.rows is not None
+        np.testing.assert_array_equal(clip.rows(0, 3).values, np.full((3, 1), order))
+    assert told(tmp_path) == ["x\\ny: expected one clip of this name, found another one"]
+
+
+def test_names_are_printed_on_one_line(tmp_path: Path):
+    pictures(tmp_path / "a", "x\n{}.png", [1, 2, 4])
+    pictures(tmp_path / "a", "x\n{:02d}.png", [1])
+    pictures(tmp_path / "a", "y\x1b[31m{}.png", [7])
+    for name in ("\t.csv", "\x7f.csv"):
+        (tmp_path / "a" / name).write_text("1\n2\n3\n")
+    assert told(tmp_path) == [
+        "a: expected one picture for each number, found x\\n01.png and x\\n1.png",
+        "a/y\\x1b[31m7.png: expected a name that differs from x\\n01.png in its number only, found another name",
+        "a: expected pictures x\\n01.png to x\\n4.png without a gap, found no picture 3",
+        "a/\\x7f.csv: expected one table in each folder, found also \\t.csv",
+    ]
+
+
+def test_links_to_folders_of_links_do_not_double_the_way_for_ever(tmp_path: Path):
+    pictures(tmp_path / "clip", "{}.png", range(3))
+    for step in range(16):
+        folder = tmp_path / f"{step}"
+        folder.mkdir()
+        for link in "ab":
+            (folder / link).symlink_to(f"../{step + 1}" if step < 15 else "../clip")
+    start = time.monotonic()
+    survey = frame_folders.survey(tmp_path, Options())
+    assert time.monotonic() - start < 10
+    assert len(survey.clips) == 64
+    assert {(fault.expected, fault.found) for fault in survey.faults} == {
+        ("at most 64 ways into one folder", "a link that makes one more")
+    }
+
+
+def test_hidden_files_are_noted_and_folders_named_like_pictures_told(tmp_path: Path):
+    pictures(tmp_path / "a", "{}.png", range(3))
+    (tmp_path / ".7.png").write_text("x")
+    (tmp_path / "b.png").mkdir()
+    assert frame_folders.recognises(tmp_path)
+    survey = frame_folders.survey(tmp_path, Options())
+    assert [str(fault) for fault in survey.faults] == ["b.png: expected a file (.png), found a folder"]
+    assert survey.notes == ("1 other file not used: .7.png",)

@@ -16,6 +16,7 @@ from foreframe.data.importing import import_clips
 from foreframe.data.layouts import keypoints
 from foreframe.data.pictures import example_picture
 from foreframe.data.skeleton import COCO_17, OPENPOSE_25, draw_pose
+from foreframe.errors import DataError
 from foreframe.video import write_png
 
 HEIGHT, WIDTH, LENGTH = 24, 20, 4
@@ -280,3 +281,46 @@ def test_changed_keypoints_are_read_anew(tmp_path: Path):
     before = first.rows(0, LENGTH).values
     listed(tmp_path / "keypoints", 17)
     assert (first.rows(0, LENGTH).values != before).any()
+
+
+def test_other_files_beside_keypoints_are_noted(tmp_path: Path):
+    frames(tmp_path / "frames/a")
+    indexed(tmp_path / "keypoints", 17)
+    write(tmp_path / "keypoints/readme.txt", "x")
+    survey = keypoints.survey(tmp_path, Options())
+    assert survey.faults == ()
+    assert survey.notes == ("1 other file not used: keypoints/readme.txt",)
+
+
+def test_a_table_without_names_is_read_in_its_order(tmp_path: Path):
+    frames(tmp_path / "frames/a")
+    write(tmp_path / "keypoints/a.csv", "".join(",".join(map(str, row)) + "\n" for row in rows(25)))
+    (clip,) = keypoints.survey(tmp_path, Options()).clips
+    poses = [pose(number).astype(np.float32).astype(np.float64) for number in range(LENGTH)]
+    expected = [draw_pose(each, OPENPOSE_25.bones, HEIGHT, WIDTH) for each in poses]
+    np.testing.assert_array_equal(clip.rows(0, LENGTH).values, np.stack(expected))
+
+
+def test_a_table_that_is_gone_is_a_fault(tmp_path: Path):
+    frames(tmp_path / "frames/a")
+    indexed(tmp_path / "keypoints", 17)
+    (clip,) = keypoints.survey(tmp_path, Options()).clips
+    (tmp_path / "keypoints/a.csv").unlink()
+    with pytest.raises(DataError, match=r"keypoints/a.csv: expected a file that can be read, found No such file"):
+        clip.rows(0, 1)
+
+
+def test_a_number_of_a_frame_that_float32_does_not_hold_is_not_taken_for_another(tmp_path: Path):
+    frames(tmp_path / "frames/a", [0])
+    (tmp_path / "frames/a/000.png").rename(tmp_path / f"frames/a/{2**24}.png")
+    header = ["frame", *(f"{axis}{joint}" for joint in range(17) for axis in "xyc")]
+    write(tmp_path / "keypoints/a.csv", table(header, [[2**24 + 1, *pose(0, 17).ravel()]]))
+    assert told(tmp_path) == [
+        "keypoints/a.csv, row 2, column 1: expected the number of a frame below 16777216, found about 16777216"
+    ]
+
+
+def test_frames_without_a_picture_are_told(tmp_path: Path):
+    (tmp_path / "frames/a").mkdir(parents=True)
+    indexed(tmp_path / "keypoints", 17)
+    assert told(tmp_path)[0] == "frames: expected pictures, or a folder of pictures for each clip, found none"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from foreframe.data.clips import Options
+from foreframe.data.layouts import kth
 from foreframe.data.layouts.kth import ACTIONS, LIST, example, recognises, survey
 from foreframe.errors import DataError, Fault
-from foreframe.video import read_video
+from foreframe.video import read_video, write_mp4
 
 
 @pytest.fixture
@@ -193,3 +196,57 @@ def test_damage_to_any_file_of_the_example_is_a_fault_that_names_it(source: Path
         path.write_bytes({"half": good[: len(good) // 2], "empty": b"", "garbage": b"no such thing\n" * 99}[damage])
         assert path.relative_to(source).as_posix() in {fault.path for fault in all_faults(source)}
         path.write_bytes(good)
+
+
+def test_with_the_list_only_a_few_videos_are_opened_to_learn_their_size(source: Path, monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    probe = kth.probe_video
+    monkeypatch.setattr(kth, "probe_video", lambda path: opened.append(path.name) or probe(path))
+    monkeypatch.setattr(kth, "PROBED", 2)
+    assert len(survey(source, Options()).clips) == 8
+    assert len(opened) == 2
+
+
+def test_a_folder_named_like_a_video_is_a_fault(source: Path):
+    (source / "boxing/person02_boxing_d1_uncomp.avi").mkdir()
+    assert [str(fault) for fault in survey(source, Options()).faults] == [
+        "boxing/person02_boxing_d1_uncomp.avi: expected a video, found a folder"
+    ]
+
+
+def test_a_list_that_is_too_long_or_may_not_be_read_is_a_fault(source: Path, monkeypatch: pytest.MonkeyPatch):
+    with (source / LIST).open("ab") as file:
+        file.truncate(kth.MAX_LIST_BYTES + 1)
+    found = survey(source, Options())
+    assert [str(fault) for fault in found.faults] == [f"{LIST}: expected at most 1048576 bytes, found 1048577"]
+    assert found.clips == ()
+    (source / LIST).write_text(GOOD)
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    found = survey(source, Options())
+    assert [str(fault) for fault in found.faults] == [
+        f"{LIST}: expected a file that can be read, found Permission denied"
+    ]
+
+
+def test_a_video_of_another_size_than_most_is_a_fault(source: Path):
+    write_mp4(source / "other.mp4", np.zeros((20, 16, 16, 3), np.uint8), 25)
+    (source / "other.mp4").rename(source / "walking/person21_walking_d1_uncomp.avi")
+    assert {str(fault) for fault in all_faults(source)} == {
+        "walking/person21_walking_d1_uncomp.avi: expected 32x24 pixels as other videos have, found 16x16"
+    }
+
+
+def test_a_folder_that_may_not_be_read_does_not_hide_the_others(source: Path, monkeypatch: pytest.MonkeyPatch):
+    scandir = os.scandir
+
+    def guarded(path: Path) -> Any:
+        if Path(path).name == "boxing":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert recognises(source)

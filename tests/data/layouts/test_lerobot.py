@@ -20,7 +20,7 @@ from PIL import Image
 
 from foreframe.data import parquet
 from foreframe.data.clips import Options, SourceClip, Survey
-from foreframe.data.layouts import lerobot
+from foreframe.data.layouts import _lerobot_meta, _lerobot_read, lerobot
 from foreframe.data.layouts._lerobot_meta import fill, inside
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, UsageError
@@ -439,7 +439,7 @@ def test_a_camera_is_found_by_its_whole_name_or_the_last_part(v3: Path):
     rows = pq.read_table(str(v3 / "meta/episodes/chunk-000/file-000.parquet")).to_pylist()
     for each in rows:
         each |= {key.replace(TOP, SIDE): value for key, value in each.items() if TOP in key}
-        each[f"videos/{SIDE}/file_index"] = 7
+        each[f"videos/{SIDE}/file_index"] = 7 + each["episode_index"]
     save(v3 / "meta/episodes/chunk-000/file-000.parquet", rows)
     for name in ("top", TOP):
         assert take(v3, name).notes == ()
@@ -869,3 +869,206 @@ def test_the_real_robot_reads_as_its_files():
         table = pq.read_table(str(root / f"data/chunk-000/episode_{number:06d}.parquet"))
         expected = np.hstack([np.array(table[key].to_pylist(), np.float32) for key in ("action", "observation.state")])
         np.testing.assert_array_equal(rows.values, expected)
+
+
+def test_features_may_not_have_more_numbers_together_than_one_may(v3: Path):
+    wide = {"dtype": "float32", "shape": [1000], "names": None}
+    change(v3, **{f"x{number}": wide for number in range(66)})
+    assert problems(v3) == [
+        "meta/info.json, features: expected at most 65536 numbers in a row, of all features together, found more"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("feature", "words"),
+    [
+        ({"shape": [0]}, "features.action, shape: expected 1 to 65536 numbers, found [0]"),
+        ({"shape": [65537]}, "features.action, shape: expected 1 to 65536 numbers, found [65537]"),
+        ({"names": "xyz"}, 'features.action, names: expected a list, a dictionary or null, found "xyz"'),
+    ],
+)
+def test_a_feature_that_cannot_be_is_a_fault(v3: Path, feature: Any, words: str):
+    change(v3, action=feature)
+    assert problems(v3) == [f"meta/info.json, {words}"]
+
+
+def test_a_key_twice_is_a_fault(v3: Path, v2: Path):
+    path = v3 / "meta/info.json"
+    path.write_text(path.read_text().replace('"fps": 10', '"fps": 10, "fps": 30'))
+    assert problems(v3) == ["meta/info.json: expected JSON, found the key 'fps' twice in one object"]
+    path = v2 / "meta/episodes.jsonl"
+    path.write_text(path.read_text() + '{"episode_index": 4, "length": 3, "length": 5}\n')
+    assert problems(v2) == [
+        "meta/episodes.jsonl, line 5: expected a line of JSON, found the key 'length' twice in one object"
+    ]
+
+
+def test_a_path_beyond_what_a_file_system_takes_is_a_fault(v3: Path):
+    info(v3, data_path="data/" + "x" * 300 + "{chunk_index:03d}/file-{file_index:03d}.parquet")
+    found = problems(v3)
+    assert len(found) == 2
+    assert all(fault.endswith("expected the file of these episodes, found no such file") for fault in found)
+
+
+def test_files_of_meta_that_are_too_long_are_faults(v2: Path, v3: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lerobot_meta, "MAX_LINE_BYTES", 100)
+    (v2 / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "' + "x" * 100 + '"}\n')
+    assert problems(v2) == ["meta/tasks.jsonl, line 1: expected at most 100 bytes a line, found more"]
+    monkeypatch.setattr(_lerobot_meta, "MAX_INFO_BYTES", 100)
+    assert problems(v2) == ["meta/info.json: expected at most 100 bytes, found more"]
+    monkeypatch.undo()
+    monkeypatch.setattr(_lerobot_meta, "MAX_ROWS", 3)
+    assert problems(v3) == ["meta/episodes/chunk-000/file-000.parquet: expected at most 3 rows, found 4"]
+
+
+def test_lists_of_tasks_and_statistics_may_be_missing_but_not_empty_and_not_folders(v2: Path):
+    for name in ("tasks.jsonl", "episodes_stats.jsonl"):
+        (v2 / f"meta/{name}").unlink()
+    assert problems(v2) == []
+    (v2 / "meta/tasks.jsonl").write_text("")
+    (v2 / "meta/episodes_stats.jsonl").mkdir()
+    assert problems(v2) == [
+        "meta/tasks.jsonl: expected a file of JSON lines, found an empty file",
+        "meta/episodes_stats.jsonl: expected a file of JSON lines, found Is a directory",
+    ]
+
+
+def test_a_list_without_episodes_is_a_fault(v2: Path):
+    (v2 / "meta/episodes.jsonl").write_text("\n")
+    assert problems(v2) == ["meta: expected episodes, found none"]
+
+
+def test_behind_very_many_faults_the_rest_of_a_file_is_not_looked_at(v2: Path, v3: Path, monkeypatch: Any):
+    monkeypatch.setattr(_lerobot_meta, "MAX_FAULTS", 5)
+    (v2 / "meta/tasks.jsonl").write_text("7\n" * 1000)
+    assert [fault.partition(": ")[0] for fault in problems(v2)] == [
+        *(f"meta/tasks.jsonl, line {number}" for number in (1, 2, 3, 4, 5)), "meta/tasks.jsonl, line 5"
+    ]  # fmt: skip
+    edit(v3 / "meta/tasks.parquet", None, lambda rows: rows.extend([{"task_index": -1}, {"task_index": None}] * 500))
+    found = problems(v3)
+    assert len(found) == 6
+    assert found[-1] == (
+        "meta/tasks.parquet, row 6: expected fewer than 5 faults in one file, found as many; the rest of it was not "
+        "looked at"
+    )
+
+
+def test_an_episode_that_comes_very_often_is_one_fault(v3: Path):
+    edit(v3 / "meta/episodes/chunk-000/file-000.parquet", None, lambda rows: rows.extend([rows[0]] * 1000))
+    assert problems(v3) == [
+        "meta/episodes/chunk-000/file-000.parquet, row 5: expected each episode once, "
+        "found episode 0 again, and 999 more such"
+    ]
+
+
+def test_two_episodes_in_the_same_seconds_of_a_video_are_a_fault(v3: Path):
+    path = v3 / "meta/episodes/chunk-000/file-000.parquet"
+    start, end = f"videos/{TOP}/from_timestamp", f"videos/{TOP}/to_timestamp"
+    edit(path, None, lambda rows: rows[2].update({start: 0.66, end: 1.3}))  # less than half a frame early
+    assert lerobot.survey(v3, Options()).faults == ()
+    edit(path, None, lambda rows: rows[2].update({start: 0.1, end: 0.7}))
+    assert [str(fault) for fault in lerobot.survey(v3, Options()).faults] == [
+        f"meta/episodes/chunk-000/file-000.parquet, row 3: expected seconds of videos/{TOP}/chunk-000/file-001.mp4 "
+        "that are in no other episode, found 0.1000, but episode 1 ends at 0.7000"
+    ]
+
+
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "nan"), (float("-inf"), "-inf"), (None, "nothing")])
+def test_an_episode_index_that_is_no_number_is_a_fault(v2: Path, value: float | None, words: str):
+    path = v2 / "data/chunk-000/episode_000001.parquet"
+    kinds = schema().set(schema().get_field_index("episode_index"), pa.field("episode_index", pa.float64()))
+    edit(path, kinds, lambda rows: rows[2].update(episode_index=value))
+    assert problems(v2) == [
+        f"data/chunk-000/episode_000001.parquet, row 3, episode_index: expected a number, found {words}"
+    ]
+
+
+def test_episodes_in_too_many_stretches_are_a_fault(v3: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lerobot_read, "MAX_ROWS", 6)
+    path = v3 / "data/chunk-000/file-000.parquet"
+    assert problems(v3) == []
+    edit(path, schema(), lambda rows: [each.update(episode_index=number % 2) for number, each in enumerate(rows)])
+    assert problems(v3) == [
+        "data/chunk-000/file-000.parquet, episode_index: expected at most 6 stretches of episodes, found more"
+    ]
+
+
+def test_lists_of_another_fixed_width_are_a_fault(v2: Path):
+    path = v2 / "data/chunk-000/episode_000001.parquet"
+    kinds = schema().set(0, pa.field("observation.state", pa.list_(pa.float32(), 3)))
+    edit(path, kinds, lambda rows: [each.update({"observation.state": [0.0, 0.0, 0.0]}) for each in rows])
+    assert problems(v2) == [
+        "data/chunk-000/episode_000001.parquet: expected 2 numbers in each row of the column observation.state, found 3"
+    ]
+
+
+def test_one_bad_row_is_one_fault_and_many_are_told_in_one(v2: Path):
+    path = v2 / "data/chunk-000/episode_000001.parquet"
+    edit(path, schema(), lambda rows: rows[2].update(frame_index=9))
+    clip = lerobot.survey(v2, Options()).clips[1]
+    assert list(clip.frames(2, 3).faults) == [0]
+    edit(path, schema(), lambda rows: [each.update(action=[0.0]) for each in rows])
+    assert problems(v2) == [
+        "data/chunk-000/episode_000001.parquet, episode 1, frame 2: expected frame_index 2, found 9",
+        "data/chunk-000/episode_000001.parquet, episode 1, frame 0, action: expected 3 numbers, found 1 numbers; "
+        "and something like it in 6 more frames",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "long"])
+def test_a_picture_that_is_no_plain_file_is_a_fault_and_is_not_opened(pictures: Path, kind: str):
+    name = "x" * 300 if kind == "long" else "x.png"
+    (pictures / "images").mkdir()
+    if kind == "pipe":
+        os.mkfifo(pictures / "images" / name)
+    elif kind == "loop":
+        (pictures / "images" / name).symlink_to(name)
+    elif kind == "folder":
+        (pictures / "images" / name).mkdir()
+    cell = {TOP: {"bytes": None, "path": f"images/{name}"}}
+    edit(pictures / "data/chunk-000/file-000.parquet", schema(image=True), lambda rows: rows[2].update(cell))
+    (fault,) = problems(pictures)
+    assert "episode 0, frame 2" in fault
+    if kind == "loop":
+        assert fault.endswith("expected a path that stays inside the dataset, found 'images/x.png'")
+    else:
+        assert fault.endswith("expected a PNG or JPEG, found no such file, or not a plain one")
+
+
+def test_large_pictures_are_decoded_in_threads_with_the_same_faults(pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lerobot_read, "LARGE", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    path = pictures / "data/chunk-000/file-000.parquet"
+    edit(path, schema(image=True), lambda rows: rows[2].update({TOP: None}))
+    frames = take(pictures).clips[0].frames(0, 5)
+    assert list(frames.faults) == [2]
+    np.testing.assert_array_equal(frames.values[4], picture(0, 4))
+
+
+def test_columns_that_would_be_called_alike_get_a_number(v3: Path):
+    extra = {"dtype": "float32", "names": None}
+    change(v3, **{"grip.x": {**extra, "shape": [1]}, "grip": {**extra, "shape": [2], "names": ["x", "y"]}})
+    assert take(v3).columns[-3:] == ("grip.x", "grip.x_2", "grip.y")
+
+
+def test_fewer_frames_than_in_all_are_a_warning(v3: Path):
+    info(v3, total_frames=23)
+    assert take(v3).warnings == ("meta/info.json: total_frames is 23, but the lengths of all episodes make 22",)
+
+
+def test_links_in_circles_among_the_data_end_somewhere(v3: Path):
+    (v3 / "data/chunk-000/again").symlink_to(v3 / "data")
+    assert problems(v3) == [
+        "data/chunk-000/again: expected folders 24 deep at most, found a link to a folder around it, or a deeper one"
+    ]
+
+
+def test_a_name_that_cannot_be_printed_is_told_on_one_line(v3: Path):
+    info(v3, data_path="data\n/file-{file_index:03d}.parquet")
+    (v3 / "data").rename(v3 / "data\n")
+    for path in (v3 / "data\n/chunk-000").iterdir():
+        path.rename(v3 / "data\n" / path.name)
+    edit(v3 / "data\n/file-001.parquet", schema(), lambda rows: rows[2].update(frame_index=9))
+    assert [str(fault) for fault in lerobot.survey(v3, Options()).clips[2].frames(0, 6).faults[2]] == [
+        "data\\n/file-001.parquet, episode 2, frame 2: expected frame_index 2, found 9"
+    ]

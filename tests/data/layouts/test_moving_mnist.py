@@ -232,3 +232,11 @@ def test_real_digits_move():
         frames = clip.frames(0, 30).values
         assert (frames[0] != frames[1]).any() or (frames[0] != frames[2]).any()
         assert 0.02 < (frames > 64).mean() < 0.3
+
+
+def test_a_folder_named_like_a_file_of_digits_is_a_fault(tmp_path: Path):
+    example(tmp_path)
+    (tmp_path / "train-images.idx3-ubyte").mkdir()
+    assert [str(fault) for fault in survey(tmp_path, Options()).faults] == [
+        "train-images.idx3-ubyte: expected a file of digits, found a folder"
+    ]

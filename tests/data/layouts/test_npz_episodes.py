@@ -235,3 +235,26 @@ def test_memory_stays_flat_over_many_episodes(tmp_path: Path, monkeypatch: pytes
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path):
     assert not npz_episodes.recognises(tmp_path)
     assert npz_episodes.LOOKS_FOR in told(tmp_path)
+
+
+def test_an_array_without_pictures_is_a_fault(tmp_path: Path):
+    saved(tmp_path / "a.npz", image=np.zeros((0, 12, 16, 3), np.uint8))
+    assert told(tmp_path) == "a.npz, image: expected pictures, found none, with shape (0, 12, 16, 3)"
+
+
+def test_actions_that_most_files_lack_are_left_out_with_a_note(tmp_path: Path):
+    saved(tmp_path / "a.npz", image=images(), action=np.zeros((9, 2)))
+    for name in "bc":
+        saved(tmp_path / f"{name}.npz", image=images())
+    survey = npz_episodes.survey(tmp_path, Options())
+    assert words(survey) == []
+    assert (survey.cond, survey.columns) == ("none", ())
+    assert survey.notes == ("action: not used, for clips differ in how many numbers it has (no in 2, 2 in 1)",)
+
+
+def test_folders_of_numbers_come_by_their_number(tmp_path: Path):
+    for number in (10, 9, 1):
+        saved(tmp_path / "train" / f"{number}" / "a.npz", image=images(2))
+    assert [clip.name for clip in npz_episodes.survey(tmp_path, Options()).clips] == [
+        f"train/{number}/a.npz" for number in (1, 9, 10)
+    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,3 +126,34 @@ def test_a_bad_frame_or_pose_cuts_a_take_when_faults_are_skipped(tmp_path: Path)
     pack = import_clips(tmp_path / "source", tmp_path / "pack", on_bad="skip")
     names = [f"train/a/{first:06d}-{last:06d}" for first, last in ((0, 2), (4, 7), (9, 11))]
     assert [episode.name for episode in pack.episodes] == names
+
+
+def test_a_folder_of_poses_with_nothing_in_it_is_told_once(tmp_path: Path):
+    pair(tmp_path, "a", range(3))
+    pair(tmp_path, "b", range(3))
+    for path in (tmp_path / "poses/a").iterdir():
+        path.unlink()
+    assert told(tmp_path) == ["poses/a: expected poses for the frames in frames/a, found none"]
+    (tmp_path / "poses/a").rmdir()
+    (tmp_path / "poses/a").write_text("x")
+    assert told(tmp_path) == ["poses/a: expected a folder of poses for frames/a, found no such folder"]
+
+
+def test_other_files_among_the_poses_are_noted(tmp_path: Path):
+    pair(tmp_path, "a", range(3))
+    (tmp_path / "poses/a/readme.txt").write_text("x")
+    survey = pose_folders.survey(tmp_path, Options())
+    assert (survey.faults, survey.notes) == ((), ("1 other file not used: poses/a/readme.txt",))
+
+
+def test_poses_that_may_not_be_read_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pair(tmp_path, "a", range(3))
+    scandir = os.scandir
+
+    def guarded(path: Path) -> Any:
+        if Path(path) == tmp_path / "poses/a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert told(tmp_path) == ["poses/a: expected a folder that can be read, found Permission denied"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,3 +214,27 @@ def test_files_that_cannot_be_read_are_faults_beside_good_clips(tmp_path: Path):
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path):
     assert not rlds_npz.recognises(tmp_path)
     assert rlds_npz.LOOKS_FOR in told(tmp_path)
+
+
+def test_arrays_whose_names_cannot_be_printed_are_noted_and_left(tmp_path: Path):
+    saved(tmp_path / "a.npz", steps(9, **{"observation/a\tb": np.zeros((9, 3))}))
+    survey = rlds_npz.survey(tmp_path, Options())
+    assert words(survey) == []
+    assert "observation/a\\tb" in survey.notes[1]
+    assert not any("\t" in name for name in survey.columns)
+
+
+def test_an_array_that_cannot_be_read_is_a_fault_of_its_file(tmp_path: Path):
+    saved(tmp_path / "a.npz", steps(9))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("observation/wrist.npy", b"no array")
+    assert told(tmp_path) == "a.npz, observation/wrist: expected an array in numpy's format, found something else"
+
+
+@pytest.mark.parametrize("count", [0, 2**20 + 1])
+def test_a_file_has_some_steps_but_no_more_than_can_be_kept_in_mind(tmp_path: Path, count: int):
+    saved(tmp_path / "a.npz", steps(9, is_first=np.zeros(count, bool), is_last=None))
+    tracemalloc.start()
+    assert told(tmp_path) == (f"a.npz, is_first: expected a row for each of 1 to 1048576 steps, found shape ({count},)")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()

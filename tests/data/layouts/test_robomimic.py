@@ -260,3 +260,48 @@ def test_unfinished_pictures_are_a_fault(tmp_path: Path):
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path):
     assert not robomimic.recognises(tmp_path)
     assert robomimic.LOOKS_FOR in told(tmp_path)
+
+
+def test_a_group_without_demonstrations_is_a_fault(tmp_path: Path):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file.create_group("data")
+    assert told(tmp_path) == "x.hdf5, data: expected demonstrations demo_0, demo_1, ..., found none"
+
+
+def test_demonstrations_without_observations_have_no_pictures(tmp_path: Path):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["data/demo_0/actions"] = np.zeros((9, 7))
+    survey = robomimic.survey(tmp_path, Options(camera="front"))
+    assert words(survey) == ["x.hdf5, data/demo_0/obs/front: expected pictures of this camera in obs, found none"]
+    assert survey.clips[0].frames(2, 5).values.shape == (3, 1, 1, 3)
+
+
+def test_a_camera_without_pictures_is_a_fault_told_once(tmp_path: Path):
+    empty = demonstration(1, states=None, **{"obs/agentview_image": np.zeros((0, 12, 16, 3), np.uint8)})
+    written(tmp_path / "x.hdf5", {"demo_0": demonstration(0), "demo_1": empty})
+    survey = robomimic.survey(tmp_path, Options())
+    assert [fault.found for fault in survey.clips[1].faults if fault.where.endswith("image")] == ["none"]
+    written(
+        tmp_path / "x.hdf5", {"demo_0": demonstration(0), "demo_1": demonstration(1, **{"obs/agentview_image": None})}
+    )
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        file.create_dataset("data/demo_1/obs/agentview_image", (9, 12, 16, 3), "u1", chunks=(3, 12, 16, 3))
+    (fault,) = robomimic.survey(tmp_path, Options(camera="agentview")).clips[1].faults
+    assert str(fault).startswith("x.hdf5, data/demo_1/obs/agentview_image: expected 3 chunks for shape 9x12x16x3")
+
+
+def test_strange_names_in_a_mask_are_one_fault_however_many(tmp_path: Path):
+    written(tmp_path / "x.hdf5", {"demo_0": demonstration(0)}, {"train": ["demo_0", "a\nb", *["c"] * 500]})
+    assert told(tmp_path) == "x.hdf5, mask/train: expected names of groups in data, found a\\nb and 500 more"
+    assert robomimic.survey(tmp_path, Options()).clips[0].split == "train"
+
+
+@pytest.mark.parametrize(("stated", "shown"), [(np.nan, "nan"), ("a\nb\x1b[31m", "'a\\nb\\x1b[31m'")])
+def test_a_number_of_samples_that_is_none_is_a_fault_on_one_line(tmp_path: Path, stated: object, shown: str):
+    written(tmp_path / "x.hdf5", {"demo_0": demonstration(0), "demo_1": demonstration(1, actions=None)})
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        for demo in ("demo_0", "demo_1"):
+            file[f"data/{demo}"].attrs["num_samples"] = stated
+    found = words(robomimic.survey(tmp_path, Options()))
+    assert f"x.hdf5, data/demo_0: expected {shown} samples, as its attribute says, found 9 actions" in found
+    assert "x.hdf5, data/demo_1/actions: expected it to be there, found nothing of this name" in found

@@ -358,3 +358,129 @@ def test_a_folder_without_files_of_this_kind_says_what_was_looked_for(tmp_path: 
     assert not robonet.recognises(tmp_path)
     assert not robonet.recognises(tmp_path / "missing")
     assert robonet.LOOKS_FOR in told(tmp_path)
+
+
+def muxed(packets: list[Any], stream: Any) -> Frames:
+    """An MP4 of these packets of an encoder."""
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
+        copy = container.add_stream_from_template(stream)
+        for packet in packets:
+            packet.stream = copy
+            container.mux(packet)
+    return np.frombuffer(data.getvalue(), np.uint8)
+
+
+def without_key_frame() -> Frames:
+    with av.open(io.BytesIO(mp4(film(6))), "r") as container:
+        (stream,) = container.streams.video
+        return muxed([packet for packet in container.demux(stream) if packet.size and not packet.is_keyframe], stream)
+
+
+def sound() -> Frames:
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return np.frombuffer(data.getvalue(), np.uint8)
+
+
+def told_of_film(folder: Path, data: Frames, *, attributes: bool = True) -> str:
+    close_all()
+    trajectory(folder / "a.hdf5", film(6), attributes=attributes)
+    change(folder / "a.hdf5", **{"env/cam0_video/frames": data})
+    return told(folder)
+
+
+def test_a_film_without_pictures_or_with_none_that_begins_is_a_fault(tmp_path: Path):
+    assert told_of_film(tmp_path, sound()).endswith("frames: expected a film, found data without pictures")
+    found = told_of_film(tmp_path, without_key_frame(), attributes=False)
+    assert found.endswith("frames: expected a film with frames, found none")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile secret.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_playlist_in_the_place_of_a_film_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str):
+    (tmp_path / "secret.mp4").write_bytes(mp4(film(6)).tobytes())
+    monkeypatch.chdir(tmp_path)
+    found = told_of_film(tmp_path / "source", np.frombuffer(text.encode(), np.uint8))
+    assert found.endswith(
+        "frames: expected a film that FFmpeg can read, found Invalid data found when processing input"
+    )
+
+
+def test_a_frame_that_decodes_with_damage_is_a_fault(tmp_path: Path):
+    """FFmpeg conceals what it cannot decode, and hands it out with a mark."""
+    whole = mp4(film(6))
+    start = whole.tobytes().find(b"mdat") + 4
+    found = []
+    for place in range(start + 700, start + 900, 40):
+        data = whole.copy()
+        data[place : place + 6] ^= 0xA5
+        found.append(told_of_film(tmp_path, data))
+    assert all("a.hdf5, env/cam0_video/frames" in fault for fault in found)
+    assert any(fault.endswith(": expected a frame that decodes, found a damaged one") for fault in found), found
+
+
+def test_a_film_beyond_all_size_is_refused(tmp_path: Path):
+    found = told_of_film(tmp_path, mp4(np.zeros((1, 16, 8224, 3), np.uint8)))
+    assert found.endswith("frames, frame 0: expected at most 8192 pixels a side, found 8224x16")
+
+
+def bomb() -> Frames:
+    """A JPEG of a few hundred bytes that says it is 65,500 pixels wide and high."""
+    data = jpg(film(1)[0]).copy()
+    start = data.tobytes().find(b"\xff\xc0")
+    data[start + 5 : start + 9] = np.frombuffer(b"\xff\xdc\xff\xdc", np.uint8)
+    return data
+
+
+def test_a_jpeg_that_would_fill_the_memory_is_refused_by_its_header(tmp_path: Path):
+    for attributes in (True, False):
+        close_all()
+        trajectory(tmp_path / "a.hdf5", film(3), kind="jpg", attributes=attributes)
+        change(tmp_path / "a.hdf5", **{"env/cam0_video/frame0": bomb()})
+        found = told(tmp_path)
+        assert found.startswith(
+            "a.hdf5, env/cam0_video/frame0: expected a JPEG that decodes, found Image size (4290250"
+        )
+
+
+def test_a_jpeg_in_other_colours_is_refused(tmp_path: Path):
+    data = io.BytesIO()
+    Image.new("CMYK", (48, 32)).save(data, "JPEG")
+    trajectory(tmp_path / "a.hdf5", film(3), kind="jpg")
+    change(tmp_path / "a.hdf5", **{"env/cam0_video/frame1": np.frombuffer(data.getvalue(), np.uint8)})
+    assert told(tmp_path) == "a.hdf5, env/cam0_video/frame1: expected a JPEG in RGB or grey, found one in CMYK"
+
+
+def test_no_picture_or_one_is_no_trajectory(tmp_path: Path):
+    trajectory(tmp_path / "a.hdf5", film(2), kind="jpg")
+    change(tmp_path / "a.hdf5", **{"env/cam0_video/frame1": None})
+    assert told(tmp_path) == "a.hdf5, env/cam0_video/frame0: expected 2 frames or more, found 1"
+    change(tmp_path / "a.hdf5", **{"env/cam0_video/frame0": None})
+    assert told(tmp_path) == "a.hdf5, env/cam0_video: expected pictures, found none"
+
+
+def test_a_list_of_test_files_outside_of_the_source_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trajectory(tmp_path / "source" / "a.hdf5", film(3))
+    (tmp_path / "secret").write_text("nobody should see this\n")
+    path = tmp_path / "source" / robonet.TEST_LIST
+    path.symlink_to(tmp_path / "secret")
+    assert told(tmp_path / "source").startswith(f"{path.name}: expected a file, or a link that stays inside the source")
+    path.unlink()
+    path.write_text("a.hdf5\n")
+
+    def denied(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert told(tmp_path / "source") == f"{path.name}: expected a file that can be read, found Permission denied"

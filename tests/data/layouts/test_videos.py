@@ -156,6 +156,12 @@ def test_other_speeds_and_sizes_are_told_and_uneven_times_by_name(tmp_path: Path
         "d: frames are not evenly spaced: 0.100 to 0.500 s apart, most 0.100 s",
         "videos differ in their frames per second: 2 at 10, 1 at 25",
     )
+    for name in ("a.gif", "b.gif", "c.mp4"):
+        (tmp_path / name).unlink()
+    survey = videos.survey(tmp_path, Options())
+    assert (survey.fps, survey.warnings) == (
+        None, ("d: frames are not evenly spaced: 0.100 to 0.500 s apart, most 0.100 s",)
+    )  # fmt: skip
 
 
 def test_a_list_of_splits_in_the_folder_is_no_table(tmp_path: Path):
@@ -181,3 +187,21 @@ def test_a_link_to_a_folder_around_it_is_a_fault_and_no_endless_walk(tmp_path: P
     (tmp_path / "a/loop").symlink_to(tmp_path)
     assert videos.recognises(tmp_path)
     assert [fault.path for fault in videos.survey(tmp_path, Options()).faults] == ["a/loop"]
+
+
+def test_a_folder_without_videos_is_told(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    assert told(tmp_path) == [f"{tmp_path}: expected {videos.LOOKS_FOR}, found no video"]
+    assert not videos.recognises(tmp_path)
+
+
+def test_two_clips_that_are_printed_alike_keep_their_own_tables(tmp_path: Path):
+    for order, name in enumerate(("x\ny", "x\\ny")):
+        video(tmp_path / f"{name}.gif", 3 + order)
+        (tmp_path / f"{name}.csv").write_text(f"{order}\n" * (3 + order))
+    survey = videos.survey(tmp_path, Options())
+    for order, clip in enumerate(survey.clips):
+        assert clip.faults == ()
+        assert clip.rows is not None
+        np.testing.assert_array_equal(clip.rows(0, 3).values, np.full((3, 1), order))
+    assert told(tmp_path) == ["x\\ny: expected one clip of this name, found another one"]

@@ -12,14 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.clips import Piece, Size
-from foreframe.data.folders import SPLIT_OF, Finds, listing, may_enter, relative
+from foreframe.data.folders import SPLIT_OF, Finds, relative
+from foreframe.data.layouts._shared import named_like_a_file, walk
 from foreframe.errors import Fault
 from foreframe.video import MAX_SIDE
 
 
 def files_below(folder: Path, finds: Finds, suffixes: Sequence[str]) -> list[Path]:
     """Files with one of these endings anywhere below a folder, in the order of their names; others are noted."""
-    return _below(folder, finds, suffixes, set())
+    found: list[Path] = []
+    for path, names in walk(folder, finds):
+        known = len(found)
+        for name in names:
+            if Path(name).suffix.lower() in suffixes:
+                found.append(path / name)
+            else:
+                finds.ignored.append(relative(path / name, finds.root))
+        if len(found) == known:
+            named_like_a_file(path, suffixes, finds)
+    return found
 
 
 def split_of(path: Path, root: Path) -> str:
@@ -86,18 +97,17 @@ def columns(widths: Mapping[str, int]) -> tuple[str, ...]:
 def shared_columns(found: Sequence[Mapping[str, int]], needed: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
     """Groups of columns that all clips have alike, with their widths, and notes on those that had to be left out.
 
-    found: the widths of each clip. needed: groups that are never left out: their commonest width is taken, and clips
-    that have another are at fault.
+    found: the widths of each clip. needed: groups that are not left out unless most clips are without: their commonest
+    width is taken, and clips that have another are at fault.
     """
     names = list(dict.fromkeys(name for widths in found for name in widths))
     shared: dict[str, int] = {}
     notes = []
     for name in names:
         counts = Counter(widths.get(name, 0) for widths in found)
-        if name in needed:
-            width = max(counts, key=lambda width: (counts[width], width))
-            if width:
-                shared[name] = width
+        usual = max(counts, key=lambda width: (counts[width], width))
+        if name in needed and usual:
+            shared[name] = usual
         elif len(counts) == 1:
             shared[name] = next(iter(counts))
         else:
@@ -127,27 +137,3 @@ def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: s
         faults[int(index)] = (Fault(shown, where, "a finite number within float32", f"{values[index, at[0]]}{more}"),)
     rows[bad] = 0
     return Piece(rows, faults)
-
-
-def _below(folder: Path, finds: Finds, suffixes: Sequence[str], seen: set[Path]) -> list[Path]:
-    if not may_enter(folder, finds):
-        return []
-    real = folder.resolve()
-    if real in seen:
-        finds.fault(folder, "a folder of its own", "a link to one that is read already")
-        return []
-    seen.add(real)
-    files, folders = listing(folder, finds)
-    found = []
-    for name in files:
-        if Path(name).suffix.lower() in suffixes:
-            found.append(folder / name)
-        else:
-            finds.ignored.append(relative(folder / name, finds.root))
-    for name in folders:
-        before = len(finds.faults)
-        inner = _below(folder / name, finds, suffixes, seen)
-        found += inner
-        if not inner and before == len(finds.faults) and Path(name).suffix.lower() in suffixes:
-            finds.fault(folder / name, f"a file ({Path(name).suffix})", "a folder")
-    return found

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ MAX_INFO_BYTES = 16 * 2**20
 MAX_STATS_BYTES = 64 * 2**20
 MAX_LINE_BYTES = 16 * 2**20
 MAX_WIDTH = 65536
+"""Numbers in a row, of all features together."""
+MAX_ROWS = 2**20
+"""Rows of a table in meta/, or stretches of episodes in one of data/: packed, a million of them may be a few bytes."""
+MAX_FAULTS = 1000
+"""Behind so many faults in the rows or lines of one file, the rest of it is not looked at."""
 MAX_INDEX = 10**9
 MAX_LENGTH = 10**8
 EPISODES_FILE = re.compile(r"meta/episodes/chunk-[0-9]+/file-[0-9]+\.parquet")
@@ -107,7 +113,7 @@ def read_info(finds: Finds, warnings: list[str]) -> Info | None:
         if optional in top.values:
             top.whole(optional, 0)
     chunk = top.whole("chunks_size", 1)
-    features = _features(top, path, finds)
+    features = _features(top)
     three = version == "v3.0"
     places = {"chunk_index", "file_index"} if three else {"episode_chunk", "episode_index"}
     data = top.template("data_path", places)
@@ -126,6 +132,8 @@ def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Fi
     files: the paths of those that meta holds.
     """
     found: dict[int, Episode] = {}
+    places: dict[int, tuple[Path, str]] = {}
+    again: dict[Path, list[tuple[str, int]]] = {}
     if info.version == "v3.0":
         paths = [finds.root / name for name in sorted(files) if EPISODES_FILE.fullmatch(name)]
         listed = _v3_episodes(info, camera, paths, finds)
@@ -133,10 +141,31 @@ def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Fi
         listed = _v2_episodes(info, camera, finds)
     for path, where, episode in listed:
         if episode.index in found:
-            finds.fault(path, "each episode once", f"episode {episode.index} again", where)
+            again.setdefault(path, []).append((where, episode.index))
         else:
             found[episode.index] = episode
+            places[episode.index] = path, where
+    for path, these in again.items():
+        where, index = these[0]
+        more = f", and {len(these) - 1} more such" if len(these) > 1 else ""
+        finds.fault(path, "each episode once", f"episode {index} again{more}", where)
+    _apart(info, found, places, finds)
     return [found[index] for index in sorted(found)]
+
+
+def _apart(info: Info, found: Mapping[int, Episode], places: Mapping[int, tuple[Path, str]], finds: Finds) -> None:
+    """Episodes that lie in the same seconds of a video, by half a frame or more, are faults."""
+    ends: dict[str, tuple[float, int]] = {}
+    for episode in sorted(found.values(), key=lambda episode: (episode.start, episode.end)):
+        if episode.end == math.inf:
+            continue  # its video is its own
+        end, other = ends.get(episode.video, (0.0, 0))
+        if episode.start + 0.5 / info.fps < end:
+            path, where = places[episode.index]
+            expected = f"seconds of {shown(episode.video)} that are in no other episode"
+            words = f"{episode.start:.4f}, but episode {other} ends at {end:.4f}"
+            finds.fault(path, expected, words, where)
+        ends[episode.video] = max((end, other), (episode.end, episode.index))
 
 
 def count_tasks(info: Info, finds: Finds) -> int:
@@ -234,12 +263,20 @@ class _Keys:
         return template
 
 
-def _features(top: _Keys, path: Path, finds: Finds) -> tuple[Feature, ...]:
+def _features(top: _Keys) -> tuple[Feature, ...]:
     raw = top.values.get("features")
     if not isinstance(raw, dict) or not raw:
         top.fault("features", "an object with the columns of the dataset")
         return ()
-    return tuple(_feature(key, _Keys(value, f"features.{shown(key)}", path, finds)) for key, value in raw.items())
+    features: list[Feature] = []
+    width = 0
+    for key, value in raw.items():
+        features.append(_feature(key, _Keys(value, f"features.{shown(key)}", top.path, top.finds)))
+        width += len(features[-1].names)
+        if width > MAX_WIDTH:
+            top.fault("features", f"at most {MAX_WIDTH} numbers in a row, of all features together", "more")
+            break
+    return tuple(features)
 
 
 def _feature(key: str, raw: _Keys) -> Feature:
@@ -413,7 +450,7 @@ def _json(path: Path, finds: Finds, limit: int, strict: bool = True) -> Any:
 
 def _lines(path: Path, finds: Finds, strict: bool = True) -> Iterator[tuple[str, Any]]:
     """("line 1", JSON) of each line; one that is no JSON is a fault, and ends it."""
-    number = 0
+    number, before = 0, len(finds.faults)
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
@@ -428,6 +465,8 @@ def _lines(path: Path, finds: Finds, strict: bool = True) -> Iterator[tuple[str,
                     finds.fault(path, "a line of JSON", found, f"line {number}")
                     return
                 yield f"line {number}", value
+                if _too_many(path, f"line {number}", before, finds):
+                    return
     except OSError as error:
         finds.fault(path, "a file of JSON lines", error.strerror or type(error).__name__)
         return
@@ -441,8 +480,16 @@ def _parse(content: bytes, strict: bool) -> tuple[str, Any]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant}, which is not JSON, at {place_of(content.decode(), constant)}")
 
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise ValueError(f"the key {twice[:40]!a} twice in one object")
+        return made
+
     try:
-        return "", json.loads(content.decode(), parse_constant=refuse if strict else float)
+        text = content.decode()
+        return "", json.loads(text, parse_constant=refuse if strict else float, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         if not content.strip():
             return "an empty file", None
@@ -456,8 +503,12 @@ def _parse(content: bytes, strict: bool) -> tuple[str, Any]:
 
 def _rows(path: Path, columns: Mapping[str, type], finds: Finds) -> Iterator[tuple[str, dict[str, Any]]]:
     """("row 1", values) of each row of a table of numbers; what cannot be read is a fault, and ends it."""
+    before = len(finds.faults)
     try:
         with Table(path, tuple(columns)) as table:
+            if table.rows > MAX_ROWS:
+                finds.fault(path, f"at most {MAX_ROWS} rows", f"{table.rows}")
+                return
             for name, kind in table.types.items():
                 if not holds_numbers(kind):
                     finds.fault(path, "a column of numbers", shown(str(kind)[:80]), shown(name))
@@ -472,9 +523,19 @@ def _rows(path: Path, columns: Mapping[str, type], finds: Finds) -> Iterator[tup
                     if not wrong:
                         values = {name: float(array[number, 0]) for name, (array, _) in read.items()}
                         yield where, {name: _as(columns[name], value) for name, value in values.items()}
+                    if _too_many(path, where, before, finds):
+                        return
     except DataError as error:
         for fault in error.faults:
             finds.fault(path, fault.expected, fault.found, fault.where)
+
+
+def _too_many(path: Path, where: str, before: int, finds: Finds) -> bool:
+    """Whether so much is wrong with the rows of a file that the others are left, which is a fault as well."""
+    if len(finds.faults) - before < MAX_FAULTS:
+        return False
+    finds.fault(path, f"fewer than {MAX_FAULTS} faults in one file", "as many; the rest of it was not looked at", where)
+    return True
 
 
 def _as(kind: type, value: float) -> float | int:

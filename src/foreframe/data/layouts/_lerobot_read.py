@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from foreframe.data.clips import Piece, Size
 from foreframe.data.folders import relative, shown
-from foreframe.data.layouts._lerobot_meta import Episode, inside
+from foreframe.data.layouts._lerobot_meta import MAX_ROWS, Episode, inside
+from foreframe.data.layouts._shared import safely
 from foreframe.data.parquet import Table, holds_numbers, load_pyarrow, numbers, opened
 from foreframe.data.pictures import LARGE, picture_size, size_of
 from foreframe.errors import DataError, Fault
@@ -112,23 +113,23 @@ def _located(source: Source, episode: Episode) -> tuple[Table, int]:
     table = opened(path, source.columns)
     for name, kind in table.types.items():
         if not holds_numbers(kind):
-            raise _error(Fault(episode.data, "", f"numbers in the column {shown(name)}", shown(str(kind)[:80])))
+            raise _error(Fault(shown(episode.data), "", f"numbers in the column {shown(name)}", shown(str(kind)[:80])))
         width = source.widths.get(name, 1)
         if getattr(kind, "list_size", width) != width:
             expected = f"{width} numbers in each row of the column {shown(name)}"
-            raise _error(Fault(episode.data, "", expected, f"{kind.list_size}"))
+            raise _error(Fault(shown(episode.data), "", expected, f"{kind.list_size}"))
     spans = _spans(path, table.rows, path.stat().st_mtime_ns)
     first, length, pieces = spans.get(episode.index, (0, 0, 0))
-    where = f"episode {episode.index}"
+    where, data = f"episode {episode.index}", shown(episode.data)
     if not pieces:
         there = ", ".join(map(str, list(spans)[:5])) + ", ..." * (len(spans) > 5)
         found = f"none; episode_index is {there}" if spans else "an empty table"
-        raise _error(Fault(episode.data, where, f"{episode.length} rows of this episode", found))
+        raise _error(Fault(data, where, f"{episode.length} rows of this episode", found))
     if length != episode.length or pieces > 1:
         expected = f"{episode.length} rows in one stretch, as meta says"
-        raise _error(Fault(episode.data, where, expected, f"{length}" + f" in {pieces} stretches" * (pieces > 1)))
+        raise _error(Fault(data, where, expected, f"{length}" + f" in {pieces} stretches" * (pieces > 1)))
     if source.single and len(spans) > 1:
-        raise _error(Fault(episode.data, where, "rows of this episode only", f"rows of {len(spans)} episodes"))
+        raise _error(Fault(data, where, "rows of this episode only", f"rows of {len(spans)} episodes"))
     return table, first
 
 
@@ -146,19 +147,24 @@ def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int
     that was there before.
     """
     spans: dict[int, tuple[int, int, int]] = {}
-    last = None
+    last, stretches = None, 0
     with Table(path, ("episode_index",)) as table:
         for first, block in table.blocks():
             found, wrong = numbers(block.column("episode_index"), 1)
-            for row, words in wrong.items():
-                raise _error(Fault(str(path), f"row {first + row + 1}, episode_index", "a number", words))
+            wrong |= {row: f"{found[row, 0]}" for row in np.flatnonzero(~np.isfinite(found[:, 0])).tolist()}
+            if wrong:
+                where = f"row {first + min(wrong) + 1}, episode_index"
+                raise _error(Fault(str(path), where, "a number", wrong[min(wrong)]))
             edges = np.flatnonzero(np.diff(found[:, 0])) + 1
             starts, ends = np.append(0, edges), np.append(edges, len(found))
             for start, end in zip(starts, ends, strict=True):
                 number = int(found[start, 0])
                 before, length, pieces = spans.get(number, (first + int(start), 0, 0))
                 spans[number] = (before, length + int(end - start), pieces + (number != last))
+                stretches += number != last
                 last = number
+            if stretches > MAX_ROWS:
+                raise _error(Fault(str(path), "episode_index", f"at most {MAX_ROWS} stretches of episodes", "more"))
     return spans
 
 
@@ -227,7 +233,7 @@ def _from_parquet(
     kind = table.types[source.camera]
     if not _holds_pictures(kind):
         expected = f"bytes and path in the column {shown(source.camera)}"
-        raise _error(Fault(episode.data, "", expected, shown(str(kind)[:80])))
+        raise _error(Fault(shown(episode.data), "", expected, shown(str(kind)[:80])))
     cells = table.read(first + start, first + stop).column(source.camera)
 
     def read(index: int) -> Fault | None:
@@ -259,14 +265,24 @@ def _picture(source: Source, cell: Mapping[str, Any]) -> Pixels:
             raise _error(replace(error.faults[0], path="")) from error
     elif isinstance(path, str) and path:
         file = source.root / path
-        if not inside(path) or not file.resolve().is_relative_to(source.root.resolve()):
+        if not inside(path) or not _stays(file, source.root):
             raise _error(Fault("", "", "a path that stays inside the dataset", f"'{shown(path[:120])}'"))
+        if not safely(file.is_file):  # to open a pipe may take for ever
+            raise _error(Fault(str(file), "", "a PNG or JPEG", "no such file, or not a plain one"))
         _check_claim(source, picture_size(file))
         picture = read_image(file)
     else:
         raise _error(Fault("", "", "a picture", "nothing"))
     _check_size(source, "", picture.shape[:2])
     return picture
+
+
+def _stays(file: Path, root: Path) -> bool:
+    """Whether no link on the way leads out of the dataset, or round in a circle."""
+    try:
+        return file.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False
 
 
 def _check_claim(source: Source, size: Size | str) -> None:
@@ -297,7 +313,7 @@ def _insist_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
 
 def _fault(episode: Episode, frame: int, expected: str, found: str, column: str = "", path: str = "") -> Fault:
     where = ", ".join(filter(None, (f"episode {episode.index}", f"frame {frame}", shown(column))))
-    return Fault(path or episode.data, where, expected, found)
+    return Fault(path or shown(episode.data), where, expected, found)
 
 
 def _error(fault: Fault) -> DataError:

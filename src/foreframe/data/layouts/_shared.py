@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,14 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.clips import Piece, Size
-from foreframe.data.folders import SPLIT_OF, Finds, by_number, counted, listing, relative
+from foreframe.data.folders import SPLIT_OF, Finds, by_number, counted, listing, relative, shown
 from foreframe.data.pictures import PICTURES, read_pictures
 from foreframe.data.tables import read_named_table
 from foreframe.errors import Fault
 
 _DEEPEST = 24
 """Folders within folders that are followed."""
+_WAYS = 64
+"""Ways through links by which one folder is entered: links to folders of links would double them at every step."""
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})([^0-9]*)", re.DOTALL)
+
+
+def safely(look: Callable[[], bool]) -> bool:
+    """What `path.is_dir` or another such question answers; False where nobody may look, or the path is too long."""
+    try:
+        return look()
+    except OSError:
+        return False
 
 
 def some_files(folder: Path, depth: int = 8) -> Iterator[Path]:
@@ -83,6 +93,7 @@ def outside(folder: Path, parts: Sequence[tuple[str, Path]], endings: Iterable[s
 
 def walk(folder: Path, finds: Finds) -> Iterator[tuple[Path, list[str]]]:
     """Every folder at and below `folder` with the names of its files; numbered folders by their number."""
+    ways: Counter[Path] = Counter()
     todo: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
     while todo:
         path, around = todo.pop()
@@ -94,7 +105,10 @@ def walk(folder: Path, finds: Finds) -> Iterator[tuple[Path, list[str]]]:
             real = inner.resolve() if inner.is_symlink() else around[-1] / name
             if real in around or len(around) > _DEEPEST:
                 finds.fault(inner, f"folders {_DEEPEST} deep at most", "a link to a folder around it, or a deeper one")
+            elif ways[real] == _WAYS:
+                finds.fault(inner, f"at most {_WAYS} ways into one folder", "a link that makes one more")
             else:
+                ways[real] += 1
                 deeper.append((inner, (*around, real)))
         todo += reversed(deeper)
 
@@ -126,14 +140,14 @@ def pictures_of(path: Path, files: Iterable[str], own: Finds) -> tuple[dict[int,
         found = kinds.setdefault((match[1], match[3], file.suffix.lower()), {})
         first = found.setdefault(int(match[2]), name)
         if first != name:
-            own.fault(path, "one picture for each number", f"{first} and {name}")
+            own.fault(path, "one picture for each number", f"{shown(first)} and {shown(name)}")
             doubtful.add(int(match[2]))
     if not kinds:
         return {}, others, frozenset()
     usual = max(kinds, key=lambda kind: len(kinds[kind]))
     for kind, names in kinds.items():
         if kind != usual:
-            some, like = next(iter(names.values())), next(iter(kinds[usual].values()))
+            some, like = next(iter(names.values())), shown(next(iter(kinds[usual].values())))
             more = f" ({len(names)} such names)" if len(names) > 1 else ""
             own.fault(path / some, f"a name that differs from {like} in its number only", f"another name{more}")
     return dict(sorted(kinds[usual].items())), others, frozenset(doubtful)

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, by_number, counted, listing, may_enter, numbered, relative, runs
+from foreframe.data.folders import Finds, by_number, counted, listing, may_enter, numbered, relative, runs, shown
+from foreframe.data.layouts._shared import safely
 from foreframe.data.pictures import commonest_size, example_picture, read_pictures
 from foreframe.data.tables import read_table
 from foreframe.video import write_png
@@ -90,7 +91,7 @@ def example(folder: Path) -> None:
 
 
 def _root(folder: Path) -> Path:
-    return folder / "processed_data" if (folder / "processed_data").is_dir() else folder
+    return folder / "processed_data" if safely((folder / "processed_data").is_dir) else folder
 
 
 def _clips_of(folder: Path, split: str, finds: Finds) -> list[tuple[str, Path, list[str]]]:
@@ -128,11 +129,11 @@ def _clip(
 ) -> SourceClip | None:
     """One clip with the faults of its names and tables; None, with a fault, where there is not one picture."""
     pictures, others, twice = numbers
-    shown = relative(path, finds.root)
+    name = relative(path, finds.root)
     tables = {name: columns for name, columns in TABLES.items() if name in others}
     strangers = [name for name in others if name not in TABLES]
     if not pictures:
-        endings = counted(Counter(Path(name).suffix for name in strangers))
+        endings = counted(Counter(shown(Path(name).suffix) for name in strangers))
         finds.fault(path, "pictures 0.png, 1.png, ...", f"none ({endings})" if endings else "none")
         return None
     own = Finds(finds.root)
@@ -146,18 +147,18 @@ def _clip(
     finds.ignored += [relative(path / name, finds.root) for name in strangers]
     length = len(pictures)
     rows = []
-    for name, columns in TABLES.items():
-        if name not in tables:
-            own.fault(path / name, f"a table of {length} rows of {columns} numbers", "no such file")
+    for kind, columns in TABLES.items():
+        if kind not in tables:
+            own.fault(path / kind, f"a table of {length} rows of {columns} numbers", "no such file")
             rows.append(np.zeros((length, columns), np.float32))
             continue
-        table, faults = read_table(path / name, relative(path / name, finds.root), columns, length)
+        table, faults = read_table(path / kind, relative(path / kind, finds.root), columns, length)
         own.faults += faults
         rows.append(table)
     names = tuple(pictures.values())
     names = _usual(length) if names == _usual(length) else names
     read = partial(_frames, path, names, tuple(pictures), native or (1, 1), finds.root)
-    return SourceClip(shown, split, length, read, partial(_rows, np.concatenate(rows, axis=1)), tuple(own.faults))
+    return SourceClip(name, split, length, read, partial(_rows, np.concatenate(rows, axis=1)), tuple(own.faults))
 
 
 @cache

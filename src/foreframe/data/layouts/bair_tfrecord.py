@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
 from foreframe.data.folders import Finds, listing, may_enter, relative
+from foreframe.data.layouts._shared import safely
 from foreframe.data.pictures import MAX_SIDE, example_picture
 from foreframe.data.tfrecord import Feature, Record, index_records, parse_example, read_record, write_records
 from foreframe.errors import DataError, Fault, UsageError, nearest
@@ -116,6 +117,9 @@ def survey(folder: Path, options: Options) -> Survey:
         for name in sorted(matches, key=lambda name: (int(matches[name][1]), name)):
             first, last = int(matches[name][1]), int(matches[name][2])
             path = root / split / name
+            if last < first:
+                finds.fault(path, "a name from a first to a last trajectory", f"{first} to {last}")
+                continue
             records, faults = index_records(path, relative(path, folder))
             finds.faults += faults
             if not faults and len(records) != last - first + 1:
@@ -159,7 +163,7 @@ def _example(clip: int) -> dict[str, bytes | list[float]]:
 
 
 def _root(folder: Path) -> Path:
-    return folder / "softmotion30_44k" if (folder / "softmotion30_44k").is_dir() else folder
+    return folder / "softmotion30_44k" if safely((folder / "softmotion30_44k").is_dir) else folder
 
 
 def _opened(path: Path, shown: str, camera: str, records: list[Record], finds: Finds) -> _File | None:

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, by_number, listing, may_enter, numbered, relative, runs
+from foreframe.data.folders import Finds, by_number, listing, may_enter, numbered, relative, runs, shown
+from foreframe.data.layouts._shared import gaps, safely
 from foreframe.data.pictures import commonest_size, example_picture, read_pictures
 from foreframe.errors import ConfigError
 from foreframe.video import write_png
@@ -36,7 +37,7 @@ _PICTURE = re.compile(r"frame([0-9]{1,9})\.[pP][nN][gG]")
 def recognises(folder: Path) -> bool:
     """Whether a split holds one of its two folders of pictures."""
     return any(
-        (folder / split / f"{split}_{part}").is_dir() for split in (*SPLITS, "test") for part in ("img", "label")
+        safely((folder / split / f"{split}_{part}").is_dir) for split in (*SPLITS, "test") for part in ("img", "label")
     )
 
 
@@ -67,13 +68,12 @@ def survey(folder: Path, options: Options) -> Survey:
             )
             name = partial(_name, split, tuple(take))
             clips.append(SourceClip(name(0, len(take)), split, len(take), frames, poses, part=name))
-        gaps = set(range(both[0], both[-1] + 1)) - set(found[0]) - set(found[1])
-        if gaps:
-            warnings.append(f"{split}: no frame {runs(gaps)}; the take is cut there")
+        if missing := gaps(number for number in sorted({*found[0], *found[1]}) if both[0] <= number <= both[-1]):
+            warnings.append(f"{split}: no frame {missing}; the take is cut there")
     stray = sorted(set(options.cuts) - cut_at)
     if stray:
         raise ConfigError(f"cuts: no frame of train has the number {runs(stray)}")
-    if not pairs and not (folder / "test").is_dir():
+    if not pairs and not safely((folder / "test").is_dir):
         finds.fault(folder, LOOKS_FOR, "none of them")
     notes = (*_test_notes(folder / "test", finds), *finds.notes())
     if not clips and not finds.faults:
@@ -102,7 +102,7 @@ def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict
     for part in ("img", "label"):
         inner = folder / f"{split}_{part}"
         if not may_enter(inner, finds):
-            if not inner.is_dir():
+            if not safely(inner.is_dir):
                 finds.fault(inner, f"a folder of {'frames' if part == 'img' else 'poses'}", "no such folder")
             found.append({})
             continue
@@ -153,5 +153,5 @@ def _test_notes(folder: Path, finds: Finds) -> tuple[str, ...]:
     _, sequences = listing(folder / "test_label", finds)
     sequences = sorted(sequences, key=by_number)
     poses = [len(listing(folder / "test_label" / name, finds)[0]) for name in sequences]
-    inputs = ", ".join(f"{name} ({count} poses)" for name, count in zip(sequences, poses, strict=True))
+    inputs = ", ".join(f"{shown(name)} ({count} poses)" for name, count in zip(sequences, poses, strict=True))
     return (f"test inputs without truth, not packed: {inputs}; use `rollout --frames ... --cond ...` with them",)

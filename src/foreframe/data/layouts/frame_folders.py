@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from foreframe.data.clips import Options, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, relative
+from foreframe.data.folders import Finds, relative, shown
 from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
 from foreframe.data.layouts._shared import (
     agree,
@@ -87,14 +87,14 @@ def survey(folder: Path, options: Options) -> Survey:
     outside(folder, parts, (*PICTURES, *TABLES), finds)
     found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
     conditioned = any(clip.tables for clip in found)
-    tables = {clip.name: read_beside(clip.tables[0], folder, len(clip.names)) for clip in found if clip.tables}
+    tables = {clip.path: read_beside(clip.tables[0], folder, len(clip.names)) for clip in found if clip.tables}
     columns, agreed = agree(list(tables.values()))
     tables = dict(zip(tables, agreed, strict=True))
     sizes = Counter(clip.native for clip in found if clip.native is not None)
     size = sizes.most_common(1)[0][0] if sizes else None
     clips = []
     for clip in found:
-        length, table = len(clip.names), tables.get(clip.name)
+        length, table = len(clip.names), tables.get(clip.path)
         faults = [*clip.faults, *_wrong(clip, conditioned, folder), *(table.faults if table is not None else ())]
         native = clip.native or size or (1, 1)
         frames = partial(read_frames_of, clip.path, clip.names, clip.numbers, native, folder)
@@ -143,7 +143,7 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> lis
                 finds.fault(path / name, "pictures in the folder of a table", "none")
             continue
         if missing := gaps(pictures):
-            first, last = pictures[min(pictures)], pictures[max(pictures)]
+            first, last = shown(pictures[min(pictures)]), shown(pictures[max(pictures)])
             own.fault(path, f"pictures {first} to {last} without a gap", f"no picture {missing}")
         if clips and path.is_relative_to(clips[-1].path) and path != clips[-1].path:
             own.fault(path, "pictures, or folders of pictures, but not both", f"pictures also in {clips[-1].name}")
@@ -159,8 +159,8 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> lis
 def _wrong(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
     """What is wrong with the number of tables of a clip."""
     if len(clip.tables) > 1:
-        shown = relative(clip.tables[1], root)
-        return [Fault(shown, "", "one table in each folder", f"also {clip.tables[0].name}")]
+        found = f"also {shown(clip.tables[0].name)}"
+        return [Fault(relative(clip.tables[1], root), "", "one table in each folder", found)]
     if conditioned and not clip.tables:
         return [Fault(clip.name, "", "a table in each folder of pictures, as others have", "none")]
     return []

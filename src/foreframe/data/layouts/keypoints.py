@@ -49,6 +49,8 @@ TAKES: tuple[str, ...] = ()
 KEYPOINTS = ("keypoints", "openpose", "json")
 _OPENPOSE = "_keypoints.json"
 _ENDINGS = (".csv", ".json", ".CSV", ".JSON")
+_EXACT = 2**24
+"""Up to here every whole number is one of those that tables hold; of larger ones, some would be taken for others."""
 _FEW = 16
 """Among more files than this, none is taken for one about all frames."""
 _SKELETONS = {17: COCO_17, 25: OPENPOSE_25}
@@ -108,8 +110,6 @@ def survey(folder: Path, options: Options) -> Survey:
             clips.append(clip(item, taken, len(cut) == 1, native, rows, folder, str(table or "")))
         warnings += cut_warning(item, item.pictures)
     _lonely_files(found, used, finds)
-    if not clips and not finds.faults:
-        finds.fault(folder, LOOKS_FOR, "none of them")
     return Survey(
         NAME,
         tuple(clips),
@@ -319,9 +319,12 @@ def _from_csv(path: Path, shown: str) -> _Table:
     if names and names[0].lower() == "frame":
         places = {}
         for row, number in enumerate(values[:, 0].tolist()):
+            where = f"row {row + 2}, column 1"
+            if abs(number) >= _EXACT:
+                raise _refused(shown, where, f"the number of a frame below {_EXACT}", f"about {number:.0f}")
             if number % 1 or int(number) in places:
                 found = f"{number:g}" + " again" * (not number % 1)
-                raise _refused(shown, f"row {row + 2}, column 1", "the number of a frame, each once", found)
+                raise _refused(shown, where, "the number of a frame, each once", found)
             places[int(number)] = row
         values, names = values[:, 1:], names[1:]
     if names:

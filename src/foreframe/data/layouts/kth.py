@@ -19,13 +19,10 @@ In the published files one video is cut off inside its last range (person01_boxi
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import av
@@ -33,6 +30,7 @@ import numpy as np
 
 from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
 from foreframe.data.folders import Finds, listing, relative
+from foreframe.data.layouts._shared import some_files
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, Fault
 from foreframe.video import VideoInfo, probe_video, read_frames
@@ -68,10 +66,7 @@ class _Video:
 
 def recognises(folder: Path) -> bool:
     """Whether a video with such a name lies in the folder or up to two folders below."""
-    try:
-        return any(_VIDEO.fullmatch(name) for name in islice(_names(folder, DEPTH), 20_000))
-    except OSError:
-        return False
+    return any(_VIDEO.fullmatch(path.name) for path in some_files(folder, DEPTH))
 
 
 def survey(folder: Path, options: Options) -> Survey:
@@ -130,18 +125,6 @@ def example(folder: Path) -> None:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode(None))
     (folder / LIST).write_text("Training: person11, 12\n\n" + "".join(lines))
-
-
-def _names(folder: Path, depth: int) -> Iterator[str]:
-    """Names of what lies in the folder and so many folders below it."""
-    with os.scandir(folder) as entries:
-        inner = []
-        for entry in entries:
-            yield entry.name
-            if depth and entry.is_dir(follow_symlinks=False):
-                inner.append(Path(entry.path))
-    for path in inner:
-        yield from _names(path, depth - 1)
 
 
 def _found(folder: Path, finds: Finds) -> tuple[dict[str, _Video], list[Path]]:

@@ -41,6 +41,7 @@ from foreframe.data.layouts._lerobot_meta import (
     read_info,
 )
 from foreframe.data.layouts._lerobot_read import Source, read_frames, read_rows
+from foreframe.data.layouts._shared import safely, walk
 from foreframe.data.parquet import load_pyarrow
 from foreframe.data.pictures import example_picture
 from foreframe.errors import Fault, UsageError, nearest
@@ -52,7 +53,6 @@ TAKES = ("camera",)
 
 USUAL = {"action": ("action", "actions"), "state": ("observation.state", "state")}
 """The two features that are the condition: how their columns are called, and the features' names, best first."""
-MAX_DEPTH = 8
 _META = {"meta/info.json", "meta/stats.json", "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"}
 _META_V3 = {"meta/info.json", "meta/stats.json", "meta/tasks.parquet"}
 
@@ -139,7 +139,7 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
             several = len(absent[path]) > 1
             where = f"episode{'s' * several} {runs(absent[path])}"
             expected = "the file of these episodes" if several else "the file of this episode"
-            found = "a folder" if (source.root / path).is_dir() else "no such file"
+            found = "a folder" if safely((source.root / path).is_dir) else "no such file"
             faults.append(Fault(shown(path), where, expected, found))
     frames: Read = partial(read_frames, source, episode)
     rows: Read = partial(read_rows, source, episode)
@@ -246,13 +246,10 @@ def _compare(info: Info, episodes: Sequence[Episode], finds: Finds, warnings: li
 
 def _files(top: str, finds: Finds) -> Iterator[str]:
     """Paths of all files in one of the dataset's folders."""
-    folders = [top] if may_enter(finds.root / top, finds) else []
-    while folders:
-        folder = folders.pop()
-        files, inner = listing(finds.root / folder, finds)
-        yield from (f"{folder}/{name}" for name in files)
-        if folder.count("/") < MAX_DEPTH:
-            folders += [f"{folder}/{name}" for name in inner]
+    if may_enter(finds.root / top, finds):
+        for folder, names in walk(finds.root / top, finds):
+            below = "/".join(folder.relative_to(finds.root).parts)
+            yield from (f"{below}/{name}" for name in names)
 
 
 def _strangers(files: set[str], info: Info, episodes: Sequence[Episode], others: Sequence[Feature]) -> list[str]:

@@ -32,6 +32,7 @@ from PIL import Image
 
 from foreframe.data.clips import SPLITS, Options, Piece, SourceClip, Survey
 from foreframe.data.folders import Finds, listing, may_enter, relative
+from foreframe.data.layouts._shared import safely
 from foreframe.errors import DataError, Fault, UsageError
 
 NAME = "moving_mnist"
@@ -58,10 +59,7 @@ _ROOTS = ("", "raw", "MNIST/raw")
 
 def recognises(folder: Path) -> bool:
     """Whether one of the files of digits is there, by its name."""
-    try:
-        return any(_file(folder / root, part) is not None for root in _ROOTS for part in _PARTS)
-    except OSError:
-        return False
+    return any(_file(folder / root, part) is not None for root in _ROOTS for part in _PARTS)
 
 
 def survey(folder: Path, options: Options) -> Survey:
@@ -121,7 +119,7 @@ def _stored(digits: NDArray[Any]) -> bytes:
 
 def _file(folder: Path, part: str) -> Path | None:
     """The file of one part, unpacked if it is there both ways."""
-    return next((folder / name for name in _names(part) if (folder / name).is_file()), None)
+    return next((folder / name for name in _names(part) if safely((folder / name).is_file)), None)
 
 
 def _names(part: str) -> list[str]:

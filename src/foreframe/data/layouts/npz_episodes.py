@@ -32,6 +32,7 @@ from foreframe.data.layouts._arrays import (
     shared_columns,
     split_of,
 )
+from foreframe.data.layouts._shared import some_files
 from foreframe.data.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, Fault
@@ -67,13 +68,10 @@ class _Episode:
 
 def recognises(folder: Path) -> bool:
     """Whether a .npz below holds an array of pictures, and nothing by which RLDS is known."""
-    try:
-        for path in islice(folder.rglob(f"*{SUFFIX}"), 8):
-            names = members(path)
-            if names & {*IMAGES} and not any("observation" in name or name.endswith("is_first") for name in names):
-                return True
-    except OSError:
-        return False
+    for path in islice((path for path in some_files(folder) if path.suffix.lower() == SUFFIX), 8):
+        names = members(path)
+        if names & {*IMAGES} and not any("observation" in name or name.endswith("is_first") for name in names):
+            return True
     return False
 
 

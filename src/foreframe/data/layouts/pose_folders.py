@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from foreframe.data.clips import Options, SourceClip, Survey
-from foreframe.data.folders import Finds, relative
+from foreframe.data.folders import Finds, relative, shown
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, few_sizes, folders, looks_paired, takes
 from foreframe.data.layouts._shared import read_frames_of, size_notes
 from foreframe.data.pictures import PICTURES, example_picture
@@ -55,8 +55,6 @@ def survey(folder: Path, options: Options) -> Survey:
             clips.append(clip(item, taken, len(cut) == 1, native, rows, folder))
         warnings += cut_warning(item, item.pictures)
     _lonely_folders(found, finds)
-    if not clips and not finds.faults:
-        finds.fault(folder, LOOKS_FOR, "none of them")
     return Survey(
         NAME,
         tuple(clips),
@@ -95,7 +93,7 @@ def _poses(item: Folder, finds: Finds) -> dict[int, str]:
         if file.suffix.lower() not in PICTURES:
             finds.ignored.append(relative(beside / name, finds.root))
         elif file.stem in stems:
-            finds.fault(beside / name, "one pose of this name", f"also {stems[file.stem]}")
+            finds.fault(beside / name, "one pose of this name", f"also {shown(stems[file.stem])}")
             doubtful.add(file.stem)
         else:
             stems[file.stem] = name
@@ -117,5 +115,5 @@ def _lonely_folders(found: list[Folder], finds: Finds) -> None:
         known = {other.below for other in found if other.partners == item.partners}
         for below, files in item.tree.items():
             if below not in known and any(Path(name).suffix.lower() in PICTURES for name in files):
-                shown = relative(item.partners / below, finds.root)
-                finds.fault(item.frames / below, "a folder of frames", f"none for the poses in {shown}")
+                found_there = relative(item.partners / below, finds.root)
+                finds.fault(item.frames / below, "a folder of frames", f"none for the poses in {found_there}")

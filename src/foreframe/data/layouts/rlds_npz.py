@@ -39,6 +39,7 @@ from foreframe.data.layouts._arrays import (
     split_of,
     usual_camera,
 )
+from foreframe.data.layouts._shared import some_files
 from foreframe.data.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, Fault, UsageError, nearest
@@ -50,6 +51,8 @@ TAKES = ("camera",)
 
 SHIFT = 1
 FLAGS = ("is_first", "is_last")
+MAX_STEPS = 2**20
+"""Steps in one file. Flags are packed a thousand to a byte, and each may begin an episode."""
 _UNUSED = ("is_terminal", "reward", "discount")
 
 
@@ -79,13 +82,10 @@ class _File:
 
 def recognises(folder: Path) -> bool:
     """Whether a .npz below has names of RLDS in its directory."""
-    try:
-        for path in islice(folder.rglob(f"*{SUFFIX}"), 8):
-            keys = {_key(name) for name in members(path)}
-            if "is_first" in keys or any(key.startswith("observation/") for key in keys):
-                return True
-    except OSError:
-        return False
+    for path in islice((path for path in some_files(folder) if path.suffix.lower() == SUFFIX), 8):
+        keys = {_key(name) for name in members(path)}
+        if "is_first" in keys or any(key.startswith("observation/") for key in keys):
+            return True
     return False
 
 
@@ -166,7 +166,7 @@ def _look(archive: Archive, path: Path, split: str) -> _File:
     arrays: dict[str, str] = {}
     for name in archive.keys:
         if arrays.setdefault(_key(name), name) != name:
-            raise archive.error(name, "one array for each field", f"also {arrays[_key(name)]}")
+            raise archive.error(name, "one array for each field", f"also {shown(arrays[_key(name)])}")
     observations = {key.removeprefix("observation/"): name for key, name in arrays.items()
                     if key.startswith("observation/")}  # fmt: skip
     if not observations:
@@ -216,8 +216,8 @@ def _steps(archive: Archive, arrays: Mapping[str, str], observations: Mapping[st
     """The number of steps in a file: that of is_first, of the actions, or of the first observation."""
     name = arrays.get("is_first") or arrays.get("action") or next(iter(observations.values()))
     shape = archive.header(name).shape
-    if not shape or not shape[0]:
-        raise archive.error(name, "a row for each step", f"shape {shape}")
+    if not shape or not 0 < shape[0] <= MAX_STEPS:
+        raise archive.error(name, f"a row for each of 1 to {MAX_STEPS} steps", f"shape {shape}")
     return shape[0]
 
 

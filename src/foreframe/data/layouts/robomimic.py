@@ -178,10 +178,14 @@ def _splits(store: Store, demos: set[str], finds: Finds) -> dict[str, str]:
         except DataError as error:
             finds.faults += error.faults
             continue
-        for demo in listed:
+        if strangers := [demo for demo in listed if demo not in demos]:
+            more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+            found = f"{shown(strangers[0][:40])}{more}"
+            finds.faults.append(Fault(store.shown, name, "names of groups in data", found))
+        for demo in dict.fromkeys(listed):
             if demo not in demos:
-                finds.faults.append(Fault(store.shown, name, "names of groups in data", shown(demo[:40])))
-            elif splits.setdefault(demo, split) != split:
+                continue
+            if splits.setdefault(demo, split) != split:
                 finds.faults.append(Fault(store.shown, name, f"{demo} in one mask", f"also in that of {splits[demo]}"))
     return splits
 
@@ -216,9 +220,9 @@ def _look(store: Store, path: Path, group: str, split: str) -> _Demo:
         else:
             faults.append(Fault(store.shown, name, "a row of numbers for each frame", f"shape {head.shape}"))
     stated = store.attribute(group, "num_samples")
-    if stated is not None and stated != lengths.get("action", stated):
-        words = f"{lengths['action']} actions"
-        faults.append(Fault(store.shown, group, f"{stated} samples, as its attribute says", words))
+    if stated is not None and "action" in lengths and stated != lengths["action"]:
+        expected = f"{repr(stated)[:40]} samples, as its attribute says"
+        faults.append(Fault(store.shown, group, expected, f"{lengths['action']} actions"))
     return _Demo(path, store.shown, group, split, cameras, widths, lengths, tuple(others), tuple(faults))
 
 

@@ -92,6 +92,7 @@ def survey(folder: Path, options: Options) -> Survey:
     camera = _camera(options.camera)
     finds = Finds(folder)
     paths = files_below(folder, finds, SUFFIXES)
+    listed = TEST_LIST in finds.ignored  # where it is a plain file that stays inside the source
     finds.ignored = [name for name in finds.ignored if name != TEST_LIST]
     found: dict[Path, _Found] = {}
     cameras: Counter[str] = Counter()
@@ -105,7 +106,7 @@ def survey(folder: Path, options: Options) -> Survey:
     if options.camera and cameras and camera not in cameras:
         there = ", ".join(sorted(name.removesuffix("_video") for name in cameras))
         raise UsageError(f"camera: no file has {camera.removesuffix('_video')}; there is {there}")
-    tests, notes = _tests(folder, {path.name for path in paths}, finds)
+    tests, notes = _tests(folder, {path.name for path in paths}, finds) if listed else (None, [])
     usual = _commonest(item.widths for item in found.values()) or (0, 0)
     names = columns({"action": usual[0], "state": usual[1]})
     clips = [_clip(path, folder, camera, item, usual, names, tests) for path, item in found.items()]
@@ -197,6 +198,7 @@ def _film_facts(store: Store, name: str) -> tuple[int, Size]:
     if length is None or size is None:
         film = _Film(store, name)
         pictures = [picture.shape[:2] for picture in film.rest()]
+        film.close()
         if not pictures:
             raise store.error(name, "a film with frames", "none")
         length, size = length or len(pictures), size or pictures[0]
@@ -216,11 +218,9 @@ def _stated_size(store: Store, name: str) -> Size | None:
 
 
 def _tests(folder: Path, names: set[str], finds: Finds) -> tuple[frozenset[str] | None, list[str]]:
-    """Names in the list of test files, None without one, and a note on those that are not here: that is no fault,
-    for few people keep all of RoboNet."""
+    """Names in the list of test files, None of one that cannot be read, and a note on those that are not here: that
+    is no fault, for few people keep all of RoboNet."""
     path = folder / TEST_LIST
-    if not path.is_file():
-        return None, []
     try:
         content = path.read_bytes() if path.stat().st_size <= _MAX_LIST else b"\0"
     except OSError as error:
@@ -309,7 +309,7 @@ def _picture(store: Store, name: str, size: Size | None) -> Pixels:
             if image.mode not in ("L", "RGB"):
                 raise store.error(name, "a JPEG in RGB or grey", f"one in {image.mode}")
             return np.array(image.convert("RGB"), np.uint8)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
         words = "another kind of data" if "identify" in str(error) else str(error)
         raise store.error(name, "a JPEG that decodes", words) from error
 
@@ -321,7 +321,8 @@ class _Film:
         self.store, self.name, self.state = store, name, store.state
         self.next = 0
         try:
-            self.container = av.open(io.BytesIO(_data(store, name)), "r")
+            # Told what to expect: its own guess may take the bytes for a playlist, and open the files that this names.
+            self.container = av.open(io.BytesIO(_data(store, name)), "r", format="mov")
             if not self.container.streams.video:
                 raise store.error(name, "a film", "data without pictures")
             self.stream = self.container.streams.video[0]

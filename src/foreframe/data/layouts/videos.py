@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, relative
+from foreframe.data.folders import Finds, relative, shown
 from foreframe.data.layouts._shared import (
     agree,
     named_like_a_file,
@@ -84,7 +84,7 @@ def survey(folder: Path, options: Options) -> Survey:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(partial(_probe, folder), (clip.path for clip in found)))
     tables = {
-        clip.name: read_beside(clip.tables[0], folder, info.length if isinstance(info, VideoInfo) else None)
+        clip.path: read_beside(clip.tables[0], folder, info.length if isinstance(info, VideoInfo) else None)
         for clip, info in zip(found, probed, strict=True)
         if clip.tables
     }
@@ -92,7 +92,7 @@ def survey(folder: Path, options: Options) -> Survey:
     tables = dict(zip(tables, agreed, strict=True))
     clips, infos = [], []
     for clip, info in zip(found, probed, strict=True):
-        faults, table = _faults(clip, conditioned, folder), tables.get(clip.name)
+        faults, table = _faults(clip, conditioned, folder), tables.get(clip.path)
         faults += table.faults if table is not None else ()
         if isinstance(info, Fault):
             finds.faults += [info, *faults]
@@ -177,13 +177,13 @@ def _probe(root: Path, path: Path) -> VideoInfo | Fault:
 def _faults(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
     """What is wrong with the number of videos of a name, or of their tables."""
     if clip.double is not None:
-        return [Fault(relative(clip.double, root), "", "one video of this name", f"also {clip.path.name}")]
+        return [Fault(relative(clip.double, root), "", "one video of this name", f"also {shown(clip.path.name)}")]
     if len(clip.tables) > 1:
-        shown = relative(clip.tables[1], root)
-        return [Fault(shown, "", "one table for each video", f"also {clip.tables[0].name}")]
+        found = f"also {shown(clip.tables[0].name)}"
+        return [Fault(relative(clip.tables[1], root), "", "one table for each video", found)]
     if conditioned and not clip.tables:
-        shown = relative(clip.path, root)
-        return [Fault(shown, "", "a table of the same name beside it, as other videos have", "none")]
+        expected = "a table of the same name beside it, as other videos have"
+        return [Fault(relative(clip.path, root), "", expected, "none")]
     return []
 
 
