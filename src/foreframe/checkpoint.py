@@ -165,14 +165,13 @@ def save(
     folder = run / "checkpoints"
     final = _folder(run, step)
     temporary = folder / f"{disk.TEMPORARY}{step:08d}"
-    needed = 0
+    needed = size(tensors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         recover(run)
         temporary.mkdir()
         files: dict[str, dict[str, Any]] = {}
         for name, content in _contents(tensors, {**state, "step": step}):
-            needed += len(content)
             files[name] = {"size": len(content), "sha256": disk.write(temporary / name, content)}
         disk.write(temporary / MANIFEST, _manifest({"format": FORMAT, "step": step, "files": files}))
         disk.sync(temporary)

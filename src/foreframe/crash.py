@@ -82,10 +82,11 @@ def examine(model: nn.Module, given: Given, train: TrainConfig[Any]) -> tuple[tu
         terms = measure(model, given, train)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    values = torch.cat([terms[:3], norm[None].to(terms), kept.largest().to(terms)])
+    overflown = [f"{name} of the model" for name in not_finite(dict(model.named_buffers()))]
     kept.put_back(torch.ones((), dtype=torch.bool, device=norm.device))
     model.zero_grad(set_to_none=True)
-    values = torch.cat([terms[:3], norm[None].to(terms.dtype)])
-    first += [*heard, *(f"the {name}" for name in not_finite(dict(zip(NAMES, values, strict=True))))]
+    first += [*heard, *overflown, *(f"the {name}" for name in not_finite(dict(zip(NAMES, values, strict=True))))]
     return _texts(values.tolist()), (first or [""])[0]
 
 

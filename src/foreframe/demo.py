@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from foreframe import evaluate, runtime
+from foreframe import evaluate, runtime, stopping
 from foreframe.checkpoint import load_run
 from foreframe.data.sources import open_clips
 from foreframe.errors import UsageError
@@ -34,6 +34,7 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     trainer = _trainer(run, pack, device)
     print(f"{PRESET}: {describe_model(trainer.model)}; training on {len(pack.split('train'))} clips")
     print(trainer.run(max_minutes))
+    stopping.poll()
     trained = load_run(run, "newest", device)
     results: dict[str, dict[str, Any]] = {}
     wanted: list[tuple[ModeName, int]] = [("prediction", SAMPLES), ("reconstruction", 1)]
@@ -59,7 +60,7 @@ def _trainer(run: Path, pack: Any, device: Any) -> Trainer:
     if (run / "config.json").exists() and RunConfig.read(run) != record:
         raise UsageError(f"{run}: holds another run; give `foreframe demo --out` another folder")
     trainer = Trainer(record, pack, run, device)
-    run.mkdir(parents=True, exist_ok=True)
+    trainer.take()
     record.write(run)
     return trainer
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,7 +55,10 @@ def requests() -> Iterator[None]:
 
 @contextmanager
 def gently() -> Iterator[None]:
-    """In here a signal is only remembered; `poll` and `asked` tell of it."""
+    """In here a signal is only remembered; `poll` and `asked` tell of it. Signals come to the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _State.gentle += 1
     try:
         yield

@@ -245,13 +245,14 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         kept = self.watch.keep(self.model)
-        values = measure(self.model, given, train)
+        terms = measure(self.model, given, train)
+        values = torch.cat([terms, kept.largest().to(terms)])
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self.world.mean_([*gradients, values])
         norm = nn.utils.get_total_norm(gradients)
         if train.optimizer.clip_norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), train.optimizer.clip_norm, norm)
-        skipped = self.watch.see(given.step, torch.cat([values[:3], norm[None].to(values.dtype)]))
+        skipped = self.watch.see(given.step, torch.cat([values[:3], norm[None].to(values), values[-1:]]))
         kept.put_back(skipped)
         self.optimizer.found_inf.copy_(skipped)
         for group in self.optimizer.param_groups:
@@ -259,7 +260,7 @@ class Trainer:
         self.optimizer.step()
         if self.average is not None:
             update_average(self.average, self.model, torch.where(skipped, 0, given.share))
-        return Terms(*values.unbind()), norm
+        return Terms(*values[:-1].unbind()), norm
 
     def _update_again(self, own: tuple[frozenset[int], ...], tensors: Sequence[Tensor | None]) -> tuple[Terms, Tensor]:
         """`update` for the recorder, which knows tensors only."""
@@ -327,7 +328,7 @@ class Trainer:
         if wrong:
             raise TrainingError(
                 f"step {self.step}: not saved, since {len(wrong)} tensors are not finite: {', '.join(wrong[:5])}. "
-                f"`foreframe resume {self.run_path}` goes on from the newest checkpoint, which is whole"
+                f"Earlier checkpoints are whole; `foreframe resume {self.run_path}` goes on from the newest"
             )
         state = {
             "best": self.best,
@@ -343,7 +344,7 @@ class Trainer:
         except DiskError as error:
             self._refused += 1
             if last or self.step == self.train.steps or self._refused == SAVE_TRIES:
-                raise
+                raise DiskError(f"{error}; then `foreframe resume {self.run_path}` goes on") from error
             self._note(self.step, f"{error}; training goes on, the next checkpoint is tried in its turn")
         else:
             self._saved, self._refused = self.step, 0

@@ -1,7 +1,7 @@
 """Numbers that are not finite, and losses that jump: seen on the device at every step, told when the host looks.
 
-A step whose loss or gradient is not finite leaves no trace in weights, average, moments or running statistics (its
-update is skipped) and does not end a run by itself. Three in a row do, or ten in a thousand.
+A step whose loss, gradient or running statistics are not finite leaves no trace in weights, average, moments or these
+statistics (its update is skipped) and does not end a run by itself. Three in a row do, or ten in a thousand.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-NAMES = ("loss", "reconstruction", "kl", "gradient")
-"""What is seen of each step: three terms of the loss, and the norm of the gradient."""
+NAMES = ("loss", "reconstruction", "kl", "gradient", "statistics")
+"""What is seen of each step: three terms of the loss, the norm of the gradient, and the largest of the running
+statistics, which may overflow while all else is finite."""
 KEPT = 1000
 """Steps that are remembered; the host must look more often than that."""
 IN_A_ROW, IN_KEPT = 3, 10
@@ -50,7 +51,7 @@ class Spike:
 class Watch:
     """The last steps of a run.
 
-    recent: (KEPT, 4) float32 on the device, the values of step s in row s % KEPT; all there is to save and restore.
+    recent: (KEPT, 5) float32 on the device, the values of step s in row s % KEPT; all there is to save and restore.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -58,7 +59,7 @@ class Watch:
         self.go_on(0)
 
     def see(self, step: Tensor, values: Tensor) -> Tensor:
-        """Note the values (4,) of a step, a scalar; returns on the device whether they are not all finite."""
+        """Note the values (5,) of a step, a scalar; returns on the device whether they are not all finite."""
         self.recent.index_copy_(0, (step % KEPT)[None], values.float()[None])
         return ~values.isfinite().all()
 
@@ -113,6 +114,13 @@ class Buffers:
         for buffer in module.buffers():
             groups.setdefault(buffer.dtype, []).append(buffer)
         self._groups = [(group, _flat(group)) for group in groups.values()]
+
+    @torch.no_grad()
+    def largest(self) -> Tensor:
+        """The largest magnitude among them as they are now, (1,) float32; not finite if one of them is not."""
+        found = [_flat(group).abs().max() for group, before in self._groups if before.is_floating_point()]
+        device = self._groups[0][1].device if self._groups else None
+        return torch.stack(found).max()[None].float() if found else torch.zeros(1, device=device)
 
     @torch.no_grad()
     def put_back(self, where: Tensor) -> None:

@@ -170,6 +170,21 @@ def test_a_crash_is_kept_and_taken_again_elsewhere(vector_pack, tmp_path, figure
         crash.replay(folder)
 
 
+def test_statistics_that_overflow_in_a_step_that_is_finite_otherwise_are_put_back(vector_pack, tmp_path):
+    """BatchNorm divides by what it then remembers: a variance beyond float32 leaves the loss as it is."""
+    trainer = make(vector_pack, tmp_path / "run", LONG)
+    trainer.one_step()
+    trainer.step += 1
+    before = state_of(trainer)
+    (conv,) = [module for name, module in trainer.model.named_modules() if name == "encoder.head.conv"]
+    conv.register_forward_hook(lambda _module, _given, output: output * 1e30)
+    trainer.one_step()
+    trainer.step += 1
+    (event,) = trainer.watch.look(trainer.step)
+    assert event.wrong[-1] == "statistics"
+    assert all(torch.equal(value, state_of(trainer)[name]) for name, value in before.items())
+
+
 @pytest.mark.parametrize("where", ["weights", "running statistics", "average", "moments"])
 def test_no_checkpoint_ever_holds_a_number_that_is_not_finite(vector_pack, tmp_path, where):
     run = tmp_path / "run"
@@ -239,17 +254,19 @@ def feed(rows, start=0):
 def test_a_loss_far_above_those_before_it_is_a_spike():
     losses = [1.0 + 0.01 * (step % 7) for step in range(200)]
     losses[150] = 2.0
-    (event,) = feed([[loss, 0.0, 0.0, 1.0] for loss in losses]).look(200)
+    (event,) = feed([[loss, 0.0, 0.0, 1.0, 1.0] for loss in losses]).look(200)
     assert isinstance(event, Spike)
     assert event.step == 150
     assert event.sigmas > 6
-    assert not feed([[1.0, 0.0, 0.0, 1.0]] * 150 + [[1.0, 0.0, 0.0, 1.0]]).look(151), "equal losses have no deviation"
-    assert not feed([[loss, 0.0, 0.0, 1.0] for loss in losses[100:]]).look(100), "too few before it"
+    assert not feed([[1.0, 0.0, 0.0, 1.0, 1.0]] * 150 + [[1.0, 0.0, 0.0, 1.0, 1.0]]).look(151), (
+        "equal losses have no deviation"
+    )
+    assert not feed([[loss, 0.0, 0.0, 1.0, 1.0] for loss in losses[100:]]).look(100), "too few before it"
 
 
 def test_how_often_one_looks_changes_nothing_of_what_is_seen():
     draw = torch.Generator().manual_seed(1)
-    rows = torch.rand(3000, 4, generator=draw)
+    rows = torch.rand(3000, 5, generator=draw)
     rows[torch.rand(3000, generator=draw) < 0.01] = math.nan
     rows[::401, 0] = 50.0
     seen = []
