@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from foreframe import cli
+from foreframe import cli, stopping
 from tests.conftest import write_pack
 
 TINY = [
@@ -145,8 +153,7 @@ def test_a_pickle_offered_as_a_run_is_refused_without_being_opened(capsys, tmp_p
         for verb in (("evaluate",), ("resume",), ("rollout", "--out", tmp_path / "o")):
             code, _, err = call(capsys, verb[0], tmp_path / name, *verb[1:])
             assert code == 1
-            assert "a pickle" in err
-            assert "opens none" in err
+            assert "which can run code when others read it; foreframe opens none" in err
 
 
 def test_a_pickle_inside_a_run_is_found_by_its_hash(capsys, run, tmp_path):
@@ -237,3 +244,220 @@ def test_clips_too_short_are_named_when_training_and_when_scoring(capsys, tmp_pa
     code, out, _ = call(capsys, "evaluate", tmp_path / "run", "--horizon", 3)
     assert code == 0
     assert "not scored, too short for this horizon: 1 clips: clip-3" in out
+
+
+# ---------------------------------------------------------------- errors of the system
+
+
+def refusing(monkeypatch, error):
+    def verb() -> None:
+        raise error
+
+    monkeypatch.setitem(cli.VERBS, "presets", verb)
+
+
+def test_an_error_of_the_system_is_told_with_path_and_cause(capsys, monkeypatch, tmp_path):
+    refusing(monkeypatch, PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "x")))
+    code, _, err = call(capsys, "presets")
+    assert (code, err) == (1, f"foreframe: {tmp_path}/x: Permission denied; --debug shows where\n")
+    refusing(monkeypatch, OSError(errno.EIO, "Input/output error"))
+    assert call(capsys, "presets")[2] == "foreframe: OSError: Input/output error; --debug shows where\n"
+    refusing(monkeypatch, OSError("of no number"))
+    assert call(capsys, "presets")[2] == "foreframe: OSError: of no number; --debug shows where\n"
+
+
+def test_a_full_disk_is_told_with_what_is_free(capsys, monkeypatch, tmp_path):
+    refusing(monkeypatch, OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x")))
+    code, _, err = call(capsys, "presets")
+    assert code == 1
+    assert f"foreframe: {tmp_path}/x: cannot be written: No space left on device (" in err
+    assert " free)" in err
+    refusing(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    assert f" bytes free in {Path.cwd()}" in call(capsys, "presets")[2]
+
+
+# ---------------------------------------------------------------- signals
+
+
+@dataclass
+class Ended:
+    """How a command ended that was asked to stop: of what, after which time, and what it said."""
+
+    code: int
+    signal: int
+    seconds: float
+    said: str
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the signal came before the end of the work."""
+        return "stopped by" in self.said
+
+
+def ended(arguments, folder: Path, moment: float, number: int, again: float | None = None) -> Ended:
+    """Run a command in a child that has everything imported, and send it a signal after so many seconds.
+
+    again: a second one, so much later. Before and after the command itself the child is deaf to them.
+    """
+    said, (begun, begins) = folder / "said.txt", os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: other threads of pytest do not matter here
+        child = os.fork()
+    if not child:
+        code = 99
+        try:
+            with said.open("w") as sys.stdout:
+                sys.stderr, sys.unraisablehook = sys.stdout, sys.__unraisablehook__
+                warnings.simplefilter("ignore", ResourceWarning)  # as outside of tests: who is stopped closes no files
+                stopping.ignore()
+                os.write(begins, b".")
+                try:
+                    cli.main([str(argument) for argument in arguments])
+                    code = 0
+                except SystemExit as end:
+                    code = int(end.code or 0)
+                except BaseException:
+                    traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(begins)
+    os.read(begun, 1)
+    time.sleep(moment)
+    asked = time.monotonic()
+    os.kill(child, number)
+    if again is not None:
+        time.sleep(again)
+        os.kill(child, number)
+    status = os.waitpid(child, 0)[1]
+    seconds = time.monotonic() - asked
+    os.close(begun)
+    code, by = (os.waitstatus_to_exitcode(status), 0) if os.WIFEXITED(status) else (0, os.WTERMSIG(status))
+    return Ended(code, by, seconds, said.read_text())
+
+
+OLD = b"old"
+PROMPT = 2.0 + 2.0
+"""Seconds to end after a signal: two, and a step; the longest call into a library here takes less than that."""
+
+
+def jobs(run, pack, folder: Path) -> dict[str, tuple[list[object], list[str]]]:
+    """The arguments of each verb, and the files it writes into the folder."""
+    rollouts = ["rollout.gif", "rollout.mp4", "strip.png", "psnr.json", "psnr.png", "psnr.svg"]
+    return {
+        "evaluate": (["evaluate", run, "--samples", 4, "--json", folder / "r.json"], ["r.json"]),
+        "rollout": (["rollout", run, "--samples", 2, "--out", folder], rollouts),
+        "show": (["data", "show", pack.path, "--out", folder / "c.html"], ["c.html"]),
+        "bench": (["bench", "data", "--quick", "--rounds", 1, "--json", folder / "b.json"], ["b.json"]),
+        "export": (
+            ["export", run, "--onnx", folder / "m.onnx", "--overwrite", "--threads", 1],
+            ["m.onnx", "m.start.onnx", "m.context.onnx"],
+        ),
+    }
+
+
+def is_stopped_well(arguments, names: list[str], folder: Path, moment: float, number: int) -> bool:
+    """Stop a command that would replace files, and check that it ended well; whether it had not been done before."""
+    for name in names:
+        (folder / name).write_bytes(OLD)
+    kept = set(folder.iterdir())
+    end = ended(arguments, folder.parent, moment, number)
+    told = f"{arguments[0]} after {moment:.2f} s: {end}"
+    assert (end.code, end.signal) == (0, 0), told
+    assert "Traceback" not in end.said, told
+    assert "ignored in" not in end.said, told
+    assert end.seconds < PROMPT, told
+    assert not [path for path in folder.rglob("*") if ".tmp" in path.name], told
+    left = {(folder / name).read_bytes() == OLD for name in names}
+    assert len(left) == 1, f"{told}: some files are old and some new"
+    if end.stopped:
+        assert f"foreframe: stopped by {signal.Signals(number).name}; " in end.said
+        if left == {True}:
+            assert set(folder.iterdir()) == kept, told
+    else:
+        assert left == {False}, told
+    return end.stopped
+
+
+MOMENTS = {"evaluate": (0.02, 0.1), "rollout": (0.05, 0.3), "show": (0.05, 0.2), "bench": (0.1, 0.6), "export": (0.5,)}
+
+
+def test_a_signal_ends_every_verb_at_once_and_leaves_nothing_half_done(run, pack, tmp_path, figure):
+    (folder := tmp_path / "out").mkdir()
+    landed, tried = 0, 0
+    for verb, (arguments, names) in jobs(run, pack, folder).items():
+        for moment in MOMENTS[verb]:
+            number = stopping.SIGNALS[tried % len(stopping.SIGNALS)]
+            landed += is_stopped_well(arguments, names, folder, moment, number)
+            tried += 1
+    assert landed >= 4, "commands that are done before the signal comes show little"
+    figure("signals in commands that ended well", tried, tried)
+
+
+@pytest.mark.nightly
+def test_a_signal_ends_every_verb_at_any_moment(run, pack, tmp_path, figure):
+    (folder := tmp_path / "out").mkdir()
+    tried, landed = 0, 0
+    for arguments, names in jobs(run, pack, folder).values():
+        begun = time.monotonic()
+        ended(arguments, tmp_path, 0.0, 0)
+        whole = min(time.monotonic() - begun, 20.0)
+        for part in range(15):
+            number = stopping.SIGNALS[tried % len(stopping.SIGNALS)]
+            landed += is_stopped_well(arguments, names, folder, whole * (part + 0.5) / 15, number)
+            tried += 1
+    assert landed > 0.7 * tried, "most must come before the end, or little is shown"
+    figure("signals in commands that ended well", tried, tried)
+
+
+def test_a_second_signal_ends_a_command_that_would_finish_first(monkeypatch, tmp_path):
+    def careful() -> None:
+        with stopping.gently():
+            time.sleep(60)
+
+    monkeypatch.setitem(cli.VERBS, "presets", careful)
+    for number in stopping.SIGNALS:
+        end = ended(["presets"], tmp_path, 0.1, number, again=0.1)
+        assert end.signal == number
+        assert end.seconds < PROMPT
+
+
+def test_what_is_kept_is_said_by_verb(monkeypatch, capsys):
+    def stops(*_: object, **__: object) -> None:
+        raise stopping.Stopped(signal.SIGTERM)
+
+    for table, name in ((cli.VERBS, "demo"), (cli.DATA, "layouts")):
+        monkeypatch.setitem(table, name, lambda: stops())
+    assert call(capsys, "demo")[2] == (
+        "foreframe: stopped by SIGTERM; what was done is kept, the same command goes on\n"
+    )
+    assert call(capsys, "data", "layouts")[2] == (
+        "foreframe: stopped by SIGTERM; nothing is left half done, the same command starts again\n"
+    )
+    monkeypatch.setattr(cli, "train", stops)
+    assert "`foreframe resume RUN` goes on" in call(capsys, "train", "push-demo")[2]
+
+
+@pytest.mark.parametrize("moments", [1, pytest.param(20, marks=pytest.mark.nightly)])
+def test_a_signal_while_libraries_are_imported_is_heard(run, tmp_path, moments, figure):
+    """In a process of its own: there a signal may come anywhere in the import of torch."""
+    script = "import sys; from foreframe.cli import main; print('begun', flush=True); main(sys.argv[1:])"
+    command = [sys.executable, "-c", script, "evaluate", run, "--json", tmp_path / "r.json", "--samples", "200"]
+    well = 0
+    for moment in range(moments):
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.05 + 0.2 * moment)
+        asked = time.monotonic()
+        process.send_signal(stopping.SIGNALS[moment % len(stopping.SIGNALS)])
+        _, err = process.communicate(timeout=60)
+        well += (
+            process.returncode == 0
+            and err.startswith("foreframe: stopped by ")
+            and err.count("\n") == 1
+            and time.monotonic() - asked < PROMPT
+            and not list(tmp_path.iterdir())
+        )
+    figure("signals in imports that ended the command well", well, moments)

@@ -10,9 +10,11 @@ import os
 import shutil
 import socket
 import stat
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from foreframe import stopping
 from foreframe.errors import DiskError
 
 TEMPORARY = ".tmp-"
@@ -25,7 +27,7 @@ def put(path: Path, content: bytes | str) -> None:
     A pipe or a device is written to as it is.
 
     Raises:
-        DiskError: the disk refused; what was at `path` is untouched.
+        DiskError: the disk refused; what was at `path` is untouched, or replaced whole if it refused at the very end.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name[:100]}")
@@ -44,6 +46,39 @@ def put(path: Path, content: bytes | str) -> None:
         sync(path.parent)
     except OSError as error:
         raise refused(path, error, len(data)) from error
+
+
+def put_all(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
+    """Write files that belong together, and remove what is `gone` of an earlier set: all of it or nothing.
+
+    Each lies whole on the disk, beside its place, before the first takes its place; a signal is heard before or after.
+
+    Raises:
+        DiskError: the disk refused. Every file is as it was, unless it took some of the new names and then no more.
+    """
+    begin = f"{TEMPORARY}{os.getpid()}-"
+    drafts = {path: path.with_name(f"{begin}{i}-{path.name[:100]}") for i, path in enumerate(files)}
+    path, needed = Path(), sum(map(len, files.values()))
+    try:
+        try:
+            for path, data in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write(drafts[path], data)
+            with stopping.gently():
+                for path, draft in drafts.items():
+                    draft.replace(path)
+                for path in gone:
+                    path.unlink(missing_ok=True)
+        except BaseException:
+            for draft in drafts.values():
+                with suppress(OSError):
+                    draft.unlink()
+            raise
+        for path in {each.parent: each for each in files}.values():
+            sync(path.parent)
+    except OSError as error:
+        raise refused(path, error, needed) from error
+    stopping.poll()
 
 
 def write(path: Path, data: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -240,9 +239,18 @@ class RunConfig:
         values = settings.read_json(path)
         try:
             if not isinstance(values, dict) or values.get("format") != FORMAT:
-                found = values.get("format") if isinstance(values, dict) else values
-                short = reprlib.repr(found)
-                raise ConfigError(f"format: expected {FORMAT}, found {short}; made by another version of foreframe?")
+                found, maker = (
+                    (values.get("format"), values.get("foreframe")) if isinstance(values, dict) else (values, None)
+                )
+                by = (
+                    f"made by foreframe {maker:.40}"
+                    if isinstance(maker, str)
+                    else "made by another version of foreframe?"
+                )
+                raise ConfigError(
+                    f"format: expected {FORMAT}, found {settings.shown(found)}; {by}; this is {foreframe.__version__}: "
+                    "use that one, or train anew"
+                )
             kind = models.module(str(values.get("model"))).Config
             config = settings.from_dict(cls, values, kinds={"train.model": kind})
             config.check()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+_ALARM = getattr(signal, "SIGALRM", None)
 
 
 class Stopped(BaseException):
@@ -31,24 +33,39 @@ class _State:
     listening = False
     gentle = 0
     asked = 0
+    raised = False
 
 
 @contextmanager
 def requests() -> Iterator[None]:
-    """Listen in here; inside another `requests`, or outside the main thread, this changes nothing."""
+    """Listen in here; inside another `requests`, or outside the main thread, this changes nothing.
+
+    `Stopped` comes out of here even where a library made another error of it on its way. One that was lost on its way,
+    in a finalizer, is raised again a moment later.
+    """
     if _State.listening:
         yield
         return
     try:
         before = {number: signal.signal(number, _heard) for number in SIGNALS}
+        if _ALARM is not None:
+            before[_ALARM] = signal.signal(_ALARM, _raise)
     except ValueError:  # not the main thread: the caller's signals are the caller's
         yield
         return
-    _State.listening = True
+    _State.listening, hook = True, sys.unraisablehook
+    sys.unraisablehook = lambda lost: _again() if isinstance(lost.exc_value, Stopped) else hook(lost)
     try:
         yield
+    except Exception as error:
+        if _State.raised:
+            raise Stopped(_State.asked) from error
+        raise
     finally:
-        _State.listening, _State.asked = False, 0
+        sys.unraisablehook = hook
+        if _ALARM is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        _State.listening, _State.asked, _State.raised = False, 0, False
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -88,5 +105,16 @@ def _heard(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     _State.asked = number
+    _raise()
+
+
+def _raise(*_: object) -> None:
     if not _State.gentle:
-        raise Stopped(number)
+        _State.raised = True
+        raise Stopped(_State.asked)
+
+
+def _again() -> None:
+    """Raise it in a hundredth of a second, when whatever lost it is over."""
+    if _ALARM is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,12 +16,13 @@ import pytest
 from rich.console import Console
 
 from foreframe.clip import ClipSpec
-from foreframe.data.check import check, scan
+from foreframe.data import check as check_module
+from foreframe.data.check import check, check_pack, scan
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
 from foreframe.data.importing import import_clips
 from foreframe.data.inspection import inspect
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.pack import PackWriter
+from foreframe.data.pack import Pack, PackWriter
 from foreframe.data.shaping import shape
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import write_png
@@ -266,3 +268,141 @@ def test_check_prints_writes_json_and_says_whether_all_is_well(bair: Path, tmp_p
     assert json.loads((tmp_path / "new" / "report.json").read_text())["ok"] is True
     assert not check(bair, length=13)
     assert "expected 13 frames or more, found 12" in capsys.readouterr().out
+
+
+def write(path: Path, *clips: tuple[str, str, int, np.ndarray], cond: bool = False) -> None:
+    """A pack of clips (name, split, length, frames), with conditions that are numbers or none."""
+    with PackWriter(path, ClipSpec(3, 4, 6, *(("vector", 1) if cond else ())), ("a",) if cond else ()) as writer:
+        for name, split, length, frames in clips:
+            writer.add(name, split, frames, np.zeros((length, 1), np.float32) if cond else None)
+
+
+def moving(seed: int, length: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (length, 4, 6, 3), dtype=np.uint8)
+
+
+def test_a_pack_that_is_whole_has_nothing_wrong_and_black_short_and_same_clips_are_told(tmp_path: Path, figure):
+    black, still = np.zeros((4, 4, 6, 3), np.uint8), np.full((4, 4, 6, 3), 7, np.uint8)
+    clips = [("a", "train", moving(0)), ("b", "train", moving(0)), ("c", "train", black), ("d", "val", still)]
+    clips += [("e", "val", moving(1, 2)), ("f", "test", moving(0))]
+    write(tmp_path / "pack", *((name, split, len(frames), frames) for name, split, frames in clips))
+    report = scan(tmp_path / "pack", length=3)
+    told = ["e: expected 3 frames or more, found 2"]
+    told += ["f: expected clips that are in one split only, found the same frames as a (train)"]
+    assert [str(fault) for fault in report.faults] == told
+    assert report.warnings == ["b: the same frames as a", "c: every frame is black", "d: every frame is the same"]
+    figure("clips in two splits, constant or black clips told", len(report.warnings) + len(told) - 1, 4)
+
+
+def test_what_was_left_out_when_a_pack_was_made_is_told_when_it_is_checked(tmp_path: Path):
+    with PackWriter(tmp_path / "pack", ClipSpec(3, 4, 6)) as writer:
+        writer.add("a", "train", moving(0))
+        writer.leave_out("b", ("too dark", "too short"))
+    report = check_pack(tmp_path / "pack")
+    assert report.notes == ["left out at import: b: too dark; too short"]
+    assert report.ok
+
+
+def test_a_pack_whose_files_are_as_they_were_written_and_yet_no_pack_is_refused(tmp_path: Path):
+    write(tmp_path / "pack", ("a", "train", 4, moving(0)))
+    content = (tmp_path / "pack" / "frames.npy").read_bytes().replace(b"False", b"True ", 1)
+    (tmp_path / "pack" / "frames.npy").write_bytes(content)
+    assert "frames.npy: expected SHA-256" in str(check_pack(tmp_path / "pack").faults[0])
+    path = tmp_path / "pack" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["frames.npy"]["sha256"] = hashlib.sha256(content).hexdigest()
+    text = json.dumps({**manifest, "sha256": ""}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    own = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(text.replace('\n "sha256": ""', f'\n "sha256": "{own}"'))
+    with pytest.raises(DataError, match=r"frames\.npy: expected the header of a C-ordered uint8 or float32 array"):
+        check_pack(tmp_path / "pack")
+
+
+def test_a_pack_that_is_replaced_while_it_is_read_is_not_mixed_up_with_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "pack", ("a", "train", 4, moving(0)), cond=True)
+    write(tmp_path / "other", ("a", "train", 4, moving(1)))
+    real = check_module.inspect
+
+    def replacing(*arguments, **options):
+        shutil.rmtree(tmp_path / "pack")
+        (tmp_path / "other").rename(tmp_path / "pack")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(check_module, "inspect", replacing)
+    faults = [str(fault) for fault in check_pack(tmp_path / "pack").faults]
+    assert any("another pack was put in its place while it was read; check it again" in fault for fault in faults)
+    assert any("cond.npy: expected a file, found nothing" in fault for fault in faults)
+
+
+def test_pose_pictures_of_a_pack_are_checked_by_their_hash_alone(tmp_path: Path):
+    with PackWriter(tmp_path / "pack", ClipSpec(3, 4, 6, "image", 3)) as writer:
+        writer.add("a", "train", moving(0), moving(1))
+    assert scan(tmp_path / "pack").ok
+
+
+def test_a_pack_is_not_imported_again_and_takes_no_options(tmp_path: Path):
+    write(tmp_path / "pack", ("a", "train", 4, moving(0)))
+    with pytest.raises(DataError, match=r"pack: is a pack already; give it to `train --data` as it is"):
+        import_clips(tmp_path / "pack", tmp_path / "again")
+    with pytest.raises(UsageError, match=r"packed already, so window cannot be chosen any more"):
+        scan(tmp_path / "pack", options=Options(window=2))
+
+
+def test_a_sample_is_checked_as_the_pack_it_becomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    write(tmp_path / "pack", ("a", "train", 4, moving(0)))
+    opened = []
+    monkeypatch.setattr(
+        "foreframe.data.sources.open_clips", lambda src, **_: opened.append(src) or Pack.open(tmp_path / "pack")
+    )
+    assert check("push")
+    assert opened == ["push"]
+    assert "nothing wrong found" in capsys.readouterr().out
+
+
+def test_an_option_that_a_layout_has_no_use_for_is_refused(bair: Path):
+    with pytest.raises(UsageError, match=r"camera: bair_lab has no use for it \(.+\)"):
+        scan(bair, options=Options(camera="top"))
+
+
+def test_a_folder_that_fits_two_layouts_has_to_be_named_and_may_be(tmp_path: Path):
+    src = tmp_path / "src"
+    for number in range(3):
+        write_png(src / "train" / "a" / f"{number}.png", np.full((8, 8, 3), number, np.uint8))
+    (src / "train" / "film.mp4").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"src: fits more than one layout \(frame_folders, videos\); say which"):
+        scan(src)
+    assert scan(src, "frame_folders").layout == "frame_folders"
+
+
+def test_a_folder_that_cannot_be_listed_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(DataError, match=r": cannot be read: Permission denied"):
+        scan(tmp_path)
+
+
+def test_nothing_nearby_fits_and_nothing_is_guessed(tmp_path: Path):
+    inner = tmp_path / "one" / "two" / "three"
+    inner.mkdir(parents=True)
+    (inner / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"It holds notes\.txt\. Looked for:") as caught:
+        scan(inner)
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_two_clips_whose_names_differ_in_their_unicode_form_only_are_not_taken_for_two(tmp_path: Path):
+    forms = ("caf\u00e9", "cafe\u0301")
+    for seed, name in enumerate(forms):
+        for number, frame in enumerate(moving(seed)):
+            write_png(tmp_path / "src" / "train" / name / f"{number}.png", frame)
+    if len(list((tmp_path / "src" / "train").iterdir())) < 2:
+        pytest.skip("this disk takes both names for one")
+    (fault,) = scan(tmp_path / "src").faults
+    assert fault.path.removeprefix("train/") in forms
+    assert "expected a name of its own, found " in str(fault)
+    pack = import_clips(tmp_path / "src", tmp_path / "pack", on_bad="skip")
+    assert [len(pack.episodes), len(pack.manifest.left_out)] == [1, 1]

@@ -11,7 +11,7 @@ from foreframe.data import exporting
 from foreframe.data.exporting import export
 from foreframe.data.exports import exports
 from foreframe.data.pack import Pack
-from foreframe.errors import DataError, UsageError
+from foreframe.errors import DataError, DiskError, UsageError
 from tests.data.exports.conftest import tiny_pack
 
 
@@ -103,7 +103,9 @@ def test_a_full_disk_leaves_nothing_behind(pack: Pack, tmp_path: Path, form: str
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with pytest.raises(DataError, match=r"out: cannot be written: .*File too large.*; nothing was kept"):
+        with pytest.raises(
+            DiskError, match=r"out: cannot be written: File too large \([0-9,]+ bytes needed, [0-9,]+ free"
+        ):
             export(pack, tmp_path / "out", form)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -121,7 +123,7 @@ def test_a_failing_rename_leaves_the_old_export_whole(pack: Pack, tmp_path: Path
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+    with pytest.raises(DiskError, match="cannot be written: No space left on device"):
         export(pack, tmp_path / "out", "lerobot", overwrite=True)
     assert sorted(tmp_path.glob("out/**/*")) == before
     assert entries(tmp_path) == ["out", "pack"]

@@ -252,6 +252,41 @@ def test_an_import_tells_warnings_notes_and_what_it_left_out(dance: Path, tmp_pa
     assert "note: test inputs without truth, not packed: 0 (4 poses)" in told
 
 
+def test_rows_that_lead_into_an_earlier_frame_are_said_so_in_the_manifest(bair: Path, tmp_path: Path):
+    pack = import_clips(bair, tmp_path / "pack", options=Options(shift=-2))
+    told = "cond[t] leads into frame t; row t+2 of the source, the last row repeated after it"
+    assert pack.manifest.alignment == told
+
+
+def test_a_source_that_holds_nothing_at_all_is_refused(tmp_path: Path):
+    nothing = shape(Survey("test", (), None), Options())
+    with pytest.raises(DataError, match=r"src \(test\): expected at least one clip, found none"):
+        pack_source(nothing, Path("src"), tmp_path / "pack", key="k")
+    with pytest.raises(DataError, match="expected at least one clip to pack, found none"):
+        pack_source(shape(Survey("test", (), (4, 6)), Options()), Path("src"), tmp_path / "pack", key="k")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_leads_nowhere_counts_as_it_is(tmp_path: Path):
+    (tmp_path / "link").symlink_to("nowhere")
+    keys = [importing.source_key(tmp_path, Options(), [])]
+    (tmp_path / "nowhere").write_text("here")
+    keys += [importing.source_key(tmp_path, Options(), []) for _ in range(2)]
+    assert keys[0] != keys[1] == keys[2]
+
+
+def test_of_many_warnings_the_first_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def read(start: int, stop: int) -> Piece:
+        return Piece(np.zeros((stop - start, 4, 6, 3), np.uint8))
+
+    clips = tuple(SourceClip(f"c{n}", "train", 2 + n, read) for n in range(14))
+    source = shape(Survey("test", clips, (4, 6)), Options())
+    pack_source(source, Path("src"), tmp_path / "pack", key="k", progress=True)
+    told = capsys.readouterr().err
+    assert told.count("every frame is black") == importing.TOLD
+    assert "... and 4 more warnings; `foreframe data check` lists them" in told
+
+
 def test_an_import_holds_little_in_memory(tmp_path: Path):
     bair_lab.example(tmp_path / "bair")
     for number in range(20, 60):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
+import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +40,43 @@ def folder(tmp_path: Path) -> Path:
     return write(tmp_path / "pack")
 
 
+def seal(folder: Path, manifest: object) -> None:
+    """A manifest with the hash that somebody would give it who wants it to be believed."""
+    if isinstance(manifest, dict):
+        manifest["sha256"] = ""
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / "manifest.json").write_bytes(sealed(text.encode()))
+
+
+def sealed(content: bytes) -> bytes:
+    blank = re.sub(rb'\n "sha256": "[^"\n]*"', b'\n "sha256": ""', content)
+    mine = hashlib.sha256(blank).hexdigest().encode()
+    return blank.replace(b'\n "sha256": ""', b'\n "sha256": "' + mine + b'"')
+
+
 def edit(folder: Path, change) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    """Another file in a pack, and a manifest that says that this is it."""
+    (folder / name).write_bytes(content)
+    record = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit(folder, lambda m: m["files"].update({name: record}))
+
+
+def edit_episodes(folder: Path, change) -> None:
+    episodes = json.loads((folder / "episodes.json").read_text())
+    episodes = change(episodes) or episodes
+    put(folder, "episodes.json", json.dumps(episodes).encode())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(layout=1), "layout: expected 2, found 1: the pack was written by another version"),
+        (lambda m: m.update(layout=1), "layout: expected 3, found 1: the pack was written by another version"),
         (lambda m: m.update(spcc={}), "unknown key 'spcc'; did you mean 'spec'"),
         (lambda m: m["spec"].update(hight=3), "unknown key 'spec.hight'; did you mean 'height'"),
         (lambda m: m.pop("fps"), "missing key 'fps'"),
@@ -55,6 +87,16 @@ def edit(folder: Path, change) -> None:
         (lambda m: m.update(cond_names=["a"]), "cond_names: expected 2 names, found 1"),
         (lambda m: m.update(cond_names=["a", 1]), r"cond_names\[1\]: expected str, found int"),
         (lambda m: m.update(fps=-1), "fps: expected a positive number or null"),
+        (lambda m: m["spec"].update(cond_size=0), "spec.cond_size: 0 does not go with cond 'vector'"),
+        (lambda m: m["spec"].update(cond="none"), "spec.cond_size: 2 does not go with cond 'none'"),
+        (lambda m: m["stats"].pop(), r"stats: expected one for each of cond_names, found \['a'\]"),
+        (lambda m: m["stats"][1].update(std=-1.0), r"stats\[1\]: expected finite numbers and a deviation of 0 or more"),
+        (lambda m: m.update(splits=[]), "splits: list is of the wrong type"),
+        (lambda m: m["splits"].update(train=3), "splits.train: expected an object, found int"),
+        (
+            lambda m: m["left_out"].append({"clip": "x", "reasons": [1]}),
+            r"left_out\[0\].reasons\[0\]: expected str, fo",
+        ),
         (lambda m: m["files"].update({"../x": {}}), "unknown key 'files.../x'"),
         (lambda m: m["splits"]["train"].update(frames=9), "expected the splits of the manifest"),
         (lambda m: m["files"]["cond.npy"].update(size=1), "cond.npy: expected 1 bytes as in the manifest, found 248"),
@@ -73,6 +115,10 @@ def test_a_manifest_is_read_strictly(folder: Path, change, message):
         ("[" * 100_000, "expected JSON"),
         ('{"layout": 1, "layout": 1}', "key 'layout' occurs twice"),
         ('{"layout": NaN}', "NaN is not JSON"),
+        ('{"layout": ' + "9" * 5000 + "}", "expected JSON"),
+        ('{"source": {"folder": "\\udcff"}}', "expected JSON: text with an escaped surrogate"),
+        ('{"layout": 3}', "missing key 'spec'"),
+        ('{"layout": 2}', "layout: expected 3, found 2: the pack was written by another version"),
         ("[]", "top level: expected an object, found list"),
         ("\udcff", "expected JSON"),
     ],
@@ -89,16 +135,17 @@ def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: str, mess
         (lambda e: e[1].update(start=4), r"\[1\]: expected start 5 and a length of 1 or more, found start 4"),
         (lambda e: e[0].update(length=0), "found start 0 and length 0"),
         (lambda e: e[1].update(name="clip0"), "'clip0' occurs twice"),
-        (lambda e: e.pop(), "expected the splits of the manifest"),
+        (lambda e: e[:-1], "expected the splits of the manifest"),
+        (
+            lambda e: e[1].update(name=""),
+            r"\[1\]\.name: expected printable text, with no '\.\.' between slashes, found ''",
+        ),
+        (lambda e: {"episodes": e}, "expected a list of episodes, found dict"),
         (lambda e: e[0].update(lenght=3), "unknown key '.0..lenght'; did you mean 'length'"),
     ],
 )
 def test_an_index_of_episodes_is_read_strictly(folder: Path, change, message):
-    episodes = json.loads((folder / "episodes.json").read_text())
-    change(episodes)
-    content = json.dumps(episodes).encode()
-    (folder / "episodes.json").write_bytes(content)
-    edit(folder, lambda m: m["files"]["episodes.json"].update(size=len(content)))
+    edit_episodes(folder, change)
     with pytest.raises(DataError, match=message):
         Pack.open(folder)
 
@@ -158,10 +205,140 @@ def test_whatever_stands_in_the_json_files_a_pack_opens_or_is_refused_in_words(f
     whole = path.read_bytes()
     start = data.draw(st.integers(0, len(whole) - 1))
     junk = data.draw(st.binary(max_size=4) | st.sampled_from([b"1e999", b"-1", b"null", b"[]", b'"', b"9" * 30]))
-    path.write_bytes(whole[:start] + junk + whole[start + data.draw(st.integers(0, 6)) :])
+    manifest = (folder / "manifest.json").read_bytes()
+    content = whole[:start] + junk + whole[start + data.draw(st.integers(0, 6)) :]
+    if name == "episodes.json":
+        put(folder, name, content)
+    else:
+        path.write_bytes(sealed(content))
     try:
         Pack.open(folder)
     except DataError as error:
         assert str(folder) in str(error)  # noqa: PT017
+        assert "manifest.json: has changed" not in str(error)  # noqa: PT017
     finally:
         path.write_bytes(whole)
+        (folder / "manifest.json").write_bytes(manifest)
+
+
+def test_a_manifest_that_was_edited_is_refused_with_both_hashes(folder: Path):
+    path = folder / "manifest.json"
+    before = json.loads(path.read_text())
+    path.write_bytes(path.read_bytes().replace(b'"fps": 5.0', b'"fps": 9.0'))
+    with pytest.raises(DataError, match=r"manifest\.json: has changed since it was written: exp") as caught:
+        Pack.open(folder)
+    assert before["sha256"] in str(caught.value)
+    edit(folder, lambda m: m.update(fps=9.0))
+    assert json.loads(path.read_text())["sha256"] in str(caught.value)
+    assert Pack.open(folder).fps == 9.0
+
+
+def test_an_index_of_episodes_that_was_edited_is_refused_with_both_hashes_when_it_is_opened(folder: Path):
+    path = folder / "episodes.json"
+    before, content = path.read_bytes(), path.read_bytes().replace(b'"train"', b'"trial"')
+    path.write_bytes(content)
+    hashes = f"SHA-256 {hashlib.sha256(before).hexdigest()}, found {hashlib.sha256(content).hexdigest()}"
+    with pytest.raises(DataError, match=rf"episodes\.json: expected {hashes}"):
+        Pack.open(folder)
+    path.write_bytes(content.replace(b'"trial"', b'"train"'))
+    Pack.open(folder)
+    path.write_bytes(before.replace(b"clip0", b"clip9"))  # every count is as it was
+    with pytest.raises(DataError, match=r"episodes\.json: expected SHA-256"):
+        Pack.open(folder)
+
+
+def test_a_manifest_set_in_another_way_is_refused(folder: Path):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    with pytest.raises(DataError, match=r"manifest\.json: sha256: expected a line of its own, as it was written"):
+        Pack.open(folder)
+
+
+def test_no_text_in_a_manifest_is_taken_for_its_hash(tmp_path: Path):
+    odd = 'a\n "sha256": "x"\n'
+    with PackWriter(tmp_path / "pack", SPEC, ("a", odd), source={"sha256": "", odd: {"sha256": ""}}) as writer:
+        writer.add("c", "train", *clip(3, 0))
+    pack = Pack.open(tmp_path / "pack")
+    pack.verify()
+    assert pack.manifest.source == {"sha256": "", odd: {"sha256": ""}}
+
+
+HOSTILE = [
+    # Giant counts: nothing is reserved for what a manifest claims.
+    ("manifest", lambda m: m["spec"].update(height=2**16, width=2**16), "expected uint8 of shape"),
+    ("manifest", lambda m: m["spec"].update(channels=10**12), "spec.channels: expected 1 to 65536, found 10000"),
+    ("manifest", lambda m: m["spec"].update(cond_size=2**16 + 1), "spec.cond_size: 65537 does not go with"),
+    ("manifest", lambda m: m["files"]["frames.npy"].update(size=10**15), "expected 1000000000000000 bytes as in the"),
+    ("manifest", lambda m: m["files"]["cond.npy"].update(size=-1), "expected -1 bytes as in the manifest, found 248"),
+    ("manifest", lambda m: m["splits"]["train"].update(frames=10**18), "expected the splits of the manifest"),
+    ("manifest", lambda m: m["splits"].update({f"s{n}": {"episodes": 1, "frames": 1} for n in range(999)}), "expected"),
+    ("episodes", lambda e: e[2].update(length=10**18), "expected the splits of the manifest"),
+    ("episodes", lambda e: e[2].update(length=10**400), "expected the splits of the manifest"),
+    # Episodes that overlap, leave gaps or start before the first frame.
+    ("episodes", lambda e: e[1].update(start=0), r"\[1\]: expected start 5"),
+    ("episodes", lambda e: e[1].update(start=6), r"\[1\]: expected start 5"),
+    ("episodes", lambda e: e[0].update(start=-5), r"\[0\]: expected start 0"),
+    ("episodes", lambda e: e[0].update(length=-5), "found start 0 and length -5"),
+    ("episodes", lambda e: e[0].update(start=0.0), r"\[0\].start: float is of the wrong type"),
+    ("episodes", lambda e: e[0].update(length=True), r"\[0\].length: bool is of the wrong type"),
+    # Names that lead elsewhere, cannot be printed, or look like another one.
+    ("episodes", lambda e: e[0].update(name="../../etc/x"), r"\[0\].name: expected printable text"),
+    ("episodes", lambda e: e[0].update(name="a/.."), r"\[0\].name: expected printable text"),
+    ("episodes", lambda e: e[0].update(name="..\\x"), r"\[0\].name: expected printable text"),
+    ("episodes", lambda e: e[0].update(name="a\nb"), r"\[0\].name: expected printable text.*found 'a\\nb'"),
+    ("episodes", lambda e: e[0].update(name="\x1b[2J"), r"\[0\].name: expected printable text.*x1b"),
+    ("episodes", lambda e: e[0].update(split="../val"), r"\[0\].split: expected printable text"),
+    ("episodes", lambda e: e[0].update(name="\ud800"), "expected JSON: text with an escaped surrogate"),
+    ("episodes", lambda e: e[0].update(name="\u00e9") or e[1].update(name="e\u0301"), "occurs twice, also as '.xe9'"),
+    # Files that are not part of a pack.
+    ("manifest", lambda m: m["files"].update({"/etc/passwd": {"size": 1, "sha256": ""}}), "unknown key 'files./etc/"),
+    ("manifest", lambda m: m["files"].pop("cond.npy"), "missing key 'files.cond.npy'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("where", "change", "message"), HOSTILE)
+def test_a_hostile_pack_is_refused_before_memory_is_taken(folder: Path, where: str, change, message: str, figure):
+    (edit if where == "manifest" else edit_episodes)(folder, change)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message):
+            Pack.open(folder)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < 4 * 2**20
+    figure("hostile packs refused", 1, 1)
+
+
+def test_an_index_that_is_no_file_or_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    path = folder / "manifest.json"
+    with monkeypatch.context() as patch:
+        patch.setattr("foreframe.data.manifest.MAX_JSON_BYTES", 100)
+        with pytest.raises(DataError, match=r"manifest\.json: expected at most 100 bytes, found \d+"):
+            Pack.open(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(DataError, match=r"manifest\.json: cannot be read: Input/output error"):
+            Pack.open(folder)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"manifest\.json: expected a file, found something else"):
+        Pack.open(folder)
+
+
+def failing(path: Path) -> bytes:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_name_that_no_reader_takes_is_refused_by_the_writer_too(tmp_path: Path):
+    def names(*given: str) -> None:
+        with PackWriter(tmp_path / "pack", SPEC, ("a", "b")) as writer:
+            for number, name in enumerate(given):
+                writer.add(name, "train", *clip(3, number))
+
+    for name in ("", "../x", "a\nb"):
+        with pytest.raises(DataError, match="name: expected printable text"):
+            names(name)
+    with pytest.raises(DataError, match=r"name: 'e\\u0301' occurs twice, also as '\\xe9'"):
+        names("\u00e9", "e\u0301")
+    assert list(tmp_path.iterdir()) == []

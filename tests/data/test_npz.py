@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import pickle
 import struct
 import tracemalloc
@@ -267,3 +269,73 @@ def test_a_missing_array_a_single_number_and_missing_rows_are_faults(tmp_path: P
     assert refused(tmp_path / "x.npz", "c").found == "a, b"
     with pytest.raises(DataError, match="rows 2 to 3, found 3 rows"):
         archive.read("b", 2, 4)
+
+
+def test_a_header_longer_than_any_is_refused(tmp_path: Path):
+    packed(tmp_path / "x.npz", a=b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + bytes(4))
+    found = refused(tmp_path / "x.npz")
+    assert (found.expected, found.found) == ("a header of at most 4096 bytes", str(2**31))
+
+
+def test_data_that_end_before_their_size_are_a_fault(tmp_path: Path):
+    """Though their CRC is right."""
+    start = header("'|u1'", "(200,)")
+    packed(tmp_path / "x.npz", a=start + bytes(100))
+    claim(tmp_path / "x.npz", unpacked=len(start) + 200)
+    assert refused(tmp_path / "x.npz").found == f"the end after {len(start) + 100} of {len(start) + 200} bytes"
+
+
+def test_what_the_disk_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    assert refused(tmp_path / "x.npz").found == "Input/output error"
+
+
+def test_what_is_no_plain_file_is_never_opened(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    (tmp_path / "folder.npz").mkdir()
+    for name, words in {
+        "pipe.npz": "a pipe, socket or device",
+        "folder.npz": "a folder",
+        "loop.npz": "Too many levels of symbolic links",
+        "x" * 300: "File name too long",
+    }.items():
+        assert refused(tmp_path / name).found == words
+        assert members(tmp_path / name) == frozenset()
+
+
+@pytest.mark.parametrize("name", ["a b", "\U0001f916", "line\nbreak", "e\u0301", "x" * 251, os.fsdecode(b"\xff")])
+def test_files_and_arrays_may_have_any_name(tmp_path: Path, name: str):
+    np.savez(tmp_path / f"{name}.npz", a=np.arange(3))
+    assert open_npz(tmp_path / f"{name}.npz", "x.npz").read("a").tolist() == [0, 1, 2]
+    np.savez(tmp_path / "y.npz", **{name.replace("\udcff", "\xff"): np.zeros(())})
+    (key,) = open_npz(tmp_path / "y.npz", "x.npz").keys
+    found = refused(tmp_path / "y.npz", key)
+    assert found.found == "a single number"
+    assert found.where.isprintable()
+
+
+def test_an_archive_whose_end_is_wide_is_read_and_its_directory_judged_by_it(tmp_path: Path):
+    """As those of more than 4 GiB are."""
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.arange(3))
+    whole, end = path.read_bytes()[:-22], path.read_bytes()[-22:]
+    (size, start) = struct.unpack("<II", end[12:20])
+    place = struct.pack("<IQI", 0, len(whole), 1)
+
+    def wide(count: int) -> bytes:
+        return b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 1, 1, count, start)
+
+    path.write_bytes(whole + wide(size) + b"PK\6\7" + place + end)
+    assert open_npz(path, "x.npz").read("a").tolist() == [0, 1, 2]
+    path.write_bytes(whole + wide(2**40) + b"PK\6\7" + place + end)
+    assert refused(path).found == str(2**40)
+    path.write_bytes(whole + wide(size) + bytes(8) + b"PK\6\7" + place + end)
+    assert refused(path).found == "none in its place"
+    path.write_bytes(b"PK\3\4" + b"PK\6\7" + place + end)
+    assert refused(path).found == "none in its place"

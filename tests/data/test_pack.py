@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
+import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
+from foreframe.data.check import check_pack
 from foreframe.data.manifest import Episode
-from foreframe.data.pack import Pack, PackWriter
-from foreframe.errors import DataError
+from foreframe.data.pack import Pack, PackWriter, is_pack
+from foreframe.errors import DataError, DiskError
 
 SPEC = ClipSpec(3, 8, 10, "vector", 2)
 
@@ -131,7 +137,7 @@ def test_a_failing_disk_leaves_the_old_pack_whole(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Path, "rename", failing(Path.rename))
     try:
         write(tmp_path / "pack", overwrite=True)
-    except DataError as error:
+    except DiskError as error:
         assert "cannot be written: No space left on device" in str(error)  # noqa: PT017
         assert calls >= at  # more where the old pack was put back
     pack = Pack.open(tmp_path / "pack")
@@ -148,7 +154,9 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_leaves_nothing_behind(tmp_p
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with pytest.raises(DataError, match=r"pack: cannot be written: File too large \([0-9,]+ MB free\)"):
+        with pytest.raises(
+            DiskError, match=r"pack: cannot be written: File too large \([0-9,]+ bytes needed, [0-9,]+ fr"
+        ):
             write(tmp_path / "pack", count=40)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -237,3 +245,223 @@ def test_reading_beyond_an_episode_is_refused(folder: Path):
     pack = Pack.open(folder)
     with pytest.raises(ValueError, match="episode 'clip1' has frames 0 to 2; asked for 2 to 3"):
         pack.read(pack.episodes[1], 2, 2)
+
+
+# -- damaged bytes (B1): whatever happens to a file of a pack, `data check` finds it and names the file
+
+
+def flipped(content: bytearray, draw: Random) -> bytes:
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    return bytes(content)
+
+
+def burst(content: bytearray, draw: Random) -> bytes:
+    start = draw.randrange(len(content))
+    for place in range(start, min(len(content), start + draw.randint(2, 40))):
+        content[place] ^= draw.randint(1, 255)
+    return bytes(content)
+
+
+def swapped(content: bytearray, draw: Random) -> bytes:
+    """Two blocks in each other's place."""
+    size = draw.randint(1, len(content) // 4)
+    one = draw.randint(0, len(content) - 2 * size)
+    two = draw.randint(one + size, len(content) - size)
+    first, second = content[one : one + size], content[two : two + size]
+    content[one : one + size], content[two : two + size] = second, first
+    return bytes(content)
+
+
+def cut(content: bytearray, draw: Random) -> bytes:
+    return bytes(content[: draw.randrange(len(content))])
+
+
+def appended(content: bytearray, draw: Random) -> bytes:
+    return bytes(content) + draw.randbytes(draw.randint(1, 40))
+
+
+DAMAGES: tuple[Callable[[bytearray, Random], bytes], ...] = (flipped, burst, swapped, cut, appended)
+FILES = ("frames.npy", "cond.npy", "episodes.json", "manifest.json")
+HASH = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+def told(folder: Path) -> str:
+    """What a check says is wrong with a pack."""
+    try:
+        return "\n".join(str(fault) for fault in check_pack(folder).faults if Path(fault.path).parent == folder)
+    except DataError as error:
+        return str(error)
+
+
+def names_it(folder: Path, name: str, words: str) -> bool:
+    """Whether just this file is named, with both hashes; with both sizes where these differ already. A manifest that
+    has lost the line with its hash is no manifest in other words."""
+    (line, *more) = words.splitlines() or [""]
+    if more or not line.strip().startswith(f"{folder / name}: "):
+        return False
+    sizes = re.search(r"expected (\d+) bytes, found (\d+)", line)
+    if name == "manifest.json":
+        if not re.search(rb'\n "sha256": "[^"\n]*"', (folder / name).read_bytes()):
+            return "expected" in line or "key" in line
+        hashes = re.search(r"expected SHA-256 (.+), found ('[0-9a-f]{64}');", line)
+        return bool(hashes and hashes[1] != hashes[2])
+    return len(set(HASH.findall(line))) == 2 or bool(sizes and sizes[1] != sizes[2])
+
+
+def damage_and_find(folder: Path, damage: Callable[[bytearray, Random], bytes], count: int) -> tuple[int, int]:
+    """How many of so many damages were found, the file named; and how many there were."""
+    draw = Random(damage.__name__)
+    whole = {name: (folder / name).read_bytes() for name in FILES}
+    found = 0
+    for number in range(count):
+        name = FILES[number % len(FILES)]
+        content = whole[name]
+        while content == whole[name]:
+            content = damage(bytearray(whole[name]), draw)
+        (folder / name).write_bytes(content)
+        found += names_it(folder, name, told(folder))
+        (folder / name).write_bytes(whole[name])
+    assert told(folder) == ""
+    return found, count
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_bytes_are_found_and_the_file_named_with_both_hashes(folder: Path, damage, figure):
+    figure("pack bytes damaged and found", *damage_and_find(folder, damage, 200))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_ten_thousand_damages_are_found_and_the_file_named_with_both_hashes(folder: Path, damage, figure):
+    figure("pack bytes damaged and found", *damage_and_find(folder, damage, 10_000))
+
+
+def find_strangers(folder: Path, other: Path, count: int) -> tuple[int, int]:
+    """How many of so many wrong files under the right name were found; `other` is where other packs are made."""
+    whole = {name: (folder / name).read_bytes() for name in FILES}
+    found = 0
+    for number in range(count):
+        name = FILES[number % len(FILES)]
+        if number % 8 >= len(FILES):  # another file of the same pack
+            (folder / name).write_bytes(whole[FILES[(number + 1) % len(FILES)]])
+            words = told(folder)
+            found += str(folder / name) in words
+        else:  # the same file of another pack, of the same size
+            if number % 8 == 0:
+                shutil.rmtree(other, ignore_errors=True)
+                with PackWriter(other, SPEC, ("a", "b"), fps=5, source={"layout": "test"}) as writer:
+                    for index, length in enumerate([5, 3, 7]):
+                        writer.add(f"film{index}", "val" if index == 2 else "train", *clip(length, 9 + number + index))
+            shutil.copy(other / name, folder / name)
+            words = told(folder)
+            # A manifest that is whole speaks against every other file: nobody can tell which of them came first.
+            wrong = (name,) if name != "manifest.json" else FILES[:3]
+            lines = words.splitlines()
+            found += len(lines) == len(wrong) and all(
+                any(str(folder / each) in line and len(set(HASH.findall(line))) == 2 for line in lines)
+                for each in wrong
+            )
+        (folder / name).write_bytes(whole[name])
+    assert told(folder) == ""
+    return found, count
+
+
+def test_a_wrong_file_under_the_right_name_is_found(folder: Path, tmp_path: Path, figure):
+    figure("pack bytes damaged and found", *find_strangers(folder, tmp_path / "other", 200))
+
+
+@pytest.mark.nightly
+def test_ten_thousand_wrong_files_under_the_right_name_are_found(folder: Path, tmp_path: Path, figure):
+    figure("pack bytes damaged and found", *find_strangers(folder, tmp_path / "other", 10_000))
+
+
+def test_every_file_that_differs_is_listed_at_once(folder: Path):
+    whole = Pack.open(folder)
+    (folder / "frames.npy").write_bytes((folder / "frames.npy").read_bytes()[:-1])
+    flip_last(folder / "cond.npy")
+    (folder / "episodes.json").unlink()
+    with pytest.raises(DataError) as caught:
+        whole.verify()
+    expected = [
+        r"cond\.npy: expected SHA-256 [0-9a-f]{64}, found [0-9a-f]{64}",
+        r"episodes\.json: expected a file, found nothing",
+        r"frames\.npy: expected 3728 bytes, found 3727",
+    ]
+    for fault, words in zip(caught.value.faults, expected, strict=True):
+        assert re.search(words, str(fault))
+    assert check_pack(folder).faults == list(caught.value.faults)
+    assert not check_pack(folder).ok
+
+
+def flip_last(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_cannot_be_read_is_said_and_not_raised(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    whole = Pack.open(folder)
+    monkeypatch.setattr("foreframe.data.pack.sha256", broken)
+    with pytest.raises(DataError, match=r"cond\.npy: expected a file that can be read, found Input/output error"):
+        whole.verify()
+    monkeypatch.setattr("foreframe.data.pack.open_array", lambda *_: broken(folder))
+    with pytest.raises(DataError, match=r"pack: cannot be read: Input/output error"):
+        Pack.open(folder)
+
+
+def test_something_else_in_the_place_of_a_file_is_never_opened(folder: Path):
+    whole = Pack.open(folder)
+    (folder / "cond.npy").unlink()
+    os.mkfifo(folder / "cond.npy")
+    with pytest.raises(DataError, match=r"cond\.npy: expected a file, found something else"):
+        whole.verify()
+    with pytest.raises(DataError, match=r"cond\.npy: missing; the manifest lists it"):
+        Pack.open(folder)
+
+
+def test_frames_swapped_under_an_unchanged_manifest_are_found_by_a_check_and_not_by_opening(folder: Path):
+    before = Pack.open(folder)
+    flip_last(folder / "frames.npy")
+    assert Pack.open(folder).hash == before.hash  # opening costs milliseconds: it looks at sizes and headers only
+    (fault,) = check_pack(folder).faults
+    assert Path(fault.path) == folder / "frames.npy"
+    assert before.manifest.files["frames.npy"].sha256 in fault.expected
+    assert fault.found == hashlib.sha256((folder / "frames.npy").read_bytes()).hexdigest()
+
+
+def test_the_hash_of_a_pack_changes_with_every_file_of_it(folder: Path, tmp_path: Path):
+    hashes = {Pack.open(folder).hash}
+    for number in range(3):
+        frames, cond = clip(5, 0)
+        if number == 0:
+            frames[4, 7, 9, 2] ^= 1
+        if number == 1:
+            cond[4, 1] += 1e-6
+        with PackWriter(tmp_path / str(number), SPEC, ("a", "b"), fps=5, source={"layout": "test"}) as writer:
+            writer.add("other" if number == 2 else "clip0", "train", frames, cond)
+            writer.add("clip1", "train", *clip(3, 1))
+            writer.add("clip2", "val", *clip(7, 2))
+        hashes.add(Pack.open(tmp_path / str(number)).hash)
+    assert len(hashes) == 4
+
+
+def test_a_folder_is_a_pack_by_its_manifest_and_its_frames(folder: Path):
+    assert is_pack(folder)
+    (folder / "frames.npy").rename(folder / "frames")
+    assert not is_pack(folder)
+
+
+def test_statistics_are_those_of_train_as_written_or_those_of_another_split_now(folder: Path, tmp_path: Path):
+    whole = Pack.open(folder)
+    assert whole.stats("train") == whole.manifest.stats
+    (first, _) = whole.stats("val")
+    column = clip(7, 2)[1][:, 0].astype(np.float64)
+    assert (first.name, first.min, first.max) == ("a", column.min(), column.max())
+    assert first.mean == pytest.approx(column.mean(), abs=1e-12)
+    assert first.std == pytest.approx(column.std(), abs=1e-12)
+    with PackWriter(tmp_path / "plain", ClipSpec(3, 8, 10)) as writer:
+        writer.add("c", "train", clip(4, 0)[0])
+    assert Pack.open(tmp_path / "plain").stats("train") == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,132 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r"needs pyarrow: pip install 'foreframe\[lerobot\]'"):
         Table(tmp_path / "a.parquet", ("a",))
+
+
+# -- footers and pages put together by hand
+
+
+def footed(path: Path, footer: bytes) -> Path:
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return path
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        b"",
+        b"\x18\xff\x01abc",  # a text longer than what is left
+        b"\x15" + b"\xff" * 11 + b"\x01",  # a number that never ends
+        b"\x1f\x00\x00",  # a kind that there is not
+        b"\x19\x2f\x01\x02\x00",  # a list of them
+        b"\x19\xf1\xff\xff\xff\xff\x7f\x01",  # 34 billion truth values
+        b"\x1c" * 5000,  # structures in structures without end
+    ],
+)
+def test_a_footer_without_meaning_is_a_damaged_one(tmp_path: Path, footer: bytes):
+    assert found(footed(tmp_path / "a.parquet", footer)).endswith(
+        "expected a footer that can be read, found a damaged one"
+    )
+
+
+def test_fields_that_are_not_asked_for_are_skipped_whatever_they_are(tmp_path: Path):
+    odd = b"\x11" + b"\x12" + b"\x13\x07" + b"\x14\x07" + b"\x17" + bytes(8) + b"\x18\x02ab" + b"\x19\x31\x01\x02\x01"
+    odd += b"\x1a\x13\x05" + b"\x1c\x15\x02\x00" + b"\x05\x14\x02"  # the last: its number in full, 10
+    path = footed(tmp_path / "a.parquet", odd + b"\x00")
+    assert parquet._footer(path, ()) == []
+    assert "a parquet file that can be decoded" in found(path)
+
+
+def test_fewer_rows_than_none_are_a_fault(tmp_path: Path):
+    path = footed(tmp_path / "a.parquet", b"\x49\x1c\x36\x01\x00\x00")
+    assert found(path).endswith("footer: expected rows in each row group, found -1 in row group 0")
+
+
+def test_many_row_groups_are_read_and_too_many_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path / "a.parquet", 20, group=1)
+    with Table(path, ("a",)) as table:
+        assert table.read(0, 20).column("a").to_pylist() == [*range(20)]
+        assert table.values == 20
+    monkeypatch.setattr(parquet, "MAX_GROUPS", 19)
+    assert found(path).endswith("expected a footer that can be read, found a damaged one")
+
+
+def test_an_empty_table_is_read_as_one(tmp_path: Path):
+    pq.write_table(pa.table({"a": pa.array([], pa.int64())}), tmp_path / "a.parquet")
+    with Table(tmp_path / "a.parquet", ("a",)) as table:
+        assert table.rows == table.read(0, 0).num_rows == 0
+        assert [*table.blocks()] == []
+
+
+def one_page(path: Path) -> bytes:
+    """A file of one column in one page, whose header begins at byte 4: type, sizes, then its number of values."""
+    pq.write_table(pa.table({"a": [7.0] * 50}), path, compression="none", use_dictionary=False, write_statistics=False)
+    content = path.read_bytes()
+    assert content[4:7] in (b"\x15\x00\x15", b"\x15\x06\x15")
+    return content
+
+
+def test_a_page_header_that_is_damaged_is_a_fault(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    content = one_page(path)
+    place = content.index(b"\x2c\x15\x64", 4)  # of 50 values
+    for at, new, words in (
+        (4, b"\x1d", "row group 0, a, byte 4: expected the header of a page, found a damaged one"),
+        (4, b"\x1c" * 40, "row group 0, a, byte 4: expected the header of a page, found a damaged one"),
+        (7, bytes([content[7] | 1]), "row group 0, a, byte 4: expected a page of at most"),
+        (place + 2, b"\x66", "row group 0, a, byte 4: expected at most 50 values as in the footer, found 51 in a page"),
+        (place + 2, b"\x01", "row group 0, a, byte 4: expected at most 50 values as in the footer, found -1 in a page"),
+    ):
+        path.write_bytes(content[:at] + new + content[at + len(new) :])
+        assert words in found(path)
+
+
+def test_a_page_that_grows_beyond_its_share_of_the_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": [7.0] * 5000}), path, compression="gzip", use_dictionary=False)
+    monkeypatch.setattr(parquet, "BULK", 100)
+    monkeypatch.setattr(parquet, "MOST_PACKED", 1000)
+    with Table(path, ("a",)) as table:
+        assert table.read(4999, 5000).column("a").to_pylist() == [7]
+    monkeypatch.setattr(parquet, "MOST_PACKED", 4)
+    assert "byte 4: expected a page of at most" in found(path)
+
+
+def test_pages_that_grow_beyond_what_a_column_may_take_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever the footer says they take together."""
+    path = write(tmp_path / "a.parquet")
+    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 200)
+    honest = parquet._chunk
+    monkeypatch.setattr(parquet, "_chunk", lambda thrift: honest(thrift)._replace(unpacked=100))
+    assert "row group 0, a: expected at most 200 bytes once decompressed, found" in found(path)
+
+
+def test_a_page_header_is_read_on_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path / "a.parquet")
+    monkeypatch.setattr(parquet, "_PAGE_HEADERS", (3, 2**20))
+    with Table(path, ("a",)) as table:
+        assert table.read(0, 100).num_rows == 100
+    monkeypatch.setattr(parquet, "_PAGE_HEADERS", (3, 4))
+    assert "expected the header of a page, found a damaged one" in found(path)
+
+
+def test_more_values_than_rows_can_hold_are_refused_by_the_footer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parquet, "MAX_ROW_VALUES", 1)
+    path = write(tmp_path / "a.parquet")
+    assert "row group 0, b: expected at most 30 values in 30 rows, found 60" in found(path, ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["a b", "\U0001f916", "line\nbreak", "e\u0301", "x" * 247])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str):
+    path = write(tmp_path / f"{name}.parquet")
+    with Table(path, ("a",)) as table:
+        assert table.rows == 100
+    path.write_bytes(b"words")
+    assert "first bytes" in found(path)
+
+
+def test_a_pipe_is_never_opened(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    assert found(tmp_path / "pipe").endswith("expected a parquet file, found a pipe, socket or device")
+    assert found(tmp_path / "loop").endswith("found Too many levels of symbolic links")

@@ -11,11 +11,13 @@ import sys
 import time
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from foreframe import disk
 from foreframe.clip import ClipSpec
 from foreframe.data import journal, reading, writing
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
@@ -52,17 +54,16 @@ import os, signal, sys, threading, time
 from functools import partial
 from pathlib import Path
 from tests.data.test_restart import _slowly, ready
-from foreframe.data import reading
+from foreframe.data import worker
 from foreframe.data.importing import pack_source
 if __name__ == "__main__":
-    fill = reading._Lanes._fill
-    def filled(lanes, lane):
-        fill(lanes, lane)
-        if lane == 1 and not started:
-            started.append(threading.Timer(0.3, os.killpg, (0, signal.SIGINT)))
-            started[0].start()
-    started = []
-    reading._Lanes._fill = filled
+    start, started = worker.start, []
+    def signalled():
+        started.append(start())
+        if len(started) == 2:
+            threading.Timer(0.3, os.killpg, (0, signal.SIGINT)).start()
+        return started[-1]
+    worker.start = signalled
     clips = ready(*(partial(_slowly, n) for n in range(90)))
     try:
         pack_source(clips, Path("made"), Path(sys.argv[1]), key="k", workers=2)
@@ -142,13 +143,13 @@ def test_what_is_added_behind_a_line_cut_short_is_found_by_the_writer_after_the_
     assert write(tmp_path / "pack") == [f"clip-{number}" for number in range(4)]
 
 
-@pytest.mark.parametrize("at", ["sha256", "_sync_folder", "_put_in_place"])
+@pytest.mark.parametrize("at", ["sha256", "sync", "_put_in_place"])
 def test_an_interrupt_while_a_pack_is_finished_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(PackWriter if at == "_put_in_place" else writing, at, stop)
+        patched.setattr({"sha256": writing, "sync": disk, "_put_in_place": PackWriter}[at], at, stop)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "pack")
     assert write(tmp_path / "pack") == [f"clip-{number}" for number in range(5)]
@@ -179,9 +180,22 @@ def test_where_files_cannot_be_locked_a_pack_is_made_all_the_same(tmp_path: Path
     assert write(tmp_path / "pack") == []
 
 
+def test_a_writer_that_nobody_can_go_on_with_notes_nothing(tmp_path: Path):
+    with PackWriter(tmp_path / "pack", SPEC, ("a", "b")) as writer:
+        writer.add("a", "train", np.zeros((2, 4, 5, 3), np.uint8), np.zeros((2, 2), np.float32))
+        writer.note("a")
+        assert [*writer.left_behind] == []
+        assert not list(tmp_path.glob("*.partial"))
+
+
+def test_numbers_without_a_name_each_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="cond_names: expected 2 names, found 1"):
+        PackWriter(tmp_path / "pack", SPEC, ("a",))
+
+
 def test_two_processes_cannot_write_the_same_pack(tmp_path: Path):
     with PackWriter(tmp_path / "pack", SPEC, ("a", "b"), resume="k") as writer:
-        with pytest.raises(BusyError, match="another process is making this pack"):
+        with pytest.raises(BusyError, match=rf"process {os.getpid()} on .* is making this pack; wait for it"):
             Journal(tmp_path / ".pack.partial", "k").open({})
         writer.add("a", "train", np.zeros((2, 4, 5, 3), np.uint8), np.zeros((2, 2), np.float32))
 
@@ -286,10 +300,46 @@ def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_l
 
 
 def test_what_is_no_longer_wanted_is_not_read():
-    lanes = reading._Lanes(ready(*(partial(_slowly, n) for n in range(40))).clips, 1)
-    with lanes:
-        lanes.next(0)
-    assert sum(future.cancelled() for future, _ in lanes.ahead[0]) > 80
+    with reading._Lanes(ready(*(partial(_slowly, n) for n in range(40))).clips, 1) as lanes:
+        assert int(lanes.next(0).frames[0, 0, 0, 0]) == 0
+        (process,) = lanes.processes
+        assert process.is_alive()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_reading_processes_that_cannot_all_be_started_leave_none(monkeypatch: pytest.MonkeyPatch):
+    begun = []
+
+    def refuse():
+        if begun:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        begun.append(start())
+        return begun[0]
+
+    start = reading.worker.start
+    monkeypatch.setattr(reading.worker, "start", refuse)
+    with pytest.raises(BlockingIOError):
+        list(reading.read_clips(ready(*[partial(_frames, 1)] * 4).clips, 2))
+    assert begun[0][0].exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("reads", "sent"),
+    [
+        ([partial(_frames, 3)], ["Chunk", "DataError"]),
+        ([_divide, partial(_frames, 1)], ["_Raised"]),
+        ([partial(_frames, 1), _no_memory], ["Chunk", "Chunk", "Chunk", "_Raised"]),
+    ],
+)
+def test_a_reading_process_sends_what_reading_gave_up_to_what_ends_it(reads: list, sent: list[str]):
+    here, there = Pipe()
+    here.send(ready(*reads).clips)
+    reading.serve(there)
+    there.close()
+    for kind in sent:
+        assert type(here.recv()).__name__ == kind
+    with pytest.raises(EOFError):
+        here.recv()
 
 
 def test_fewer_than_no_processes_are_refused():

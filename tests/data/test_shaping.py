@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.clips import NumberFault, Options, Piece, SourceClip, Survey
 from foreframe.data.pictures import fitted
-from foreframe.data.shaping import ReadyClip, shape, shifted
+from foreframe.data.shaping import ReadyClip, refuse_options, shape, shifted, used
 from foreframe.errors import DataError, Fault, UsageError
 
 LENGTH = 11
@@ -218,7 +221,12 @@ def test_lists_of_clips_decide_and_what_does_not_match_is_a_fault(tmp_path: Path
     ("content", "message"),
     [
         ('{"train": "a"}', "expected JSON of the form"),
-        ("{", "expected JSON of the form"),
+        ("{", "splits.json, line 1, column 2: expected JSON, found"),
+        ("[" * 1_000_000, "splits.json: expected JSON, found a number of too many digits or brackets nested too deep"),
+        ('{"train": ["a"], "train": ["b"]}', "splits.json: expected each key once, found two keys 'train'"),
+        ('{"train": [NaN]}', "splits.json, line 1, column 12: expected finite numbers, found NaN"),
+        ("", "splits.json: expected a table of 1 to .* bytes, found 0 bytes"),
+        ('{"train": [1]}', "expected JSON of the form"),
         ('{"vall": ["a"]}', "there is no split 'vall', only train, val, test; did you mean 'val'"),
     ],
 )
@@ -226,6 +234,149 @@ def test_lists_that_cannot_be_are_refused(tmp_path: Path, content: str, message:
     (tmp_path / "splits.json").write_text(content)
     with pytest.raises(DataError, match=message):
         shape(survey(), Options(lists=tmp_path / "splits.json"))
+
+
+def test_lists_that_are_no_file_are_refused(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, found in (("none.json", "No such file or directory"), (".", "a folder"), ("pipe", "a pipe, socket or d")):
+        with pytest.raises(DataError, match=f"expected a file that can be read, found {found}"):
+            shape(survey(), Options(lists=tmp_path / name))
+
+
+def with_nan(row: int, column: int) -> tuple[SourceClip, SourceClip]:
+    """One number that cannot be used, told while its row is read, as of arrays, or known beforehand, as of tables."""
+
+    def rows(start: int, stop: int) -> Piece:
+        fault = NumberFault("x", f"frame {row}", "this", "that", (column,))
+        return Piece(numbered_rows(start, stop).values, {row - start: (fault,)} if start <= row < stop else {})
+
+    known = NumberFault("x", f"frame {row}", "this", "that", (column,), row)
+    return SourceClip("a", "train", LENGTH, numbered_frames, rows), clip("a", faults=(known,))
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "options", "places"),
+    [
+        (6, 1, Options(), [7]),
+        (6, 1, Options(columns=("action*",)), [7]),
+        (6, 1, Options(columns=("action.x", "state.x")), []),
+        (6, 1, Options(columns=("none",)), []),
+        (0, 1, Options(), [0, 1]),
+        (LENGTH - 2, 1, Options(), [LENGTH - 1]),
+        (LENGTH - 1, 1, Options(), [LENGTH - 1]),  # it leads into no frame, and is looked at all the same
+        (LENGTH - 1, 1, Options(columns=("action.x",)), []),
+        (LENGTH - 1, 1, Options(shift=0), [LENGTH - 1]),
+        (LENGTH - 2, 1, Options(stride=2, between="last", shift=3), [LENGTH // 2]),
+        (LENGTH - 1, 1, Options(stride=4), [2]),
+        (LENGTH - 3, 1, Options(stride=4), []),  # it leads into a frame that the stride leaves out
+        (0, 1, Options(shift=-1), [0]),
+        (2, 1, Options(shift=-3), [0]),
+        (0, 1, Options(shift=LENGTH + 1), [*range(LENGTH)]),
+        (6, 1, Options(stride=2), [4]),
+        (6, 1, Options(stride=2, between="last"), []),
+        (LENGTH + 3, 1, Options(), []),
+    ],
+)
+def test_a_number_counts_where_its_column_is_chosen_unless_a_stride_leaves_its_row_out(row, column, options, places):
+    fault = Fault("x", f"frame {row}", "this", "that")
+    for source in with_nan(row, column):
+        (ready,) = shape(survey(source), options).clips
+        assert ready.faults == ()
+        for size in (1, 4, LENGTH):
+            found = {}
+            for start in range(0, ready.length, size):
+                chunk = ready.read(start, min(start + size, ready.length))
+                found |= {start + index: faults for index, faults in chunk.faults.items()}
+            assert found == dict.fromkeys(places, (fault,))
+
+
+def test_a_clip_with_a_bad_number_is_still_cut_into_windows_of_which_one_is_at_fault():
+    for source in with_nan(5, 0):
+        ready = shape(survey(source), Options(window=4, shift=0)).clips
+        assert [part.name for part in ready] == ["a/000000-000003", "a/000004-000007"]
+        assert [list(part.read(0, 4).faults) for part in ready] == [[], [1]]
+
+
+def test_a_bad_number_can_be_sent_to_another_process_and_is_told_as_any_fault():
+    fault = NumberFault("x", "row 3", "this", "that", (1, 2), 3)
+    again = pickle.loads(pickle.dumps(fault))  # noqa: S301 (what was dumped here)
+    assert (again, again.columns, again.row) == (fault, (1, 2), 3)
+    assert str(again) == "x, row 3: expected this, found that"
+    assert asdict(again) == {"path": "x", "where": "row 3", "expected": "this", "found": "that"}
+
+
+def test_the_last_row_of_a_clip_that_leads_into_no_frame_is_looked_at_like_any_other(tmp_path: Path):
+    def rows(start: int, stop: int) -> Piece:
+        fault = Fault("x", f"row {LENGTH - 1}", "a finite number", "nan")
+        return Piece(numbered_rows(start, stop).values, {LENGTH - 1 - start: (fault,)} if stop == LENGTH else {})
+
+    (ready,) = shape(survey(SourceClip("a", "train", LENGTH, numbered_frames, rows)), Options()).clips
+    assert list(ready.read(0, LENGTH).faults) == [LENGTH - 1]
+    assert list(ready.read(LENGTH - 2, LENGTH).faults) == [1]
+    assert ready.read(0, LENGTH - 1).faults == {}
+    np.testing.assert_array_equal(ready.read(8, LENGTH).cond[:, 0], [7, 8, 9])
+
+
+def test_bad_numbers_and_other_faults_of_one_row_are_all_told():
+    plain, first, last = Fault("x", "", "a", "b"), *(NumberFault("x", "", "c", word, (0,), 3) for word in "de")
+
+    def rows(start: int, stop: int) -> Piece:
+        return Piece(numbered_rows(start, stop).values, {3 - start: (plain, first)} if start <= 3 < stop else {})
+
+    source = SourceClip("a", "train", LENGTH, numbered_frames, rows, (last,))
+    (ready,) = shape(survey(source), Options(shift=0)).clips
+    assert list(map(str, ready.read(0, LENGTH).faults[3])) == [
+        "x: expected a, found b",
+        "x: expected c, found d",
+        "x: expected c, found e",
+    ]
+
+
+def test_names_that_a_pack_cannot_hold_are_faults_of_their_clips():
+    source = shape(survey(*map(clip, ("a", "..", "b/../c", "d\n", "", "\u00e9", "e\u0301", "a"))), Options())
+    assert {ready.name: [str(fault) for fault in ready.faults] for ready in source.clips} == {
+        "a": [],  # the same name twice is seen when clips are read
+        "..": ["..: expected as its name printable text, with no '..' between slashes, found another"],
+        "b/../c": ["b/../c: expected as its name printable text, with no '..' between slashes, found another"],
+        "d\n": ["d\\n: expected as its name printable text, with no '..' between slashes, found another"],
+        "": [": expected as its name printable text, with no '..' between slashes, found another"],
+        "\u00e9": [],
+        "e\u0301": ["e\u0301: expected a name of its own, found '\\xe9', which differs in its Unicode form only"],
+    }
+
+
+def test_a_clip_that_may_be_cut_names_its_parts_itself():
+    def part(start: int, stop: int) -> str:
+        return f"{start}..{stop}"
+
+    (ready, _) = shape(survey(clip(part=part)), Options(window=3, stride=2)).clips
+    assert (ready.name, ready.part(1, 3)) == ("0..5", "2..5")
+    assert ready.cuttable
+    (other, _) = shape(survey(clip()), Options(window=3, stride=2)).clips
+    assert (other.part(1, 3), other.cuttable) == ("a/000002-000004", False)
+
+
+def test_pose_pictures_may_be_left_aside():
+    source = shape(
+        Survey("test", (SourceClip("a", "train", LENGTH, numbered_frames, _big_poses),), (4, 6), "image", ("pose",)),
+        Options(columns=("none",)),
+    )
+    assert (source.spec.cond, source.cond_names) == ("none", ())
+    assert source.clips[0].read(0, 2).cond is None
+
+
+def test_where_no_picture_can_be_read_there_is_no_kind_of_clip():
+    source = shape(Survey("test", (), None, faults=(Fault("x", "", "a picture", "none"),)), Options())
+    assert source.spec is None
+    assert len(source.faults) == 1
+
+
+def test_options_of_an_import_are_refused_for_a_pack_and_written_in_plain_values(tmp_path: Path):
+    options = Options(size=(8, 8), lists=tmp_path / "splits.json", stride=2)
+    assert used(options) == {"size": [8, 8], "stride": 2, "lists": "splits.json"}
+    refuse_options(Options(), "packs/push")
+    with pytest.raises(UsageError, match=r"packs/push: packed already, so size, stride, lists cannot be chosen"):
+        refuse_options(options, "packs/push")
 
 
 def test_pose_pictures_are_brought_to_the_size_of_the_frames_and_may_be_shifted():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -341,3 +342,54 @@ def test_what_is_written_is_what_the_definitions_say(tmp_path: Path):
     for features in ({"a": strings(b"x" * 200), "b": floats(1, 2)}, {}):
         expected.write(framed(packed_example(features)))
     assert (tmp_path / "new" / "file").read_bytes() == expected.getvalue()
+
+
+def test_what_is_no_plain_file_is_never_opened(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, words in {
+        "pipe": "a pipe, socket or device",
+        "": "a folder",
+        "loop": "Too many levels of symbolic links",
+        "x" * 300: "File name too long",
+    }.items():
+        assert index_records(tmp_path / name, "f") == ([], [Fault("f", "", "a file that can be read", words)])
+
+
+def check_damage(path: Path, tries: int, figure: Callable[..., None], seed: int) -> None:
+    """One bit flipped, a burst of bytes, and a cut, each at random; each has to be found, and the file named."""
+    draw = np.random.default_rng(seed)
+    whole = small_file()
+    ends = {len(whole) - 52, len(whole) - 36}  # between records: only who knows how many there should be can tell
+
+    def flip(content: bytearray, at: int) -> bytes:
+        content[at] ^= 1 << int(draw.integers(8))
+        return bytes(content)
+
+    def burst(content: bytearray, at: int) -> bytes:
+        """So many bytes that CRCs are all there is to tell: none is as it was."""
+        for place in range(at, min(len(content), at + int(draw.integers(2, 9)))):
+            content[place] ^= int(draw.integers(1, 256))
+        return bytes(content)
+
+    def cut(content: bytearray, at: int) -> bytes:
+        return bytes(content[: at - (at in ends)])
+
+    for words, damage in (("bits flipped", flip), ("bursts", burst), ("files cut short", cut)):
+        found = 0
+        for _ in range(tries):
+            path.write_bytes(damage(bytearray(whole), int(draw.integers(len(whole)))))
+            try:
+                read_all(path)
+            except DataError as error:
+                found += all(fault.path == path.name for fault in error.faults)
+        figure(f"TFRecord {words} and found", found, tries)
+
+
+def test_every_flipped_bit_burst_and_cut_is_found(tmp_path: Path, figure: Callable[..., None]):
+    check_damage(tmp_path / "file.tfrecords", 500, figure, 0)
+
+
+@pytest.mark.nightly
+def test_every_flipped_bit_burst_and_cut_of_many_is_found(tmp_path: Path, figure: Callable[..., None]):
+    check_damage(tmp_path / "file.tfrecords", 10_000, figure, 1)

@@ -159,3 +159,15 @@ def test_strided_windows_take_every_so_many_frame_and_stay_inside_their_episode(
     numbers = clip.cond[:, :, 0].int().tolist()
     assert numbers == [[0, 3, 6, 9], [5, 13, 21, 29], [26, 27, 28, 29], [30, 32, 34, 36]]
     assert torch.equal(clip.frames[:, :, 0, 0, 0].int(), clip.cond[:, :, 0].int())
+
+
+def test_windows_and_batches_that_cannot_be_are_mistakes_in_the_code(pack: Pack):
+    with pytest.raises(ValueError, match="length: expected 1 frame or more, got 0"):
+        Windows(pack, "train", 0)
+    for length, batch, step in ((0, 1, 0), (1, 0, 0), (1, 1, -1)):
+        with pytest.raises(ValueError, match="expected length >= 1, batch >= 1, step >= 0"):
+            batch_indices(length, batch, 0, step)
+
+
+def test_windows_of_one_frame_have_no_stride(pack: Pack):
+    assert Windows(pack, "train", 1).numbers([0, 6, 7], strides=[3, 9, 2]).tolist() == [[0], [6], [7]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -65,3 +67,41 @@ def test_handlers_of_before_are_back_afterwards():
     with stopping.requests():
         assert [signal.getsignal(number) for number in stopping.SIGNALS] != before
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
+
+
+def made_into_another_error():
+    with stopping.requests():
+        try:
+            os.kill(os.getpid(), stopping.SIGNALS[0])
+        except BaseException:
+            raise ValueError("something else") from None
+
+
+def lost_in_a_finalizer():
+    class Loses:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), stopping.SIGNALS[0])
+
+    with stopping.requests():
+        Loses()
+        gc.collect()
+        time.sleep(10)
+
+
+@pytest.mark.parametrize("lost", [made_into_another_error, lost_in_a_finalizer])
+def test_being_stopped_comes_through_whatever_a_library_does(lost):
+    begun = time.monotonic()
+    with pytest.raises(stopping.Stopped):
+        lost()
+    assert time.monotonic() - begun < 5
+
+
+def fails_by_itself():
+    with stopping.requests(), stopping.gently():
+        os.kill(os.getpid(), stopping.SIGNALS[0])
+        raise ValueError("its own")
+
+
+def test_an_error_after_a_signal_that_was_only_remembered_is_an_error():
+    with pytest.raises(ValueError, match="its own"):
+        fails_by_itself()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -9,9 +12,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from foreframe.errors import DataError
-from foreframe.video import probe_video, read_at, read_frames, read_video, write_gif, write_mp4
+from foreframe.video import probe_video, read_at, read_frames, read_image, read_video, stream, write_gif, write_mp4
+from foreframe.video.stream import frame_rate
 
 LENGTH, SIZE = 9, 32
 KINDS = {
@@ -246,8 +252,8 @@ def test_frames_are_found_by_their_times_and_missing_ones_told(tmp_path: Path):
     assert missing == {}
 
 
-def test_a_picture_of_another_size_midway_is_a_fault(tmp_path: Path):
-    path = tmp_path / "a.avi"
+def mixed(path: Path) -> None:
+    """Four frames, of which the third is smaller."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=10)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuvj420p"
@@ -261,5 +267,171 @@ def test_a_picture_of_another_size_midway_is_a_fault(tmp_path: Path):
             for packet in other.encode(frame) if small else stream.encode(frame):
                 packet.stream = stream
                 container.mux(packet)
+
+
+def test_a_picture_of_another_size_midway_is_a_fault(tmp_path: Path):
+    path = tmp_path / "a.avi"
+    mixed(path)
     with pytest.raises(DataError, match=r"frame 2: expected 32x32 pixels as before, found 16x16"):
         read_frames(path, 0, 4)
+
+
+READERS = (probe_video, frame_rate, lambda path: read_frames(path, 0, 1), lambda path: read_at(path, [0.0], 0.01))
+
+
+def box(name: bytes, body: bytes, wide: bool = False) -> bytes:
+    if wide:
+        return struct.pack(">I", 1) + name + struct.pack(">Q", 16 + len(body)) + body
+    return struct.pack(">I", 8 + len(body)) + name + body
+
+
+def refused(path: Path) -> set[str]:
+    """What all readers say of a file, without its path."""
+    told = set()
+    for read in READERS:
+        with pytest.raises(DataError) as caught:
+            read(path)
+        (fault,) = caught.value.faults
+        assert fault.path == str(path)
+        told.add(str(fault).removeprefix(f"{path}").lstrip(",: "))
+    return told
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("name", ["end.mp4", "start.mp4", "pieces.mp4", "h264.mov", "ours.mp4"])
+def test_more_frames_than_bytes_are_refused_wherever_they_are_claimed(
+    videos: Path, tmp_path: Path, name: str, wide: bool
+):
+    content, path = (videos / name).read_bytes(), tmp_path / name
+    size = len(content)
+    for claim in (
+        box(b"stsz", struct.pack(">III", 0, 1, 10**7), wide),
+        box(b"trun", struct.pack(">II", 0, 10**7), wide),
+        box(b"moof", box(b"traf", box(b"trun", struct.pack(">II", 0, 10**7), wide) * 2)),
+        box(b"odd!", box(b"udta", box(b"stsz", struct.pack(">III", 0, 1, 10**7), wide))),
+    ):
+        path.write_bytes(content + claim)
+        count = 10**7 * claim.count(struct.pack(">I", 10**7))
+        (words,) = refused(path)
+        assert f"at most as many frames as the file has bytes, {size + len(claim)}, found {count // 10**6}" in words
+    path.write_bytes(content + box(b"free", box(b"trun", struct.pack(">II", 0, 10**7), wide)))
+    assert probe_video(path).length == LENGTH
+    path.write_bytes(content + box(b"uuid", box(b"stsz", struct.pack(">III", 0, 0, 10**7), wide)))
+    assert probe_video(path).length == LENGTH  # a list of sizes, of which FFmpeg reads what there is
+
+
+def test_a_header_that_is_compressed_or_very_large_is_refused(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content, path = (videos / "end.mp4").read_bytes(), tmp_path / "a.mp4"
+    path.write_bytes(content + box(b"moov", box(b"cmov", box(b"dcom", b"zlib"))))
+    assert refused(path) == {f"byte {len(content)}: expected a plain header, found a compressed one"}
+    monkeypatch.setattr(stream, "MAX_BOX", 100)
+    (words,) = refused(path)
+    assert "expected boxes of at most 100 bytes" in words
+
+
+def test_boxes_of_odd_lengths_end_the_search(videos: Path, tmp_path: Path):
+    content, path = (videos / "end.mp4").read_bytes(), tmp_path / "a.mp4"
+    for more in (struct.pack(">I", 7) + b"free" + bytes(8), struct.pack(">I", 0) + b"free" + bytes(8), bytes(3)):
+        path.write_bytes(content + more)
+        assert probe_video(path).length == LENGTH
+    path.write_bytes(content + struct.pack(">I", 1) + b"uuid" + struct.pack(">Q", 2**62))
+    with pytest.raises(DataError, match=f"expected a box 'uuid' of {2**62} bytes"):
+        probe_video(path)
+
+
+def test_a_picture_larger_than_any_is_refused_by_the_header(tmp_path: Path):
+    path = tmp_path / "a.gif"
+    for side in (8193, 65535):
+        head = b"GIF89a" + struct.pack("<HH", side, side) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+        path.write_bytes(head + b"," + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\x02\x4c\x01\x00;")
+        for read in (probe_video, lambda path: read_frames(path, 0, 1)):
+            with pytest.raises(
+                DataError, match="header: expected a size of 1x1 to 8192x8192 pixels, found none, or a lar"
+            ):
+                read(path)
+        with pytest.raises(DataError, match=r"a GIF or MP4|header: expected 1x1 to 8192x8192 pixels"):
+            read_video(path)
+
+
+def test_a_video_of_one_side_too_long_is_told_with_its_size(tmp_path: Path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("rawvideo", rate=10)
+        track.width, track.height, track.pix_fmt = 8200, 2, "gray"
+        container.mux(track.encode(av.VideoFrame(8200, 2, "gray")))
+        container.mux(track.encode(None))
+    for read in (probe_video, lambda path: read_frames(path, 0, 1)):
+        with pytest.raises(DataError, match="expected a size of 1x1 to 8192x8192 pixels, found 8200x2"):
+            read(path)
+
+
+def test_a_file_of_sound_alone_and_an_unknown_codec_are_refused(videos: Path, tmp_path: Path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 8000
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    assert refused(path) == {"expected a video, found a file without a video stream"}
+    with pytest.raises(DataError, match="a GIF or MP4"):
+        read_video(path)
+    path.write_bytes((videos / "end.mp4").read_bytes().replace(b"avc1", b"xxx1"))
+    assert refused(path) == {"expected a video in a codec that FFmpeg knows, found another one"}
+    with pytest.raises(DataError, match="a codec that FFmpeg does not know"):
+        read_video(path)
+
+
+def test_a_whole_video_is_of_one_size_and_a_playlist_is_none(tmp_path: Path, videos: Path):
+    path = tmp_path / "a.avi"
+    mixed(path)
+    with pytest.raises(DataError, match="expected frames of one size, found 2 sizes"):
+        read_video(path)
+    (tmp_path / "end.mp4").write_bytes((videos / "end.mp4").read_bytes())
+    content = (videos / "pieces.mp4").read_bytes()
+    path.write_bytes(content[: content.index(b"moof") - 4])
+    with pytest.raises(DataError, match="expected a GIF or MP4, found no frames"):
+        read_video(path)
+    path.write_bytes(b"ffconcat version 1.0\nfile end.mp4\n")
+    with pytest.raises(DataError, match="first bytes: expected a GIF or MP4"):
+        read_video(path)
+
+
+def test_what_is_no_plain_file_is_never_opened(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, words in {
+        "pipe": "a pipe, socket or device",
+        "": "a folder",
+        "loop": "Too many levels of symbolic links",
+        "x" * 300: "File name too long",
+    }.items():
+        assert all(told.endswith(f", found {words}") for told in refused(tmp_path / name))
+        with pytest.raises(DataError, match=words):
+            read_video(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a b", "\U0001f916", "line\nbreak", "e\u0301", "x" * 251, "%d", "a:b"])
+def test_a_file_may_have_any_name(videos: Path, tmp_path: Path, name: str):
+    path = tmp_path / f"{name}.mp4"
+    path.write_bytes((videos / "end.mp4").read_bytes())
+    assert probe_video(path).length == LENGTH
+    assert frame_rate(path) == 10
+    np.testing.assert_array_equal(read_frames(path, 0, LENGTH), read_video(path))
+
+
+def test_a_jpeg_in_cmyk_and_a_png_with_words_in_it(tmp_path: Path):
+    Image.new("CMYK", (8, 8)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="expected a picture in grey, RGB or a palette, found one in CMYK"):
+        read_image(tmp_path / "a.jpg")
+    words = PngInfo()
+    words.add_text("key", "words")
+    Image.fromarray(frames()[0]).save(tmp_path / "a.png", pnginfo=words)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), frames()[0])
+    content = (tmp_path / "a.png").read_bytes()
+    empty = bytes(4) + b"tEXt" + zlib.crc32(b"tEXt").to_bytes(4)
+    (tmp_path / "b.png").write_bytes(content[:33] + 2**17 * empty + content[33:])
+    with pytest.raises(DataError, match="expected at most 131072 chunks"):
+        read_image(tmp_path / "b.png")

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from foreframe import disk
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
 from foreframe.data.folders import shown
 from foreframe.data.inspection import inspect
 from foreframe.data.layouts import GENERAL, Layout, layouts
-from foreframe.data.pack import Episode, Pack, is_pack
+from foreframe.data.manifest import MANIFEST, read_manifest
+from foreframe.data.pack import Episode, Pack, changed, is_pack
 from foreframe.data.report import Report
 from foreframe.data.shaping import Source, refuse_options, shape
 from foreframe.errors import DataError, Fault, UsageError, nearest
@@ -58,7 +60,8 @@ def check(
 ) -> bool:
     """`foreframe data check`: scan a source, a pack or a sample, print the report; whether nothing is wrong.
 
-    length: Frames that each clip should have at least; 0 for any. json: Also write the report to this file.
+    length: Frames that each clip should have at least; 0 for any. json: Also write the report to this file. Raises
+    DiskError: the disk refused; a report that was there is untouched.
     """
     from foreframe.data.sources import is_sample, open_clips  # late: it packs what is checked here
 
@@ -66,14 +69,23 @@ def check(
     report = scan(folder, layout, options, length=length, workers=workers, progress=True)
     Console().print(report, highlight=False)
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        disk.put(json, dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
     return report.ok
 
 
 def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, progress: bool = False) -> Report:
-    """The report on a pack: hashes of all files, finite conditions, constant and duplicate clips, short ones."""
-    pack = Pack.open(folder)
+    """The report on a pack: hashes of all files, finite conditions, constant and duplicate clips, short ones.
+
+    Raises:
+        DataError: there is none, its manifest is damaged, or its files are as they were written and yet no pack.
+    """
+    try:
+        pack = Pack.open(folder)
+    except DataError:
+        manifest, _ = read_manifest(Path(folder) / MANIFEST)
+        if not (faults := changed(Path(folder), manifest)):
+            raise
+        return Report(str(folder), "pack", manifest.spec, faults=faults)
     kind, size = pack.spec.cond, (pack.spec.height, pack.spec.width)
     clips = tuple(
         SourceClip(
@@ -89,10 +101,7 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
     report = inspect(shape(survey, Options()), Path(folder), length=length, workers=workers, progress=progress)
     report.spec = pack.spec
     report.notes += [f"left out at import: {item.clip}: {'; '.join(item.reasons)}" for item in pack.manifest.left_out]
-    try:
-        pack.verify()
-    except DataError as error:
-        report.faults[:0] = error.faults
+    report.faults[:0] = changed(pack.path, pack.manifest)
     return report
 
 
@@ -159,8 +168,7 @@ def _frames(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> P
 
 def _cond(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> Piece:
     cond = _opened(pack, hash).read(episode, start, stop - start)[1]
-    if cond is None:
-        raise DataError(f"{pack}: expected conditions, found none")
+    assert cond is not None  # the pack of this hash has conditions
     faults = {}
     if cond.dtype != np.uint8:
         for index in np.flatnonzero(~np.isfinite(cond).all(axis=1)).tolist():
@@ -171,5 +179,8 @@ def _cond(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> Pie
 
 @lru_cache(maxsize=2)
 def _opened(path: Path, hash: str) -> Pack:
-    """A pack, opened again where another one stands in its place."""
-    return Pack.open(path)
+    """The pack of this hash, opened once in each process."""
+    pack = Pack.open(path)
+    if pack.hash != hash:
+        raise DataError(f"{path}: another pack was put in its place while it was read; check it again")
+    return pack

@@ -73,11 +73,35 @@ class Options:
     count: int = 0
 
 
+class NumberFault(Fault):
+    """Numbers of one row that cannot be used.
+
+    It counts only where one of `columns` is chosen: a NaN in a column that nobody asked for does no harm. Rows that
+    lead into a frame left out by a stride are not looked at; those that lead into no frame at all, such as the last
+    one with a shift of 1, are. What is wrong with a row or a table as a whole (its length, its rows, its encoding) is
+    a plain `Fault` and always counts.
+
+    columns: indices of the numbers, as in `Survey.columns`. row: which row of the clip; not looked at in a `Piece`,
+    whose faults stand under their row.
+    """
+
+    columns: tuple[int, ...]
+    row: int
+
+    def __init__(
+        self, path: str, where: str, expected: str, found: str, columns: tuple[int, ...], row: int = -1
+    ) -> None:
+        super().__init__(path, where, expected, found)
+        object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "row", row)
+
+
 @dataclass(frozen=True)
 class Piece:
     """A stretch of a clip as its source holds it: pictures uint8 (T, H, W, 3), or rows float32 (T, D).
 
-    `faults` maps the index of a frame in this piece to what is wrong there; its values are zeros.
+    `faults` maps the index of a frame in this piece to what is wrong there; its values are zeros. What is wrong with
+    single numbers of a row is a `NumberFault`.
     """
 
     values: NDArray[Any]
@@ -95,7 +119,7 @@ class SourceClip:
     split: "train", "val" or "test"; empty where the source has none, and a hash of the name decides.
     length: number of frames.
     frames: reads pictures. rows: reads what was recorded beside them: numbers, or pose pictures; None without any.
-    faults: what is wrong with it as far as names and tables tell.
+    faults: what is wrong with it as far as names and tables tell; with single numbers of a table, as a `NumberFault`.
     part: name of the part (start, stop), for clips that may be cut in two at a bad frame; None for those that may not.
     file: clips of the same file are read one after another by the same process, so that a video is decoded once.
     """

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from foreframe import __version__
-from foreframe.data.exports import exports
+from foreframe import __version__, disk, stopping
+from foreframe.data import placing
+from foreframe.data.exports import Export, exports
 from foreframe.data.pack import Pack
-from foreframe.data.writing import OLD, _prefix, _sweep
-from foreframe.errors import DataError, UsageError, nearest
+from foreframe.errors import DiskError, UsageError, nearest
 from foreframe.log import Bar
 
 RECORD = "export.json"
@@ -23,7 +22,8 @@ RECORD = "export.json"
 def export(pack: Pack, dst: Path, to: str, *, overwrite: bool = False, progress: bool = False) -> list[str]:
     """Write a pack in the form `to` into the folder `dst`, after comparing every file of it with its hash.
 
-    Any exception while writing, Ctrl-C included, removes everything that was written.
+    Any exception while writing, Ctrl-C included, removes everything that was written. A signal that asks to stop is
+    heard between two pieces of a clip.
 
     Args:
         dst: The folder to make; it must be empty or absent unless `overwrite`, and then only an export is replaced.
@@ -33,7 +33,8 @@ def export(pack: Pack, dst: Path, to: str, *, overwrite: bool = False, progress:
         What the form could not hold as it was, one line each.
     Raises:
         UsageError: there is no form of this name, or it cannot hold such clips.
-        DataError: the pack is damaged; `dst` exists; or it cannot be written (nothing is left of it then).
+        DataError: the pack is damaged, or `dst` exists.
+        DiskError: the disk refuses to be written to; what was at `dst` is untouched.
     """
     known = exports()
     if to not in known:
@@ -41,58 +42,47 @@ def export(pack: Pack, dst: Path, to: str, *, overwrite: bool = False, progress:
     dst = Path(dst)
     _refuse_existing(dst, overwrite)
     pack.verify()
-    folder = dst.parent / f"{_prefix(dst)}export"
+    size = sum(record.size for record in pack.manifest.files.values())  # no form takes much more
+    with stopping.gently():
+        try:
+            placing.sweep(dst)
+            dst.parent.mkdir(parents=True, exist_ok=True)
+            folder = placing.temporary(dst)
+        except OSError as error:
+            raise disk.refused(dst, error, size) from error
+        try:
+            return _fill(folder, pack, dst, known[to], overwrite, progress)
+        except OSError as error:
+            raise DiskError(f"{disk.refused(dst, error, size)}; nothing was kept") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(folder: Path, pack: Pack, dst: Path, form: Export, overwrite: bool, progress: bool) -> list[str]:
+    """Write everything into the temporary `folder` and put that in place."""
     total = sum(episode.length for episode in pack.episodes)
-    try:
-        dst.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(dst)
-        folder.mkdir()
-    except OSError as error:
-        raise DataError(f"{dst}: cannot be made: {error.strerror}") from error
-    try:
-        with Bar("writing frames", total) if progress else nullcontext() as bar:
-            notes = known[to].write(pack, folder, (lambda frames: None) if bar is None else bar.done)
-        record = {"form": to, "foreframe": __version__, "pack": pack.path.resolve().name, "pack_sha256": pack.hash}
-        text = json.dumps({**record, "notes": notes}, indent=1, ensure_ascii=False) + "\n"
-        (folder / RECORD).write_text(text, encoding="utf-8")
-        if hasattr(os, "sync"):
-            os.sync()  # once for all of the files, which may be a million small ones
-        _put_in_place(folder, dst, overwrite)
-    except OSError as error:
-        free = shutil.disk_usage(dst.parent).free
-        reason = error.strerror or error
-        raise DataError(f"{dst}: cannot be written: {reason} ({free / 1e6:,.0f} MB free); nothing was kept") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with Bar("writing frames", total) if progress else nullcontext() as bar:
+
+        def tick(frames: int) -> None:
+            if bar is not None:
+                bar.done(frames)
+            stopping.poll()
+
+        notes = form.write(pack, folder, tick)
+    record = {
+        "form": form.NAME, "foreframe": __version__, "pack": pack.path.resolve().name, "pack_sha256": pack.hash
+    }  # fmt: skip
+    text = json.dumps({**record, "notes": notes}, indent=1, ensure_ascii=False) + "\n"
+    disk.write(folder / RECORD, text.encode())
+    if hasattr(os, "sync"):
+        os.sync()  # once for all of the files, which may be a million small ones
+    stopping.poll()
+    _refuse_existing(dst, overwrite)
+    placing.put(folder, dst)
+    disk.sync(dst.parent)
     return notes
 
 
 def _refuse_existing(dst: Path, overwrite: bool) -> None:
     """DataError where an export must not be made: something is there, or it is no export and would be lost."""
-    if not os.path.lexists(dst):
-        return
-    if dst.is_dir() and not dst.is_symlink() and not any(dst.iterdir()):
-        return
-    if not overwrite:
-        raise DataError(f"{dst}: already exists; choose another folder, or overwrite it with --overwrite")
-    if dst.is_symlink() or not (dst / RECORD).is_file():
-        raise DataError(f"{dst}: already exists and is not an export, so it is not overwritten; choose another folder")
-
-
-def _put_in_place(folder: Path, dst: Path, overwrite: bool) -> None:
-    """Rename the finished folder; an export that was there before is set aside first, and put back if that fails."""
-    _refuse_existing(dst, overwrite)
-    if not (dst / RECORD).exists():
-        folder.rename(dst)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=_prefix(dst), dir=dst.parent))
-    try:
-        dst.rename(aside / OLD)
-        try:
-            folder.rename(dst)
-        except OSError:
-            (aside / OLD).rename(dst)
-            raise
-    finally:
-        if dst.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+    placing.refuse(dst, overwrite, "an export", (RECORD,))

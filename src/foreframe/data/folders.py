@@ -63,10 +63,14 @@ def listing(folder: Path, finds: Finds) -> tuple[list[str], list[str]]:
 
 def may_enter(folder: Path, finds: Finds) -> bool:
     """Whether a layout's folder is there and inside the source; a link that leads out of it becomes a fault."""
-    if folder.is_symlink() and (problem := _bad_link(folder, finds.root)):
-        finds.fault(folder, "a folder, or a link that stays inside the source", problem)
+    try:
+        if folder.is_symlink() and (problem := _bad_link(folder, finds.root)):
+            finds.fault(folder, "a folder, or a link that stays inside the source", problem)
+            return False
+        return folder.is_dir()
+    except OSError as error:
+        finds.fault(folder, "a folder that can be looked at", error.strerror or type(error).__name__)
         return False
-    return folder.is_dir()
 
 
 def not_plain(mode: int) -> str:

@@ -4,6 +4,9 @@ A file of this format may point into other files (external links, external stora
 filters that are loaded as plugins. None of this is followed. HDF5 keeps no checksums unless its writer asked for
 them: a file cut short is noticed by the length in its header, a dataset never filled by its missing chunks, but
 numbers changed in place cannot be told from others.
+
+The library inflates a chunk to whatever it becomes, even if it should have been a hundred bytes. So chunks are looked
+at before they are read, and those that could become large are inflated here first, no further than they may grow.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import mmap
 import os
 import re
 import struct
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,11 +47,26 @@ MAX_READ = 2**31
 """Bytes read at once."""
 MAX_NAMES = 2**26
 """Bytes of the texts in one dataset."""
-FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+MAX_TEXTS = 2**20
+"""Texts in one dataset."""
+MAX_LIST = 64
+"""Numbers or texts in one attribute."""
+FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+"""Others believe the size that is written in the file, whatever that is."""
+BULK = 2**25
+"""Bytes that a chunk may become, however small it is in the file; a larger one has to be its share of the file."""
+MOST_PACKED = 256
+"""Bytes in a chunk of more than `BULK` for each byte in the file."""
 MAX_HEAPS = 2**30
 """Bytes of the largest file whose heaps of texts are checked before the library reads them."""
 _HEAD, _TAIL = 2**22, 2**20
 _HEAP = b"GCOL\x01\x00\x00\x00"
+_TEXT = np.dtype([("size", "<u4"), ("heap", "<u8"), ("number", "<u4")])
+"""What stands in the place of a text of any length: its bytes are in a heap."""
+_ANY_LENGTH = 9
+_DEFLATE, _LZF = 1, 32000
+_DEFLATE_AT_BEST = 1032
+"""Bytes that one byte of deflate can become."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +152,7 @@ class Store:
         self.kept: OrderedDict[str, Any] = OrderedDict()
         self.known: OrderedDict[str, Any] = OrderedDict()
         self.last: tuple[str, Any] = ("", None)
+        self.doubtful: dict[str, _Doubtful] = {}
         self.path, self.heaps_checked = path, False
         if not self.size:
             raise self.error("", "an HDF5 file", "an empty file")
@@ -182,6 +202,7 @@ class Store:
         if wanted > MAX_READ:
             raise self.error(name, f"at most {MAX_READ} bytes for rows {start} to {stop - 1}", str(wanted))
         with self._errors(name, "data that can be read"):
+            self._check_growth(dataset, name, start, stop)
             values = dataset[start:stop]
         return np.ascontiguousarray(values, head.dtype.newbyteorder("="))
 
@@ -194,21 +215,16 @@ class Store:
                 raise self.error(name, "texts", _words(self.h5py, kind))
             if len(dataset.shape) != 1:
                 raise self.error(name, "one row of texts", f"shape {_shape(dataset.shape)}")
+            if dataset.shape[0] > MAX_TEXTS:
+                raise self.error(name, f"at most {MAX_TEXTS} texts", f"{dataset.shape[0]}")
             self._check_place(dataset, name)
-            if kind.kind == "S":
-                if dataset.shape[0] * kind.itemsize > MAX_NAMES:
-                    raise self.error(name, f"at most {MAX_NAMES} bytes", f"{dataset.shape[0] * kind.itemsize}")
-                return [bytes(text).decode() for text in dataset[:]]
-            self._check_heaps()
-            texts: list[str] = []
-            room = MAX_NAMES
-            for index in range(dataset.shape[0]):
-                text = bytes(dataset[index])
-                room -= len(text) + 1
-                if room < 0:
-                    raise self.error(name, f"at most {MAX_NAMES} bytes", "more")
-                texts.append(text.decode())
-            return texts
+            self._check_growth(dataset, name, 0, dataset.shape[0])
+            if kind.kind != "S":
+                self._check_heaps()
+            size = dataset.shape[0] * kind.itemsize if kind.kind == "S" else self._bytes_of_texts(dataset, name)
+            if size > MAX_NAMES:
+                raise self.error(name, f"at most {MAX_NAMES} bytes", f"{size}")
+            return [bytes(text).decode() for text in dataset[:]]
 
     def attribute(self, name: str, key: str) -> Any:
         """An attribute: a number, a text, or a list of at most 64 of either; None where there is none."""
@@ -218,11 +234,16 @@ class Store:
                 return None
             found = self.h5py.h5a.open(owner.id, key.encode())
             text = found.dtype.kind == "S" or self.h5py.check_string_dtype(found.dtype) is not None
-            if math.prod(found.shape) > 64 or not (text or found.dtype.kind in "biuf") or found.dtype.itemsize > 2**16:
+            if (
+                math.prod(found.shape) > MAX_LIST
+                or not (text or found.dtype.kind in "biuf")
+                or found.dtype.itemsize > 2**16
+            ):
                 words = f"{_words(self.h5py, found.dtype)} of shape {_shape(found.shape)}"
                 raise self.error(name, f"a few numbers or a text as attribute {key}", words)
             if found.dtype.kind == "O":
                 self._check_heaps()
+                self._check_attributes(key.encode())
             value = owner.attrs[key]
             plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
             return _decoded(plain)
@@ -302,10 +323,14 @@ class Store:
             raise self.error(name, "data in this file", "data kept in another file")
         if dataset.shape is None:
             raise self.error(name, "data", "nothing (a null dataspace)")
-        for number in (plan.get_filter(at)[0] for at in range(plan.get_nfilters())):
+        filters = [plan.get_filter(at)[0] for at in range(plan.get_nfilters())]
+        for number in filters:
             if number not in FILTERS:
                 raise self.error(name, f"no filters but {', '.join(FILTERS.values())}", f"filter {number}")
-        element = dataset.id.get_type().get_size()
+        if sum(number in (_DEFLATE, _LZF) for number in filters) > 1:
+            raise self.error(name, "data compressed once", "twice or more")
+        free = self.h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.kind == "O"
+        element = _TEXT.itemsize if free else dataset.id.get_type().get_size()
         stored = dataset.id.get_storage_size()
         if layout == h5d.CHUNKED:
             chunk = plan.get_chunk()
@@ -316,24 +341,61 @@ class Store:
             if chunks != wanted or stored > self.size:
                 found = f"{chunks} of {stored} bytes"
                 raise self.error(name, f"{wanted} chunks for shape {_shape(dataset.shape)}", found)
+            if name not in self.doubtful:
+                self._check_chunks(dataset, name, math.prod(chunk) * element, filters)
         else:
-            free = self.h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.kind == "O"
-            wanted = stored if free else math.prod(dataset.shape) * element  # texts of any length lie elsewhere
+            wanted = math.prod(dataset.shape) * element
             offset = dataset.id.get_offset() or 0
             if stored != wanted or offset + stored > self.size:
                 found = f"{stored}" if stored != wanted else "fewer: they lie beyond the end of the file"
                 raise self.error(name, f"{wanted} bytes for shape {_shape(dataset.shape)}", found)
+
+    def _check_chunks(self, dataset: Any, name: str, whole: int, filters: list[int]) -> None:
+        """Insist on sizes that chunks of `whole` bytes can have, and note those whose growth has to be tried."""
+        most = whole + whole // 100 + 64  # with checksums, and the little that deflate adds at worst
+        doubtful = _Doubtful(most, {})
+        wrong: list[int] = []
+        bit = 1 << filters.index(_DEFLATE) if _DEFLATE in filters else 0  # in the mask of what a chunk went without
+
+        def look(chunk: Any) -> None:
+            if chunk.size > most or whole > max(BULK, MOST_PACKED * chunk.size):
+                wrong.append(chunk.size)
+            if bit & ~chunk.filter_mask and chunk.size * _DEFLATE_AT_BEST > max(BULK, most):
+                doubtful.places.setdefault(chunk.chunk_offset[0], []).append(chunk.chunk_offset)
+
+        dataset.id.chunk_iter(look)
+        if wrong:
+            raise self.error(name, f"chunks of {whole} bytes", f"one packed into {wrong[0]}")
+        self.doubtful[name] = doubtful
+
+    def _check_growth(self, dataset: Any, name: str, start: int, stop: int) -> None:
+        """Insist that no deflated chunk of rows start to stop-1 becomes more than a chunk is; each is tried once."""
+        doubtful = self.doubtful.get(name)
+        if doubtful is None or not doubtful.places:
+            return
+        step = dataset.chunks[0]
+        for first in range(start - start % step, stop, step):
+            for place in doubtful.places.get(first, ()):
+                _, packed = dataset.id.read_direct_chunk(place)
+                inflater, grown = zlib.decompressobj(), 0
+                with suppress(zlib.error):  # the library will find out as well, after as many bytes
+                    while packed and not inflater.eof and grown <= doubtful.most:
+                        grown += len(inflater.decompress(packed, 2**23))
+                        packed = inflater.unconsumed_tail
+                if grown > doubtful.most:
+                    raise self.error(name, f"chunks of at most {doubtful.most} bytes", "one that grows beyond")
+            doubtful.places.pop(first, None)
 
     def _check_heaps(self) -> None:
         """Insist that the heaps that hold texts of any length are sound: the library never returns from some others.
 
         A heap is its size, then objects: a number and the size of what follows, number 0 for free room at the end.
         """
-        if self.heaps_checked or not len(_HEAP) < self.size <= MAX_HEAPS:
+        if self.heaps_checked or self.size > MAX_HEAPS:
             return
-        if self.file.id.get_create_plist().get_sizes()[1] != 8:
-            raise self.error("", "an HDF5 file with sizes of 8 bytes", "another one")
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if self.file.id.get_create_plist().get_sizes() != (8, 8):
+            raise self.error("", "an HDF5 file with places and sizes of 8 bytes", "another one")
+        with self._mapped() as data:
             start = data.find(_HEAP)
             while start >= 0:
                 at, end = start + 16, min(start + int.from_bytes(data[start + 8 : start + 16], "little"), len(data))
@@ -346,6 +408,44 @@ class Store:
                 start = data.find(_HEAP, start + 1)
         self.heaps_checked = True
 
+    def _bytes_of_texts(self, dataset: Any, name: str) -> int:
+        """How long texts of any length are together. The library takes the memory for each before it looks for it."""
+        plan = dataset.id.get_create_plist()
+        if plan.get_layout() == self.h5py.h5d.COMPACT or plan.get_nfilters():
+            raise self.error(name, "texts in a plain dataset", "a compact or a compressed one")
+        places: list[tuple[int, int]] = []
+        if plan.get_layout() == self.h5py.h5d.CHUNKED:
+            dataset.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, chunk.size)))
+        elif dataset.shape[0]:
+            places.append((dataset.id.get_offset(), dataset.id.get_storage_size()))
+        with self._mapped() as data:
+            return sum(int(np.frombuffer(data[at : at + size], _TEXT)["size"].sum()) for at, size in places)
+
+    def _check_attributes(self, key: bytes) -> None:
+        """Insist that the texts of attributes of this name are no longer than the file that holds them.
+
+        A message of an attribute is its version, the sizes of its parts, then a name, a type, a shape and the values;
+        in version 1 each begins at a multiple of 8 bytes.
+        """
+        if self.size > MAX_HEAPS:
+            return
+        with self._mapped() as data:
+            at = data.find(key + b"\0")
+            while at >= 0:
+                for start, versions in ((at - 8, (1, 2)), (at - 9, (3,))):
+                    version, *sizes = struct.unpack_from("<BxHHH", data, start)
+                    if version in versions and sizes[0] == len(key) + 1:
+                        name, kind, shape = (-(-size // 8) * 8 if version == 1 else size for size in sizes)
+                        for length in _lengths(data, at + name, at + name + kind, at + name + kind + shape):
+                            if length > self.size:
+                                words = f"one of {length} bytes"
+                                raise self.error("", f"attributes {key.decode()} inside the file", words)
+                at = data.find(key + b"\0", at + 1)
+
+    def _mapped(self) -> Any:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
     @contextmanager
     def _errors(self, name: str, expected: str) -> Iterator[None]:
         """What h5py says, as a DataError that names the file and the dataset."""
@@ -357,7 +457,27 @@ class Store:
             raise self.error(name, expected, printable(words)[:200] or type(error).__name__) from error
 
 
+@dataclass
+class _Doubtful:
+    """Chunks of a dataset that may become more than `most` bytes: where they start, by their first rows."""
+
+    most: int
+    places: dict[int, list[tuple[int, ...]]]
+
+
 _STORES: OrderedDict[Path, Store] = OrderedDict()
+
+
+def _lengths(data: mmap.mmap, kind: int, shape: int, values: int) -> list[int]:
+    """How long the texts in the message of an attribute are, by where its parts start; none if it holds others."""
+    head = data[kind : kind + 1] + data[shape : shape + 2]
+    if len(head) < 3 or head[0] & 15 != _ANY_LENGTH:
+        return []
+    sides = data[(first := shape + (8 if head[1] == 1 else 4)) : first + 8 * head[2]]
+    count = math.prod(int.from_bytes(sides[place : place + 8], "little") for place in range(0, len(sides), 8))
+    texts = data[values : values + _TEXT.itemsize * min(count, MAX_LIST)]
+    lengths: list[int] = np.frombuffer(texts[: len(texts) // _TEXT.itemsize * _TEXT.itemsize], _TEXT)["size"].tolist()
+    return lengths
 
 
 def _remember(kept: OrderedDict[str, Any], name: str, item: Any, limit: int) -> None:
@@ -368,12 +488,9 @@ def _remember(kept: OrderedDict[str, Any], name: str, item: Any, limit: int) -> 
 
 def _files(folder: Path) -> Iterator[Path]:
     """Files below a folder, level by level as they come; links to folders are not entered."""
-    try:
-        for base, folders, files in os.walk(folder):
-            folders.sort()
-            yield from (Path(base, name) for name in sorted(files))
-    except OSError:
-        return
+    for base, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(base, name) for name in sorted(files))
 
 
 def _error(shown: str, name: str, expected: str, found: str) -> DataError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import foreframe
+from foreframe import stopping
 from foreframe.data.check import find_layout, open_source
 from foreframe.data.clips import Options
 from foreframe.data.folders import shown
@@ -40,7 +41,7 @@ def import_clips(
 ) -> Pack:
     """Check the clips in `src` and pack them into the new folder `dst`; each picture is read once.
 
-    An import that was killed, or stopped by Ctrl-C, goes on where it was when it is started again.
+    An import that was killed, stopped by a signal or refused by the disk goes on where it was when it is started again.
 
     Args:
         layout: Name of the source's layout; found out when None.
@@ -53,7 +54,8 @@ def import_clips(
         progress: Show a bar, then warnings and notes, on stderr.
     Raises:
         UsageError: an option that this layout does not know, or that cannot be.
-        DataError: with all faults; or no layout fits, `dst` exists, nothing is left to pack, the disk is full.
+        DataError: with all faults; or no layout fits, `dst` exists, nothing is left to pack, there is no room for it.
+        DiskError: the disk refuses to be written to; what was at `dst` is untouched.
     """
     src, dst = Path(src), Path(dst)
     chosen = find_layout(src, layout)
@@ -96,8 +98,9 @@ def pack_source(
         shift=source.shift,
         overwrite=overwrite,
         resume=key,
+        expected=sum(max(0, clip.length) for clip in source.clips if not clip.faults),
     )
-    with writer:
+    with stopping.gently(), writer:
         if progress and writer.left_behind:
             print(f"going on with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
         report = inspect(source, src, writer, skip=skip, workers=workers, progress=progress)

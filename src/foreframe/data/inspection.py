@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe import stopping
 from foreframe.data.alignment import Alignment
 from foreframe.data.clips import Chunk
 from foreframe.data.folders import shown
@@ -37,6 +38,9 @@ def inspect(
 
     skip: Go on after a fault, leaving out the clip, or the frames where a clip may be cut. Without it, the
     writer gets nothing more after the first fault, while the scan lists all others.
+
+    Raises:
+        Stopped: a signal has asked to stop; it is heard after the chunk that is being read.
     """
     report = Report(str(folder), source.layout, source.spec)
     report.faults += source.faults
@@ -58,6 +62,7 @@ def inspect(
             clips.append(clip)
             names.add(clip.name)
     with (
+        stopping.gently(),
         Bar("reading frames", sum(clip.length for clip in clips)) if progress else nullcontext() as bar,
         closing(_outcomes(clips, writer, workers)) as found,
     ):
@@ -65,6 +70,7 @@ def inspect(
             for done in inspection.read(clip, outcomes):
                 if bar is not None:
                     bar.advance(by=done)
+                stopping.poll()
     report.alignment = inspection.alignment.result(source.spec)
     if report.alignment is not None and report.alignment.warning:
         report.warnings.append(report.alignment.warning)

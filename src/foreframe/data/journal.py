@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from foreframe.errors import DataError
+from foreframe import disk
+from foreframe.errors import DataError, DiskError
 
-JOURNAL, LOCK = "journal.jsonl", "lock"
+JOURNAL, LOCK, ARRAYS = "journal.jsonl", "lock", "arrays"
 SECONDS = 5.0
 """Between two times at which everything is brought to the disk."""
 
@@ -37,9 +38,9 @@ class Journal:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
-        self.arrays = folder / "arrays"
+        self.arrays = folder / ARRAYS
         self.found: dict[str, tuple[int, int]] = {}
-        self._lock: int | None = None
+        self._lock = disk.Lock(folder / LOCK)
         self._lines: list[str] = []
         self._safe = self._end = 0
         self._last = time.monotonic()
@@ -51,17 +52,34 @@ class Journal:
 
         Raises:
             BusyError: another process is writing here.
+            DiskError, OSError: the disk refused.
         """
         self.folder.mkdir(exist_ok=True)
-        self._take_lock()
-        self._safe = self._read(files)
-        if not self._safe:
-            self.found = {}
-            if self.arrays.exists():
-                shutil.rmtree(self.arrays)
-            self.arrays.mkdir()
-            (self.folder / JOURNAL).write_text(json.dumps({"key": self.key}) + "\n", encoding="utf-8")
+        try:
+            holder = self._lock.take()
+        except DiskError:
+            with suppress(OSError):
+                self.folder.rmdir()  # only where it is empty
+            raise
+        if holder:
+            raise BusyError(f"{self.folder}: {holder} is making this pack; wait for it, or end it")
+        try:
+            self._safe = self._read(files)
+            if not self._safe:
+                self.found = {}
+                if self.arrays.exists():
+                    shutil.rmtree(self.arrays)
+                self.arrays.mkdir()
+                disk.write(self.folder / JOURNAL, (json.dumps({"key": self.key}) + "\n").encode())
+        except BaseException:
+            self.close(remove=not self.found)
+            raise
         return self._safe
+
+    @property
+    def worth(self) -> bool:
+        """Whether anything is safely on the disk with which another writer could go on."""
+        return self._safe > 0
 
     def note(self, clip: str, start: int, length: int, files: Collection[BinaryIO]) -> None:
         """A clip is whole; from time to time everything is brought to the disk."""
@@ -74,11 +92,9 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Let go of the folder. `remove`: leave nothing of it, as the work is done or given up."""
-        if remove and self._lock is not None:
+        if remove:
             shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def sync(self, files: Collection[BinaryIO]) -> None:
         """Bring everything to the disk, and then say so."""
@@ -92,6 +108,7 @@ class Journal:
             journal.flush()
             os.fsync(journal.fileno())
         self._lines = []
+        self._safe = self._end
         self._last = time.monotonic()
 
     def _read(self, files: Mapping[str, tuple[int, int]]) -> int:
@@ -122,18 +139,3 @@ class Journal:
         if safe:
             os.truncate(path, whole)  # what follows would stand in the way of new lines
         return safe
-
-    def _take_lock(self) -> None:
-        self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT)
-        try:
-            import fcntl
-        except ImportError:  # Windows: nobody stops two at once
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise BusyError(f"{self.folder}: another process is making this pack; wait for it, or end it") from error
-        except OSError:
-            return  # a file system without locks: nobody stops two at once

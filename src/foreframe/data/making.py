@@ -43,7 +43,8 @@ def make_clips(
 ) -> Pack:
     """Simulate `clips` clips and pack them into the new folder `dst`; see `push_sim` and `dance_sim`.
 
-    The pack is the same whatever the number of workers. What was killed goes on where it was when started again.
+    The pack is the same whatever the number of workers. What was killed, or stopped by a signal, goes on where it was
+    when it is started again.
 
     Args:
         frames: Of each clip; 0: 30 (push) or 60 (dance).
@@ -51,7 +52,8 @@ def make_clips(
         workers: Processes that simulate; 0: none but this one. Default: one a core.
     Raises:
         UsageError: a number that cannot be, or the extra `sim` is missing.
-        DataError: `dst` exists, or the disk is full.
+        DataError: `dst` exists, or there is no room for it.
+        DiskError: the disk refuses to be written to; what was at `dst` is untouched.
     """
     height, width = size or (64, 64)
     if seed < 0:

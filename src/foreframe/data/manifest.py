@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,21 +15,43 @@ from typing import Any, Literal, get_args
 from foreframe.clip import ClipSpec, CondKind
 from foreframe.errors import DataError, nearest
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 FRAMES, COND, EPISODES, MANIFEST = "frames.npy", "cond.npy", "episodes.json", "manifest.json"
 CONVENTION = "cond[t] leads into frame t"
 MAX_JSON_BYTES = 256 * 2**20
 MAX_SIDE = 2**16
+_SEAL = re.compile(rb'\n "sha256": "([^"\n]*)"')
+"""Where a manifest says its own hash: the only line that begins like this, for none of its text has line breaks."""
+
+_SURROGATE = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89a-fA-F]")
+"""Half a sign, escaped; no text that holds one can be printed, and none was ever written."""
+
+
+FIT = "printable text, with no '..' between slashes"
+
+
+def fit_name(text: str) -> bool:
+    """Whether a clip may be called so."""
+    return bool(text) and text.isprintable() and ".." not in text.replace("\\", "/").split("/")
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One uncut run of frames: `start` is its first frame in frames.npy; no window leaves it."""
+    """One uncut run of frames: `start` is its first frame in frames.npy; no window leaves it.
+
+    Raises:
+        DataError: the name or the split cannot be printed, or would lead out of a folder if somebody made a path of it.
+    """
 
     name: str
     split: str
     start: int
     length: int
+
+    def __post_init__(self) -> None:
+        for what, text in (("name", self.name), ("split", self.split)):
+            if not fit_name(text):
+                raise DataError(f"{what}: expected {FIT}, found {text[:200]!a}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +88,8 @@ class ColumnStats:
 class Manifest:
     """manifest.json. No time, user or machine in it: the same source packs to the same bytes.
 
+    On disk it has one field more, `sha256`: the hash of these bytes as they are with that field empty.
+
     shift: row t of the source led into frame t + shift; `alignment` says it in words.
     stats: one for each number of a vector condition, else none.
     """
@@ -80,7 +107,10 @@ class Manifest:
     layout: int = LAYOUT_VERSION
 
     def to_bytes(self) -> bytes:
-        return (json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        values = {**asdict(self), "sha256": ""}
+        content = (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        own = hashlib.sha256(content).hexdigest().encode()
+        return _SEAL.sub(lambda line: line[0][:-1] + own + b'"', content)
 
 
 def count_splits(episodes: tuple[Episode, ...]) -> dict[str, dict[str, int]]:
@@ -94,7 +124,12 @@ def count_splits(episodes: tuple[Episode, ...]) -> dict[str, dict[str, int]]:
 
 
 def episodes_to_bytes(episodes: tuple[Episode, ...]) -> bytes:
-    """episodes.json: a list with one episode a line."""
+    """episodes.json: a list with one episode a line.
+
+    Raises:
+        DataError: two episodes of one name.
+    """
+    _insist_on_names(episodes)
     lines = (json.dumps(asdict(episode), sort_keys=True, ensure_ascii=False) for episode in episodes)
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
@@ -103,9 +138,11 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
     """manifest.json of a pack and its bytes as they lie on disk.
 
     Raises:
-        DataError: not JSON, another layout version, an unknown or missing key (with its dotted path), a wrong type.
+        DataError: not JSON, another layout version, an unknown or missing key (with its dotted path), a wrong type,
+            or not the bytes that were written (with both hashes).
     """
     content = read_bytes(path)
+    sealed = _insist_on_seal(path, content)
     raw = _parse(path, content)
     if isinstance(raw, dict) and type(raw.get("layout")) is int and raw["layout"] != LAYOUT_VERSION:
         raise DataError(
@@ -115,7 +152,10 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
     top = _fields(path, "", raw, {
         "layout": int, "spec": dict, "cond_names": list, "alignment": str, "shift": int, "stats": list,
         "fps": (int, float, type(None)), "splits": dict, "source": dict, "left_out": list, "files": dict,
+        "sha256": str,
     })  # fmt: skip
+    if not sealed:
+        raise DataError(f"{path}: sha256: expected a line of its own, as it was written; import its source again")
     spec = _spec(path, top["spec"])
     names = tuple(_each(path, "cond_names", top["cond_names"], str))
     if spec.cond == "vector" and len(names) != spec.cond_size:
@@ -151,7 +191,6 @@ def read_episodes(path: Path, content: bytes, frames_per_split: Mapping[str, Map
     if not isinstance(raw, list):
         raise DataError(f"{path}: expected a list of episodes, found {type(raw).__name__}")
     episodes: list[Episode] = []
-    names: set[str] = set()
     end = 0
     for number, value in enumerate(raw):
         item = _fields(path, f"[{number}]", value, {"name": str, "split": str, "start": int, "length": int})
@@ -160,11 +199,15 @@ def read_episodes(path: Path, content: bytes, frames_per_split: Mapping[str, Map
                 f"{path}: [{number}]: expected start {end} and a length of 1 or more,"
                 f" found start {item['start']} and length {item['length']}"
             )
-        if item["name"] in names:
-            raise DataError(f"{path}: [{number}].name: {item['name']!r} occurs twice")
-        names.add(item["name"])
         end += item["length"]
-        episodes.append(Episode(**item))
+        try:
+            episodes.append(Episode(**item))
+        except DataError as error:
+            raise DataError(f"{path}: [{number}].{error}") from error
+    try:
+        _insist_on_names(episodes)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     found = count_splits(tuple(episodes))
     if found != frames_per_split:
         raise DataError(f"{path}: expected the splits of the manifest, {dict(frames_per_split)}, found {found}")
@@ -218,6 +261,8 @@ def _parse(path: Path, content: bytes) -> object:
         raise ValueError(f"{name} is not JSON")
 
     try:
+        if _SURROGATE.search(content):
+            raise ValueError("text with an escaped surrogate")
         return json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON: {error}") from error
@@ -237,6 +282,31 @@ def _fields(path: Path, where: str, value: object, expected: Mapping[str, type |
         if type(value[key]) not in (types if isinstance(types, tuple) else (types,)):
             raise DataError(f"{path}: {dot}{key}: {type(value[key]).__name__} is of the wrong type")
     return value
+
+
+def _insist_on_names(episodes: Sequence[Episode]) -> None:
+    """DataError where two episodes have one name, or names that differ in their Unicode form only."""
+    names: dict[str, str] = {}
+    for episode in episodes:
+        form = unicodedata.normalize("NFC", episode.name)
+        if (other := names.get(form)) is not None:
+            raise DataError(f"name: {episode.name!a} occurs twice" + f", also as {other!a}" * (other != episode.name))
+        names[form] = episode.name
+
+
+def _insist_on_seal(path: Path, content: bytes) -> bool:
+    """DataError where a manifest is not what it says it is; whether it says so at all."""
+    seal = _SEAL.search(content)
+    if seal is None:
+        return False
+    found = hashlib.sha256(content[: seal.start(1)] + content[seal.end(1) :]).hexdigest()
+    if found.encode() != seal[1]:
+        said = seal[1][:64].decode("ascii", "backslashreplace")
+        raise DataError(
+            f"{path}: has changed since it was written: expected SHA-256 {said!a}, found '{found}'; import its source "
+            "again"
+        )
+    return True
 
 
 def _each(path: Path, where: str, values: list[Any], kind: type) -> list[Any]:

@@ -48,6 +48,8 @@ _HEADER = re.compile(
 _NUMBERS = re.compile(r"[<>|=]([biuf])([1248])")
 _DEFLATE_AT_BEST = 1032
 """Bytes that one byte of deflate can become."""
+_WIDE_END = 76
+"""Bytes in front of the end of an archive of more than 4 GiB that tell its sizes."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +298,7 @@ def _check_end(path: Path, shown: str) -> None:
     with path.open("rb") as file:
         start = file.read(8)
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2**16 - 22))
+        file.seek(max(0, size - 2**16 - 22 - _WIDE_END))
         tail = file.read()
     if start[:2] != b"PK":
         known = {b"\x93NUMPY": "a single array (.npy)", b"\x80": "a pickle, which is never read"}
@@ -306,6 +308,10 @@ def _check_end(path: Path, shown: str) -> None:
     if at < 0 or len(tail) < at + 22:
         raise _error(shown, "", "the directory at the end of a zip archive", "none: the file is cut short")
     directory = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7":  # sizes of 8 bytes stand in front, and count instead
+        if tail[max(0, at - _WIDE_END) :][:4] != b"PK\6\6":
+            raise _error(shown, "", "the directory of a large zip archive", "none in its place")
+        directory = int.from_bytes(tail[at - _WIDE_END + 40 : at - _WIDE_END + 48], "little")
     if directory > MAX_DIRECTORY:
         raise _error(shown, "", f"a zip directory of at most {MAX_DIRECTORY} bytes", str(directory))
 

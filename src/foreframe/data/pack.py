@@ -33,7 +33,9 @@ from foreframe.data.stats import column_stats
 from foreframe.data.writing import PackWriter, cond_layout, picture_shape, sha256
 from foreframe.errors import DataError, Fault, nearest
 
-__all__ = ["Episode", "Pack", "PackWriter", "is_pack", "sha256"]
+__all__ = ["Episode", "Pack", "PackWriter", "changed", "is_pack", "sha256"]
+
+CHANGED = "the pack has changed since it was written; import its source again"
 
 
 class Pack:
@@ -62,12 +64,19 @@ class Pack:
 
     @classmethod
     def open(cls, path: Path | str) -> Pack:
-        """Open a pack; versions, keys, sizes and shapes are checked, pixels are not (see `verify`).
+        """Open a pack; the JSON files are checked to the last byte, arrays by size and shape only (see `verify`).
 
         Raises:
             DataError: there is no pack, or it is damaged or of another version; the message names the file.
         """
         path = Path(path)
+        try:
+            return cls._opened(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+    @classmethod
+    def _opened(cls, path: Path) -> Pack:
         if not (path / MANIFEST).exists():
             what = "a folder without manifest.json" if path.is_dir() else ("a file" if path.exists() else "nothing")
             raise DataError(f"{path}: expected a pack (made by `foreframe data import SRC DST`), found {what}")
@@ -78,15 +87,17 @@ class Pack:
             size = (path / name).stat().st_size
             if size != record.size:
                 raise DataError(f"{path / name}: expected {record.size} bytes as in the manifest, found {size}")
-        episodes = read_episodes(path / EPISODES, read_bytes(path / EPISODES), manifest.splits)
+        listed = read_bytes(path / EPISODES)
+        expected, found = manifest.files[EPISODES].sha256, hashlib.sha256(listed).hexdigest()
+        if found != expected:
+            fault = Fault(str(path / EPISODES), "", f"SHA-256 {expected}", found)
+            raise DataError(f"{path}: {CHANGED}", [fault])
+        episodes = read_episodes(path / EPISODES, listed, manifest.splits)
         total = sum(episode.length for episode in episodes)
-        try:
-            frames = open_array(path / FRAMES, np.dtype(np.uint8), (total, *picture_shape(manifest.spec)))
-            cond = None
-            if manifest.spec.cond != "none":
-                cond = open_array(path / COND, *cond_layout(manifest.spec, total))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        frames = open_array(path / FRAMES, np.dtype(np.uint8), (total, *picture_shape(manifest.spec)))
+        cond = None
+        if manifest.spec.cond != "none":
+            cond = open_array(path / COND, *cond_layout(manifest.spec, total))
         return cls(path, manifest, episodes, frames, cond, hashlib.sha256(content).hexdigest())
 
     @property
@@ -140,13 +151,25 @@ class Pack:
         Raises:
             DataError: with one fault for each file that differs, naming both hashes.
         """
-        faults = []
-        for name, record in self.manifest.files.items():
-            found = sha256(self.path / name)
-            if found != record.sha256:
-                faults.append(Fault(str(self.path / name), "", f"SHA-256 {record.sha256}", found))
-        if faults:
-            raise DataError(f"{self.path}: the pack has changed since it was written; import its source again", faults)
+        if faults := changed(self.path, self.manifest):
+            raise DataError(f"{self.path}: {CHANGED}", faults)
+
+
+def changed(path: Path, manifest: Manifest) -> list[Fault]:
+    """One fault for each file of a pack that is not, to the last byte, what its manifest says."""
+    faults = []
+    for name, record in manifest.files.items():
+        file = path / name
+        try:
+            if not file.is_file():
+                faults.append(Fault(str(file), "", "a file", "something else" if file.exists() else "nothing"))
+            elif (size := file.stat().st_size) != record.size:
+                faults.append(Fault(str(file), "", f"{record.size} bytes", f"{size}"))
+            elif (found := sha256(file)) != record.sha256:
+                faults.append(Fault(str(file), "", f"SHA-256 {record.sha256}", found))
+        except OSError as error:
+            faults.append(Fault(str(file), "", "a file that can be read", error.strerror or type(error).__name__))
+    return faults
 
 
 def is_pack(path: Path) -> bool:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ MAX_VALUES = 2**28
 """Most values that one column of one row group may hold."""
 MAX_COLUMN_BYTES = 2**32
 """Most bytes that one column of one row group may take once decompressed; it is decoded in blocks, never at once."""
+MAX_GROUPS = 2**17
+MAX_ROW_VALUES = 2**23
+"""Most values that a row of one column may hold, on average over a row group: a row is decoded as a whole."""
+BULK = 2**24
+"""Bytes that a page may become, however small it is in the file; a larger one has to be its share of the file."""
+MOST_PACKED = 256
+"""Bytes in a page of more than `BULK` for each byte in the file."""
 BLOCK_BYTES, BLOCK_ROWS = 2**21, 8192
 """A block holds about so many bytes, and never more rows."""
 KEPT_BYTES = 2**25
@@ -33,6 +40,8 @@ KEPT_BYTES = 2**25
 OPEN = 6
 """Files that a process keeps open."""
 _MAGIC = b"PAR1"
+_PAGE_HEADERS = (2**12, 2**20)
+"""Bytes read for the header of a page; more if these do not do."""
 
 
 class Table:
@@ -63,6 +72,8 @@ class Table:
                 raise _fault(path, "", f"one column {shown(name)}", f"{count} of them" if count else there or "none")
         self.rows: int = rows
         self.types: dict[str, Any] = {name: schema.field(name).type for name in columns}
+        self.values: int = sum(chunk.values for group in groups for chunk in group.chunks)
+        """How many values the columns hold, those in lists counted one by one, as the footer says."""
         self._groups = groups
         self._starts = [0, *accumulate(group.rows for group in groups)]
         self._steps: dict[int, int] = {}
@@ -157,7 +168,7 @@ class Table:
             total, length = 0, self.path.stat().st_size
             for chunk in chunks:
                 limits = (
-                    (chunk.values, MAX_VALUES, "values"),
+                    (chunk.values, min(MAX_VALUES, MAX_ROW_VALUES * rows), f"values in {rows} rows"),
                     (chunk.packed, length, "bytes, as long as the file,"),
                     (chunk.unpacked, MAX_COLUMN_BYTES, "bytes once decompressed"),
                 )
@@ -165,6 +176,8 @@ class Table:
                     if not 0 <= size <= most:
                         where = f"row group {group}, {shown(chunk.column)}"
                         raise _fault(self.path, where, f"at most {most} {words}", f"{size}")
+                if rows:  # of an empty table, nothing says where its pages are
+                    _check_pages(self.path, chunk, f"row group {group}, {shown(chunk.column)}")
                 total += max(chunk.unpacked, 8 * chunk.values)
             self._steps[group] = max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(total, 1)))
         return self._steps[group]
@@ -258,6 +271,7 @@ class _Chunk(NamedTuple):
     values: int
     unpacked: int
     packed: int
+    start: int
 
 
 class _Group(NamedTuple):
@@ -272,7 +286,8 @@ def _footer(path: Path, columns: Collection[str]) -> list[_Group]:
     try:
         for field in thrift.fields():
             if field == _ROW_GROUPS:
-                groups = [_group(thrift, columns) for _ in thrift.items()]
+                for _ in thrift.items(MAX_GROUPS):
+                    groups.append(_group(thrift, columns))
     except (IndexError, ValueError, RecursionError) as error:
         raise _fault(path, "footer", "a footer that can be read", "a damaged one") from error
     for number, group in enumerate(groups):
@@ -312,7 +327,9 @@ def _footer_bytes(path: Path) -> bytes:
 _ROW_GROUPS = 4  # in FileMetaData
 _COLUMNS, _ROWS = 1, 3  # in RowGroup
 _COLUMN_META = 3  # in ColumnChunk
-_COLUMN_PATH, _VALUES, _UNPACKED, _PACKED = 3, 5, 6, 7  # in ColumnMetaData
+_COLUMN_PATH, _VALUES, _UNPACKED, _PACKED, _DATA, _DICTIONARY = 3, 5, 6, 7, 9, 11  # in ColumnMetaData
+_PAGE_UNPACKED, _PAGE_PACKED, _PAGE_KINDS = 2, 3, (5, 7, 8)  # in PageHeader; the kinds hold as field 1
+_PAGE_VALUES = 1
 
 
 def _group(thrift: _Thrift, columns: Collection[str]) -> _Group:
@@ -331,14 +348,70 @@ def _group(thrift: _Thrift, columns: Collection[str]) -> _Group:
 
 
 def _chunk(thrift: _Thrift) -> _Chunk:
-    column, sizes = "", {_VALUES: 0, _UNPACKED: 0, _PACKED: 0}
+    column, sizes = "", {_VALUES: 0, _UNPACKED: 0, _PACKED: 0, _DATA: 0, _DICTIONARY: 0}
     for field in thrift.fields():
         if field in sizes:
             sizes[field] = thrift.whole()
         elif field == _COLUMN_PATH:
             names = [thrift.text() for _ in thrift.items()]
             column = names[0]
-    return _Chunk(column, sizes[_VALUES], sizes[_UNPACKED], sizes[_PACKED])
+    start = sizes[_DICTIONARY] if 0 < sizes[_DICTIONARY] < sizes[_DATA] else sizes[_DATA]
+    return _Chunk(column, sizes[_VALUES], sizes[_UNPACKED], sizes[_PACKED], start)
+
+
+def _check_pages(path: Path, chunk: _Chunk, where: str) -> None:
+    """Insist that the pages of a column become no more than the footer says, and none far more than it is in the file.
+
+    pyarrow takes memory for what the header of a page says, whatever stands in the footer.
+    """
+    at, end, unpacked = chunk.start, chunk.start + chunk.packed, 0
+    with path.open("rb") as file:
+        while at < end:
+            page = _page(file, at)
+            if page is None or not 0 <= page.packed <= end - at - page.header:
+                raise _fault(path, f"{where}, byte {at}", "the header of a page", "a damaged one")
+            most = max(BULK, MOST_PACKED * page.packed)
+            if not 0 <= page.unpacked <= most:
+                raise _fault(path, f"{where}, byte {at}", f"a page of at most {most} bytes", f"{page.unpacked}")
+            if not 0 <= page.values <= chunk.values:
+                found = f"{page.values} in a page"
+                raise _fault(path, f"{where}, byte {at}", f"at most {chunk.values} values as in the footer", found)
+            unpacked += page.unpacked
+            at += page.header + page.packed
+    if unpacked > MAX_COLUMN_BYTES:
+        raise _fault(path, where, f"at most {MAX_COLUMN_BYTES} bytes once decompressed", f"{unpacked}")
+
+
+class _Page(NamedTuple):
+    """What the header of a page says, and its own length; in bytes but for the number of values."""
+
+    header: int
+    packed: int
+    unpacked: int
+    values: int
+
+
+def _page(file: BinaryIO, at: int) -> _Page | None:
+    """The page whose header starts at a byte; None if there is none."""
+    for length in _PAGE_HEADERS:
+        file.seek(at)
+        thrift = _Thrift(file.read(length))
+        sizes = {_PAGE_UNPACKED: -1, _PAGE_PACKED: -1}
+        values = 0
+        try:
+            for field in thrift.fields():
+                if field in sizes:
+                    sizes[field] = thrift.whole()
+                elif field in _PAGE_KINDS:
+                    for inner in thrift.fields():
+                        if inner == _PAGE_VALUES:
+                            values = thrift.whole()
+        except IndexError:
+            continue
+        except (ValueError, RecursionError):
+            break
+        return _Page(thrift.at, sizes[_PAGE_PACKED], sizes[_PAGE_UNPACKED], values)
+    return None
 
 
 class _Thrift:
@@ -360,12 +433,14 @@ class _Thrift:
             if self.at == before:
                 self._skip(kind)
 
-    def items(self) -> Iterator[None]:
-        """As often as the list that begins here has items; each has to be read."""
+    def items(self, most: int = MAX_FOOTER_BYTES) -> Iterator[None]:
+        """As often as the list that begins here has items; each has to be read. ValueError if it has more than most."""
         head = self._byte()
         count, kind = head >> 4, head & 15
         if count == 15:
             count = self._varint()
+        if count > most:
+            raise ValueError
         for _ in range(count):
             self.kind = kind
             yield

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foreframe.data.clips import Fit, Size
-from foreframe.data.folders import relative
+from foreframe.data.folders import not_plain, relative
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import read_image
 
@@ -24,6 +24,8 @@ PICTURES = (".png", ".jpg", ".jpeg")
 MAX_SIDE = 8192
 _MARKERS = 1000
 """No JPEG has more segments than this before its size."""
+_FILL = 64
+"""Nor more bytes between them."""
 LARGE = 128 * 128
 """From this many pixels on, decoding in threads pays."""
 
@@ -31,6 +33,8 @@ LARGE = 128 * 128
 def picture_size(path: Path) -> Size | str:
     """(H, W) of a PNG or JPEG from its header, or in words what is there instead."""
     try:
+        if odd := not_plain(path.stat().st_mode):
+            return odd
         with path.open("rb") as file:
             return _size_of(file)
     except OSError as error:
@@ -138,9 +142,8 @@ def example_picture(number: int, height: int, width: int, colour: int = 0) -> ND
 def _jpeg_size(file: BinaryIO) -> Size | None:
     """(H, W) from the first frame header of a JPEG, whose first three bytes are read already."""
     for _ in range(_MARKERS):
-        marker = file.read(1)
-        while marker == b"\xff":  # fill bytes
-            marker = file.read(1)
+        marker = file.read(_FILL).lstrip(b"\xff")
+        file.seek(1 - len(marker), 1)
         length = int.from_bytes(file.read(2))
         if not marker or length < 2:
             return None

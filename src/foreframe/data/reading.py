@@ -6,17 +6,17 @@ is the same whatever the number of processes.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
+import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 
+from foreframe import stopping
+from foreframe.data import worker
 from foreframe.data.clips import Chunk
 from foreframe.data.journal import StoppedError
 from foreframe.data.shaping import ReadyClip
@@ -26,10 +26,13 @@ CHUNK = 64
 """Frames in memory at a time, where they are small."""
 CHUNK_BYTES = 2**26
 """At most so many bytes of recorded pictures in a chunk."""
+AHEAD = 3
 AHEAD_BYTES = 2**27
-"""Each process reads so many bytes of packed pictures ahead."""
+"""Of each process so many chunks, or so many bytes of packed pictures, wait to be taken."""
 MANY = 5_000
 """From so many frames on, other processes pay for their start."""
+PATIENCE = 0.2
+"""Seconds between two looks at whether a signal has asked to stop, while there is nothing to do but wait."""
 
 Outcome = Chunk | DataError
 """What reading a stretch gave; after a DataError nothing more of this clip is read."""
@@ -53,18 +56,16 @@ def read_clips(clips: Sequence[ReadyClip], workers: int = 0) -> Generator[tuple[
     """(clip, first frame, chunk) of all clips in their order. A clip that cannot be read on ends with a DataError."""
     if not workers:
         for clip in clips:
-            for start, stop in stretches(clip):
-                outcome = _read(clip, start, stop)
+            for start, outcome in _read_clip(clip):
                 yield clip, start, outcome
-                if isinstance(outcome, DataError):
-                    break
         return
     with _Lanes(clips, workers) as lanes:
         for number, clip in enumerate(clips):
             for start, _ in stretches(clip):
-                ahead = lanes.next(number)
-                if ahead is not None:
-                    yield clip, start, ahead
+                outcome = lanes.next(number)
+                yield clip, start, outcome
+                if isinstance(outcome, DataError):
+                    break
 
 
 def stretches(clip: ReadyClip) -> Iterator[tuple[int, int]]:
@@ -73,6 +74,32 @@ def stretches(clip: ReadyClip) -> Iterator[tuple[int, int]]:
     step = max(1, min(CHUNK, CHUNK_BYTES // (3 * height * width * clip.recipe.stride)))
     for start in range(0, clip.length, step):
         yield start, min(start + step, clip.length)
+
+
+def serve(connection: Connection) -> None:
+    """In a process started by `worker`: reads the clips that it is sent, in order, and sends what that gave.
+
+    How far it gets ahead is up to the other one: a connection that nobody reads is soon full, and sending waits.
+    """
+    for outcome in _served(connection):
+        connection.send(outcome)
+
+
+def _served(connection: Connection) -> Iterator[Outcome | _Raised]:
+    try:
+        for clip in connection.recv():
+            for _, outcome in _read_clip(clip):
+                yield outcome
+    except Exception as error:
+        yield _Raised(error, traceback.format_exc())
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """What ended a process: no fault of its clips, but out of memory, or a mistake of ours."""
+
+    error: Exception
+    text: str
 
 
 class _Lanes:
@@ -88,95 +115,92 @@ class _Lanes:
         for number, clip in enumerate(clips):
             file = clip.source.file
             self.lane.append(files.setdefault(file, len(files) % workers) if file else number % workers)
-        work = [{n: clip for n, clip in enumerate(clips) if self.lane[n] == lane} for lane in range(workers)]
-        context = multiprocessing.get_context("spawn")
-        self.pools = [ProcessPoolExecutor(1, context, _prepare, (own,)) for own in work]
-        self.todo = [((n, *piece) for n, clip in own.items() for piece in stretches(clip)) for own in work]
-        self.ahead: list[deque[tuple[Future[Outcome], int]]] = [deque() for _ in work]
+        self.processes: list[BaseProcess] = []
+        self.connections: list[Connection] = []
+        self.ahead: list[deque[tuple[Outcome | _Raised, int]]] = [deque() for _ in range(workers)]
         self.bytes = [0] * workers
-        self.failed: set[int] = set()
+        self.ended: set[int] = set()
+        # At the latest when the interpreter ends: it would wait for them for ever.
+        self._end = Finalize(self, _kill, (self.processes, self.connections), exitpriority=1)
 
     def __enter__(self) -> _Lanes:
         try:
-            with _without_ctrl_c():
-                for lane in range(len(self.pools)):
-                    self._fill(lane)
+            for _ in self.ahead:
+                process, connection = worker.start()
+                self.processes.append(process)
+                self.connections.append(connection)
         except BaseException:
-            self.__exit__()
+            self._end()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool, ahead in zip(self.pools, self.ahead, strict=True):
-            for future, _size in ahead:  # a pool that nobody holds any more forgets to do this itself
-                future.cancel()
-            pool.shutdown(wait=False)
+        self._end()
 
-    def next(self, number: int) -> Outcome | None:
-        """The next chunk of a clip; None where an earlier one of it failed."""
+    def next(self, number: int) -> Outcome:
+        """The next chunk of a clip. Raises what ended its process, and Stopped where a signal has asked to stop."""
         lane = self.lane[number]
-        future, size = self.ahead[lane].popleft()
+        self._receive(0)
+        while not self.ahead[lane]:
+            if lane in self.ended:
+                raise StoppedError(
+                    f"{self.clips[number].name}: the process that was reading it died (out of memory?); what was done "
+                    "is kept: start again with fewer --workers, or 0"
+                )
+            stopping.poll()
+            self._receive(PATIENCE)
+        outcome, size = self.ahead[lane].popleft()
         self.bytes[lane] -= size
-        self._fill(lane)
-        try:
-            outcome = future.result()
-        except BrokenProcessPool as error:
-            raise StoppedError(
-                f"{self.clips[number].name}: the process that was reading it died (out of memory?); what was done is "
-                "kept: start again with fewer --workers, or 0"
-            ) from error
-        if number in self.failed:
-            return None
-        if isinstance(outcome, DataError):
-            self.failed.add(number)
+        if isinstance(outcome, _Raised):
+            raise outcome.error from RuntimeError(f"in a process that reads:\n{outcome.text}")
         return outcome
 
-    def _fill(self, lane: int) -> None:
-        ahead = self.ahead[lane]
-        while len(ahead) < 3 or self.bytes[lane] < AHEAD_BYTES:
-            piece = next(self.todo[lane], None)
-            if piece is None:
-                return
-            number, start, stop = piece
-            height, width = self.clips[number].recipe.size
-            size = (stop - start) * 3 * height * width
-            ahead.append((self.pools[lane].submit(_read_one, number, start, stop), size))
+    def _receive(self, seconds: float) -> None:
+        """One chunk of each process that has one and may get further ahead; waits so long where there is none."""
+        hungry = {
+            connection: lane
+            for lane, connection in enumerate(self.connections)
+            if lane not in self.ended and (len(self.ahead[lane]) < AHEAD or self.bytes[lane] < AHEAD_BYTES)
+        }
+        for connection in wait([*hungry], seconds):
+            assert isinstance(connection, Connection)
+            lane = hungry[connection]
+            try:
+                found = connection.recv()
+                if found is None:
+                    connection.send([clip for clip, own in zip(self.clips, self.lane, strict=True) if own == lane])
+                    continue
+            except (EOFError, OSError):
+                self.ended.add(lane)
+                continue
+            size = _size(found)
+            self.ahead[lane].append((found, size))
             self.bytes[lane] += size
 
 
-_clips: dict[int, ReadyClip] = {}
-"""In a worker: the clips that it reads."""
+def _kill(processes: Sequence[BaseProcess], connections: Sequence[Connection]) -> None:
+    """No process reads on, none is left. They have nothing of which anything could be torn."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    for connection in connections:
+        connection.close()
 
 
-def _prepare(clips: dict[int, ReadyClip]) -> None:
-    """A worker leaves Ctrl-C to its parent, and never outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _clips.update(clips)
+def _size(outcome: Outcome | _Raised) -> int:
+    """Bytes of pictures and numbers."""
+    if not isinstance(outcome, Chunk):
+        return 0
+    return outcome.frames.nbytes + (0 if outcome.cond is None else outcome.cond.nbytes)
 
 
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Processes that start in here do not hear Ctrl-C, from their first moment on; it waits for the end of this."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _read_one(number: int, start: int, stop: int) -> Outcome:
-    return _read(_clips[number], start, stop)
+def _read_clip(clip: ReadyClip) -> Iterator[tuple[int, Outcome]]:
+    for start, stop in stretches(clip):
+        outcome = _read(clip, start, stop)
+        yield start, outcome
+        if isinstance(outcome, DataError):
+            break
 
 
 def _read(clip: ReadyClip, start: int, stop: int) -> Outcome:

@@ -6,7 +6,7 @@ All sources go through here, and only here do recorded rows become conditions th
 from __future__ import annotations
 
 import hashlib
-import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.clip import ClipSpec
-from foreframe.data.clips import SPLITS, Between, Chunk, Fit, Options, Size, SourceClip, Survey
+from foreframe.data.clips import SPLITS, Between, Chunk, Fit, NumberFault, Options, Piece, Size, SourceClip, Survey
+from foreframe.data.folders import shown
+from foreframe.data.manifest import FIT, fit_name
 from foreframe.data.pictures import check_size, fitted
 from foreframe.data.report import count
+from foreframe.data.tables import read_json
 from foreframe.errors import DataError, Fault, UsageError, nearest
 
 NONE = "none"
@@ -56,7 +59,8 @@ class ReadyClip:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        return self.source.faults
+        """What is wrong with it as a whole; faults of single numbers come with the frames that need them."""
+        return _of_all(self.source)
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,39 @@ class Recipe:
         # Row j leads into recorded frame j + shift. Frames before the first row, or after the last, repeat it.
         low, high = begin - self.shift - (self.stride - 1), end - self.shift
         inside = max(0, min(low, clip.length - 1)), min(clip.length, max(high, 1))
-        rows = clip.rows(*inside)
-        wanted = np.clip(np.arange(low, high), inside[0], inside[1] - 1) - inside[0]
-        for index, found in rows.faults.items():
+        # Rows whose frame would be before the clip, or behind it, are looked at all the same.
+        known = 0 if begin == 0 else inside[0], clip.length if end + self.stride > clip.length else inside[1]
+        rows = clip.rows(*known)
+        wanted = np.clip(np.arange(low, high), inside[0], inside[1] - 1) - known[0]
+        for index, found in self._counted(clip, rows, known).items():
             places = np.flatnonzero(wanted == index)
             if self.columns is None or self.between == "last":
                 places = places[places % self.stride == self.stride - 1]
-            for place in sorted({int(at) // self.stride for at in places}):
+            kept = sorted({int(at) // self.stride for at in places})
+            led = known[0] + index + self.shift
+            if not kept and not 0 <= led < clip.length:
+                kept = [0 if led < 0 else len(frames) - 1]
+            for place in kept:
                 faults[place] = (*faults.get(place, ()), *found)
         return Chunk(frames, self._cond(rows.values, wanted), {index: faults[index] for index in sorted(faults)})
+
+    def _counted(self, clip: SourceClip, rows: Piece, known: tuple[int, int]) -> dict[int, tuple[Fault, ...]]:
+        """The faults of each row, first those that reading it told and then those that were known of its table; of
+        single numbers only where one is in a column that is chosen."""
+        found = {index: list(faults) for index, faults in rows.faults.items()}
+        for fault in clip.faults:
+            if isinstance(fault, NumberFault) and known[0] <= fault.row < known[1]:
+                found.setdefault(fault.row - known[0], []).append(fault)
+        chosen = set(self.columns or ())
+        counted = {
+            index: tuple(
+                Fault(fault.path, fault.where, fault.expected, fault.found)
+                for fault in faults
+                if not isinstance(fault, NumberFault) or chosen.intersection(fault.columns)
+            )
+            for index, faults in sorted(found.items())
+        }
+        return {index: faults for index, faults in counted.items() if faults}
 
     def _cond(self, rows: NDArray[Any], wanted: NDArray[np.intp]) -> NDArray[Any]:
         last = wanted[self.stride - 1 :: self.stride]
@@ -142,7 +170,7 @@ def shape(survey: Survey, options: Options) -> Source:
     recipe = Recipe(survey.size or size, size, options.fit, options.stride, options.between, shift, chosen, conditioned)
     names = _names(survey, columns, recipe) if conditioned else ()
     notes: list[str] = []
-    clips, faults = _with_splits(survey.clips, options, notes)
+    clips, faults = _with_splits(_with_names(survey.clips), options, notes)
     spec = None
     if survey.size is not None:
         kind = survey.cond if conditioned else "none"
@@ -243,6 +271,22 @@ def _names(survey: Survey, columns: tuple[int, ...], recipe: Recipe) -> tuple[st
     return tuple(f"{name}@{late - recipe.stride + 1}" for late in range(recipe.stride) for name in chosen)
 
 
+def _with_names(clips: Sequence[SourceClip]) -> list[SourceClip]:
+    """All clips; those whose name cannot stand in a pack are at fault, and so are those called like another one but
+    for the Unicode form of the name. (Two of the very same name are told apart by whoever reads them.)"""
+    names: dict[str, str] = {}
+    named = []
+    for clip in clips:
+        other = names.setdefault(unicodedata.normalize("NFC", clip.name), clip.name)
+        if not fit_name(clip.name):
+            clip = replace(clip, faults=(*clip.faults, Fault(shown(clip.name), "", f"as its name {FIT}", "another")))
+        elif other != clip.name:
+            wrong = Fault(clip.name, "", "a name of its own", f"{other!a}, which differs in its Unicode form only")
+            clip = replace(clip, faults=(*clip.faults, wrong))
+        named.append(clip)
+    return named
+
+
 def _with_splits(
     clips: Sequence[SourceClip], options: Options, notes: list[str]
 ) -> tuple[list[SourceClip], list[Fault]]:
@@ -278,9 +322,9 @@ def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], 
     """Clips with the splits that a JSON file gives them; a clip in none or in two is at fault, and so is a listed one
     that is not there."""
     try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected JSON of the form {{'train': [names], ...}}: {error}") from error
+        raw = read_json(path, str(path))
+    except DataError as error:
+        raise DataError("the lists of splits cannot be read:", error.faults) from error
     if not isinstance(raw, dict) or not all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in raw.values()
     ):
@@ -307,12 +351,12 @@ def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], 
 def _ready(clips: Sequence[SourceClip], recipe: Recipe, window: int, notes: list[str]) -> list[ReadyClip]:
     ready = []
     left = []
-    longest = max((-(-clip.length // recipe.stride) for clip in clips if not clip.faults), default=window)
+    longest = max((-(-clip.length // recipe.stride) for clip in clips if not _of_all(clip)), default=window)
     if longest < window:
         raise UsageError(f"window: no clip is {window} frames long, the longest has {longest}; ask for fewer")
     for clip in clips:
         length = -(-clip.length // recipe.stride)
-        if not window or clip.faults:
+        if not window or _of_all(clip):
             ready.append(ReadyClip(clip.name, clip.split, length, recipe, clip))
             continue
         for start in range(0, length - window + 1, window):
@@ -326,6 +370,11 @@ def _ready(clips: Sequence[SourceClip], recipe: Recipe, window: int, notes: list
             f"{count(len(left), 'clip')} did not divide by {window}; the last {sum(left):,} frames are left out"
         )
     return ready
+
+
+def _of_all(clip: SourceClip) -> tuple[Fault, ...]:
+    """Faults that concern a clip as a whole."""
+    return tuple(fault for fault in clip.faults if not isinstance(fault, NumberFault))
 
 
 def _part(clip: SourceClip, start: int, stop: int) -> str:

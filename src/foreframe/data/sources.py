@@ -17,7 +17,7 @@ from foreframe.data.shaping import refuse_options, shifted
 from foreframe.errors import DataError
 
 SAMPLES = ("push", "dance")
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Part of every key: a changed importer does not find packs of its predecessor."""
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,14 @@ MAX_JSON_BYTES = 32 * 2**20
 MAX_NUMBERS = 2**24
 """Numbers in one table; parquet can pack far more of them into a small file."""
 MAX_COLUMNS = 4096
+MAX_FAULTS = 10_000
+"""Faults of one table that are listed; with more, the rest of it is not looked at."""
 TABLES = (".csv", ".json", ".parquet")
 """Endings of the files that `read_named_table` reads."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
-_WORDS = re.compile(r'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)', re.DOTALL)
+_WORDS = re.compile(r'"(?:[^"\\]++|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
+_BLOCK = 2**16
+"""Numbers of a parquet table that are looked at together."""
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -45,7 +49,8 @@ def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray
     Plain decimal numbers only, as in 1, -0.5, 3.2e-05; blanks around them and blank lines at the end are allowed.
     Refused: nan, inf, numbers beyond float32, 1_0, 0x1, quotes, a header, a byte-order mark, any sign that is
     not ASCII, blank lines between rows. Rows and columns are counted from 1 as in an editor; row 1 goes with
-    frame 0. `shown` is the path as it is to be printed. With faults, the array holds zeros where they are.
+    frame 0. Of rows beyond the last frame only the number is told. `shown` is the path as it is to be printed. With
+    faults, the array holds zeros where they are.
     """
     table = np.zeros((rows, columns), np.float32)
     faults: list[Fault] = []
@@ -61,22 +66,24 @@ def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray
     if content.startswith(b"\xef\xbb\xbf"):
         faults.append(Fault(shown, "row 1", "plain text", "a byte-order mark; save the file as UTF-8 without BOM"))
         content = content[3:]
-    lines = content.rstrip(b" \t\r\n").split(b"\n") if content.strip() else []
-    if len(lines) != rows:
-        faults.append(Fault(shown, "", f"{rows} rows, one for each frame", f"{len(lines)}"))
-    for number, raw in enumerate(lines, start=1):
-        line = raw.removesuffix(b"\r").decode("utf-8", "backslashreplace")
-        fields = line.split(",")
-        if len(fields) != columns:
-            found = f"{len(fields)}" if line.strip() else "a blank row"
-            faults.append(Fault(shown, f"row {number}", f"{columns} numbers", found))
+    content = content.rstrip(b" \t\r\n")
+    count = content.count(b"\n") + 1 if content else 0
+    if count != rows:
+        faults.append(Fault(shown, "", f"{rows} rows, one for each frame", f"{count}"))
+    for number, raw in enumerate(content.split(b"\n", rows)[: min(rows, count)], start=1):
+        found = raw.count(b",") + 1
+        if found != columns:
+            faults.append(
+                Fault(shown, f"row {number}", f"{columns} numbers", f"{found}" if raw.strip() else "a blank row")
+            )
             continue
-        for column, text in enumerate(fields, start=1):
+        line = raw.removesuffix(b"\r").decode("utf-8", "backslashreplace")
+        for column, text in enumerate(line.split(","), start=1):
             value = _finite(text.strip(" \t"))
             if value is None:
                 where = f"row {number}, column {column}"
                 faults.append(Fault(shown, where, "a finite decimal number", f"{text[:40]!a}"))
-            elif number <= rows:
+            else:
                 table[number - 1, column - 1] = value
     return table, faults
 
@@ -111,7 +118,9 @@ def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTa
         raise ValueError(f"{path}: expected a file that ends in {', '.join(TABLES)}")
     try:
         values, names, wrong = reader(path)
-        faults += (Fault(shown, where, expected, found) for where, expected, found in wrong)
+        faults += (Fault(shown, where, expected, found) for where, expected, found in wrong[:MAX_FAULTS])
+        if len(wrong) > MAX_FAULTS:
+            faults.append(Fault(shown, "", f"at most {MAX_FAULTS:,} faults", "more: the rest was not looked at"))
     except OSError as error:
         values, names = _empty(rows)
         faults.append(Fault(shown, "", "a file that can be read", error.strerror or type(error).__name__))
@@ -128,7 +137,8 @@ def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTa
 
 
 _Found = tuple[NDArray[np.float32], tuple[str, ...], list[tuple[str, str, str]]]
-"""Values, names, and (where, expected, found) of every fault that leaves the rest readable."""
+"""Values, names, and (where, expected, found) of every fault that leaves the rest readable: with more than `MAX_FAULTS`
+of them, there is no need to go on."""
 
 
 class _Wrong(Exception):
@@ -181,33 +191,47 @@ def _like_a_number(text: str) -> bool:
 
 
 def _read_csv(path: Path) -> _Found:
-    lines = _text(path, MAX_TABLE_BYTES).rstrip(" \t\r\n").split("\n")
-    first = [_unquoted(text.strip(" \t\r")) for text in lines[0].split(",")]
+    content = _text(path, MAX_TABLE_BYTES).rstrip(" \t\r\n")
+    head = next(_lines(content))
+    columns, rows = head.count(",") + 1, content.count("\n") + 1
+    if columns > MAX_COLUMNS:
+        raise _Wrong("row 1", f"1 to {MAX_COLUMNS} columns", f"{columns}")
+    first = [_unquoted(text.strip(" \t\r")) for text in head.split(",")]
     names: tuple[str, ...] = ()
     if all(_finite(text) is None for text in first):
-        if len(lines) == 1 and not lines[0].strip():
+        if not content:
             raise _Wrong("", "rows of numbers", "blank lines")
         names = _names_of(first, "row 1")
     start = 1 if names else 0
-    if not 1 <= len(first) <= MAX_COLUMNS:
-        raise _Wrong("row 1", f"1 to {MAX_COLUMNS} columns", f"{len(first)}")
-    if len(first) * (len(lines) - start) > MAX_NUMBERS:
-        raise _Wrong("", f"at most {MAX_NUMBERS:,} numbers", f"{len(lines) - start:,} rows of {len(first)}")
-    values = np.zeros((len(lines) - start, len(first)), np.float32)
+    if columns * (rows - start) > MAX_NUMBERS:
+        raise _Wrong("", f"at most {MAX_NUMBERS:,} numbers", f"{rows - start:,} rows of {columns}")
+    values = np.zeros((rows - start, columns), np.float32)
     wrong: list[tuple[str, str, str]] = []
-    for number, line in enumerate(islice(lines, start, None), start=start + 1):
-        fields = line.removesuffix("\r").split(",")
-        if len(fields) != len(first):
-            found = f"{len(fields)}" if line.strip() else "a blank row"
-            wrong.append((f"row {number}", f"{len(first)} numbers", found))
+    for number, line in enumerate(_lines(content), start=1):
+        if len(wrong) > MAX_FAULTS:
+            break
+        if number == start:  # names
             continue
-        for column, text in enumerate(fields):
+        found = line.count(",") + 1
+        if found != columns:
+            wrong.append((f"row {number}", f"{columns} numbers", f"{found}" if line.strip() else "a blank row"))
+            continue
+        for column, text in enumerate(line.removesuffix("\r").split(",")):
             value = _finite(text.strip(" \t"))
             if value is None:
                 wrong.append((f"row {number}, column {column + 1}", "a finite decimal number", f"{text[:40]!a}"))
             else:
                 values[number - start - 1, column] = value
     return values, names, wrong
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text, one by one: all of them at once take many times its memory."""
+    at = 0
+    while (end := text.find("\n", at)) >= 0:
+        yield text[at:end]
+        at = end + 1
+    yield text[at:]
 
 
 def _unquoted(text: str) -> str:
@@ -237,8 +261,7 @@ def _json(path: Path) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise _Wrong("", "each key once", f"two keys {twice[:40]!a}")
         return made
 
@@ -275,7 +298,7 @@ def _json_objects(content: list[Any]) -> _Found:
     """[{"x": 1, "y": 2}, ...]: all with the keys of the first, in any order."""
     keys = tuple(content[0])
     widths = [len(value) if isinstance(value, list) else 0 for value in content[0].values()]
-    names = _names_of(_spread(keys, widths), "row 1")
+    names = _spread(keys, widths, "row 1")
     rows = []
     for number, item in enumerate(content, start=1):
         if not isinstance(item, dict):
@@ -299,7 +322,7 @@ def _json_columns(content: dict[str, Any]) -> _Found:
         raise _Wrong("", "columns of one length", found)
     keys = tuple(content)
     widths = [len(column[0]) if column and isinstance(column[0], list) else 0 for column in content.values()]
-    names = _names_of(_spread(keys, widths), "")
+    names = _spread(keys, widths, "")
     columns = content.values()
     rows = [_joined(row, widths, keys, number) for number, row in enumerate(zip(*columns, strict=True), start=1)]
     if not rows:
@@ -307,13 +330,16 @@ def _json_columns(content: dict[str, Any]) -> _Found:
     return _filled(rows, len(names), names)
 
 
-def _spread(keys: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _spread(keys: Sequence[str], widths: Sequence[int], where: str) -> tuple[str, ...]:
     """Names of columns, of which those of lists (of a width above 0) become several."""
-    return [
+    if (count := sum(max(width, 1) for width in widths)) > MAX_COLUMNS:
+        raise _Wrong(where, f"1 to {MAX_COLUMNS} columns", f"{count}")
+    names = (
         name
         for key, width in zip(keys, widths, strict=True)
         for name in ([f"{key}_{place}" for place in range(width)] if width else [key])
-    ]
+    )
+    return _names_of(tuple(names), where)
 
 
 def _joined(cells: Sequence[Any], widths: Sequence[int], keys: Sequence[str], number: int) -> list[Any]:
@@ -336,6 +362,8 @@ def _filled(rows: list[Any], width: int, names: tuple[str, ...]) -> _Found:
     values = np.zeros((len(rows), width), np.float32)
     wrong: list[tuple[str, str, str]] = []
     for number, row in enumerate(rows, start=1):
+        if len(wrong) > MAX_FAULTS:
+            break
         if not isinstance(row, list) or len(row) != width:
             found = f"{len(row)}" if isinstance(row, list) else _kind(row)
             wrong.append((f"row {number}", f"{width} numbers", found))
@@ -373,33 +401,43 @@ def _read_parquet(path: Path) -> _Found:
             for key, kind in file.types.items():
                 if not holds_numbers(kind):
                     raise _Wrong(f"column {key[:40]!a}", "numbers, or lists of numbers", f"{kind}")
-            widths = [_width(file.read(0, 1).column(key)) for key in keys]
-            names = _names_of(_spread(keys, widths), "")
-            if len(names) * rows > MAX_NUMBERS:
-                raise _Wrong("", f"1 to {MAX_NUMBERS:,} numbers", f"{rows:,} rows of {len(names)}")
+            if file.values > MAX_NUMBERS:
+                raise _Wrong("", f"1 to {MAX_NUMBERS:,} numbers", f"{file.values:,}")
             content = file.read(0, rows)
-            parts = [numbers(content.column(key), width or 1) for key, width in zip(keys, widths, strict=True)]
     except DataError as error:
         fault = error.faults[0]
         raise _Wrong(fault.where, fault.expected, fault.found) from error
-    values = np.concatenate([part for part, _ in parts], axis=1)
-    bad = ~(np.abs(values) <= _LARGEST)
-    wrong = [
-        (f"row {row + 1}, column {key[:40]!a}", f"{width} numbers" if width else "a number", words)
-        for key, width, (_, missing) in zip(keys, widths, parts, strict=True)
-        for row, words in missing.items()
-    ]
-    wrong += [
-        (f"row {row + 1}, column {names[column]!a}", "a finite number", f"{values[row, column]}")
-        for row, column in np.argwhere(bad).tolist()
-    ]
-    return np.where(bad, 0, values).astype(np.float32), names, wrong
+    columns = [content.column(key) for key in keys]
+    widths = [_width(column) for column in columns]
+    names = _spread(keys, widths, "")
+    if len(names) * rows > MAX_NUMBERS:
+        raise _Wrong("", f"1 to {MAX_NUMBERS:,} numbers", f"{rows:,} rows of {len(names)}")
+    values = np.zeros((rows, len(names)), np.float32)
+    wrong: list[tuple[str, str, str]] = []
+    step = _BLOCK // len(names)
+    for start in range(0, rows, step):
+        if len(wrong) > MAX_FAULTS:
+            break
+        parts = [numbers(column.slice(start, step), width or 1) for column, width in zip(columns, widths, strict=True)]
+        found = np.concatenate([part for part, _ in parts], axis=1)
+        bad = ~(np.abs(found) <= _LARGEST)
+        values[start : start + step] = np.where(bad, 0, found)
+        wrong += [
+            (f"row {start + row + 1}, column {key[:40]!a}", f"{width} numbers" if width else "a number", words)
+            for key, width, (_, missing) in zip(keys, widths, parts, strict=True)
+            for row, words in missing.items()
+        ]
+        wrong += [
+            (f"row {start + row + 1}, column {names[column]!a}", "a finite number", f"{found[row, column]}")
+            for row, column in np.argwhere(bad).tolist()
+        ]
+    return values, names, wrong
 
 
 def _width(cells: Any) -> int:
     """How many numbers the first cell of a column of parquet is a list of; 0 for one that is a number."""
-    first = cells[0].as_py()
-    return len(first) if isinstance(first, list) else 0
+    first = cells[0]
+    return len(first) if hasattr(first, "values") and first.is_valid else 0
 
 
 _READERS: dict[str, Callable[[Path], _Found]] = {".csv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe import disk
 from foreframe.data.folders import not_plain
 from foreframe.errors import DataError, Fault
 
@@ -160,14 +161,17 @@ def parse_example(data: bytes, shown: str, record: Record) -> dict[str, Feature]
 
 
 def write_records(path: Path, examples: Iterable[Mapping[str, bytes | Sequence[float]]]) -> None:
-    """Write a TFRecord file with one Example for each mapping: one byte string, or floats, for each key."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        for example in examples:
-            data = _field(1, b"".join(_field(1, _packed(key, value)) for key, value in example.items()))
-            length = struct.pack("<Q", len(data))
-            file.write(length + _CRC.pack(_masked(crc32c(length))))
-            file.write(data + _CRC.pack(_masked(crc32c(data))))
+    """Write a TFRecord file with one Example for each mapping: one byte string, or floats, for each key.
+
+    Raises:
+        DiskError: the disk refused; a file that was there is untouched.
+    """
+    parts = []
+    for example in examples:
+        data = _field(1, b"".join(_field(1, _packed(key, value)) for key, value in example.items()))
+        length = struct.pack("<Q", len(data))
+        parts += [length, _CRC.pack(_masked(crc32c(length))), data, _CRC.pack(_masked(crc32c(data)))]
+    disk.put(path, b"".join(parts))
 
 
 def _masked(crc: int) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import socket
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe import disk, stopping
 from foreframe.clip import ClipSpec
-from foreframe.data.journal import Journal, StoppedError
+from foreframe.data import placing
+from foreframe.data.journal import ARRAYS, Journal, StoppedError
 from foreframe.data.manifest import (
     COND,
     CONVENTION,
@@ -34,10 +34,10 @@ from foreframe.data.manifest import (
 )
 from foreframe.data.npy import HEADER_BYTES, header
 from foreframe.data.stats import column_stats
-from foreframe.errors import DataError
+from foreframe.errors import DataError, DiskError
 
-OLD = "replaced"
-"""Name of a pack on its way out, inside a temporary folder."""
+BLOCK = 2**20
+"""Bytes of a file that are hashed at a time."""
 
 
 def picture_shape(spec: ClipSpec) -> tuple[int, int, int]:
@@ -53,16 +53,21 @@ def cond_layout(spec: ClipSpec, total: int) -> tuple[np.dtype[Any], tuple[int, .
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, in hexadecimal. Raises Stopped between two blocks where a signal has asked to stop."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            stopping.poll()
+    return digest.hexdigest()
 
 
 class PackWriter:
     """Streams clips into a new pack at `dst`; memory stays flat. Leaving the `with` block puts the pack in place.
 
     Any exception inside the block, Ctrl-C included, removes everything that was written; with `resume`, what was
-    stopped through no fault of the clips is kept.
+    stopped through no fault of the clips (a signal, the disk, too little memory) is kept. A signal that asks to stop is
+    heard while files are hashed, and not while the pack is put in place.
 
     Args:
         dst: The folder to make; it must not exist unless `overwrite`, and then only a pack is ever replaced.
@@ -74,6 +79,13 @@ class PackWriter:
             already.
         resume: What the source is, in one word that changes when it does. A writer that was killed is then taken up by
             the next one with the same `dst` and `resume`; see `left_behind`. Empty: a new start, always.
+        expected: How many frames are to come, as far as that is known: where there is no room for them the writer does
+            not begin.
+
+    Raises:
+        DataError: something is at `dst`, there is no room, or clips do not fit.
+        BusyError: another process makes the same pack (with `resume`).
+        DiskError: the disk refuses; what was at `dst` is untouched.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class PackWriter:
         shift: int = 0,
         overwrite: bool = False,
         resume: str = "",
+        expected: int = 0,
     ) -> None:
         self.dst = Path(dst)
         self.spec = spec
@@ -96,10 +109,12 @@ class PackWriter:
         self.shift = shift
         self.resume = resume
         self.overwrite = overwrite
+        self.expected = expected
         self.left_out: list[LeftOut] = []
         self.episodes: list[Episode] = []
         if spec.cond == "vector" and len(self.cond_names) != spec.cond_size:
             raise DataError(f"cond_names: expected {spec.cond_size} names, found {len(self.cond_names)}")
+        self._arrays = (FRAMES, *([COND] if spec.cond != "none" else []))
         self._files: dict[str, BinaryIO] = {}
         self._names: set[str] = set()
         self._committed = 0
@@ -107,29 +122,49 @@ class PackWriter:
         self._journal: Journal | None = None
         self._placed = False
         self._safe = 0  # frames that a killed writer left whole; they are not written again
+        self._needed = self._bytes(expected)  # of what is being written and is to come, for messages
 
     def __enter__(self) -> PackWriter:
-        try:
-            self.dst.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(self.dst)
-            refuse_existing(self.dst, self.overwrite)
-            names = [FRAMES, *([COND] if self.spec.cond != "none" else [])]
-            if self.resume:
-                folder = self.dst.parent / f".{self.dst.name[:100]}.partial"
-                self._journal = Journal(folder, f"{self.resume} {self.spec}")
-                self._folder = self._journal.arrays
-                sizes = {name: (HEADER_BYTES, self._frame_bytes(name)) for name in names}
-                self._safe = self._journal.open(sizes)
-            else:
-                self._folder = Path(tempfile.mkdtemp(prefix=_prefix(self.dst), dir=self.dst.parent))
-            for name in names:
-                self._files[name] = (self._folder / name).open("r+b" if self._safe else "w+b")
-                self._files[name].write(bytes(HEADER_BYTES))
-        except OSError as error:
-            if self._files or self._journal:
-                self.__exit__(type(error), error, None)
-            raise DataError(f"{self.dst}: cannot be made: {error.strerror}") from error
+        with stopping.gently():
+            try:
+                self._take_folder()
+            except OSError as error:
+                raise disk.refused(self.dst, error, self._needed) from error
+            try:
+                for name in self._arrays:
+                    self._files[name] = (self._folder / name).open("r+b" if self._safe else "w+b")
+                    self._files[name].write(bytes(HEADER_BYTES))
+            except OSError as error:
+                problem = self._refused(error)
+                self._let_go(problem)
+                raise problem from error
         return self
+
+    def _take_folder(self) -> None:
+        placing.sweep(self.dst)
+        refuse_existing(self.dst, self.overwrite)
+        partial = self.dst.parent / f".{self.dst.name[:100]}.partial"
+        self._insist_on_room(partial / ARRAYS)
+        self.dst.parent.mkdir(parents=True, exist_ok=True)
+        if self.resume:
+            journal = Journal(partial, f"{self.resume} {self.spec}")
+            self._safe = journal.open({name: (HEADER_BYTES, self._frame_bytes(name)) for name in self._arrays})
+            self._journal, self._folder = journal, journal.arrays
+        else:
+            self._folder = placing.temporary(self.dst)
+
+    def _insist_on_room(self, left: Path) -> None:
+        """DataError where less is free than the pack will take; `left` is what a killed writer may have left of it."""
+        free = disk.free(self.dst.parent)
+        if not self.expected or free is None:
+            return
+        there = sum((left / name).stat().st_size for name in self._arrays if (left / name).is_file())
+        needed = self._bytes(self.expected) - there
+        if needed > free:
+            raise DataError(
+                f"{self.dst}: {needed:,} bytes needed for {self.expected:,} frames, {free:,} free there; nothing was "
+                "written; make room, or choose a place on another disk"
+            )
 
     def add(self, name: str, split: str, frames: NDArray[np.uint8], cond: NDArray[Any] | None = None) -> None:
         """Add one whole clip: uint8 frames (T, H, W, C) and its conditions (T, D) or (T, H, W, 3), or None."""
@@ -139,6 +174,7 @@ class PackWriter:
     def append(self, frames: NDArray[np.uint8], cond: NDArray[Any] | None = None) -> None:
         """Add frames to the clip being written; it counts only once `commit` gives it a name."""
         length = len(frames)
+        self._needed = self._bytes(max(length, self.expected - max(self._safe, self._committed + self._pending)))
         if frames.dtype != np.uint8 or frames.shape != (length, *picture_shape(self.spec)):
             raise DataError(f"frames: expected uint8 (T, {self._sides()}), found {frames.dtype} {frames.shape}")
         if (cond is None) != (self.spec.cond == "none"):
@@ -155,7 +191,7 @@ class PackWriter:
                 self._write(COND, cond)
             self._write(FRAMES, np.ascontiguousarray(frames))
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self._refused(error) from error
         self._pending += length
 
     def commit(self, name: str, split: str) -> None:
@@ -176,7 +212,7 @@ class PackWriter:
                 file.seek(HEADER_BYTES + max(self._safe, self._committed) * self._frame_bytes(name))
                 file.truncate()
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self._refused(error) from error
         self._pending = 0
 
     def note(self, clip: str) -> None:
@@ -186,7 +222,7 @@ class PackWriter:
             try:
                 self._journal.note(clip, last.start, last.length, self._files.values())
             except OSError as error:
-                raise self._cannot_write(error) from error
+                raise self._refused(error) from error
 
     @property
     def left_behind(self) -> Collection[str]:
@@ -202,10 +238,15 @@ class PackWriter:
     def read_back(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
         """Frames start to stop-1 of a salvaged clip, and their conditions."""
         parts = {}
-        for name, file in self._files.items():
-            dtype, shape = self._layout(name, stop - start)
-            file.seek(HEADER_BYTES + (self._committed + start) * self._frame_bytes(name))
-            parts[name] = np.frombuffer(file.read(dtype.itemsize * int(np.prod(shape))), dtype).reshape(shape)
+        try:
+            for name, file in self._files.items():
+                dtype, shape = self._layout(name, stop - start)
+                file.seek(HEADER_BYTES + (self._committed + start) * self._frame_bytes(name))
+                parts[name] = np.frombuffer(file.read(dtype.itemsize * int(np.prod(shape))), dtype).reshape(shape)
+        except OSError as error:
+            raise DataError(
+                f"{self._folder}: cannot be read: {error.strerror}, so it was deleted; start again"
+            ) from error
         return parts[FRAMES], parts.get(COND)
 
     def leave_out(self, clip: str, reasons: Iterable[str]) -> None:
@@ -215,29 +256,33 @@ class PackWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        except OSError as problem:
-            kind = OSError
-            raise self._cannot_write(problem) from problem
-        except BaseException as problem:
-            kind = type(problem)
-            raise
-        finally:
-            # What was asked to stop may be asked to go on; what failed would only fail again.
-            stopped = kind is not None and (issubclass(kind, StoppedError) or not issubclass(kind, Exception))
-            keep = self._journal is not None and stopped
-            if self._journal is not None and keep:
-                with suppress(OSError):
-                    self._journal.sync(self._files.values())
-            for file in self._files.values():
-                with suppress(OSError):  # closing writes what is left; a full disk was reported already
-                    file.close()
-            if not (keep or self._placed):
-                shutil.rmtree(self._folder, ignore_errors=True)
-            if self._journal is not None:
-                self._journal.close(remove=not keep)
+        with stopping.gently():
+            try:
+                if kind is None:
+                    self._finish()
+            except OSError as problem:
+                error = self._refused(problem)
+                raise error from problem
+            except BaseException as problem:
+                error = problem
+                raise
+            finally:
+                self._let_go(error)
+
+    def _let_go(self, error: BaseException | None) -> None:
+        """Close everything, and remove it unless the pack is in place or another writer may go on with it."""
+        # What was asked to stop may be asked to go on; what is wrong with a clip would only be so again.
+        stopped = isinstance(error, StoppedError | DiskError) or not isinstance(error, Exception | None)
+        if self._journal is not None and stopped:
+            with suppress(OSError):
+                self._journal.sync(self._files.values())
+        for file in self._files.values():
+            with suppress(OSError):  # closing writes what is left; a full disk was reported already
+                file.close()
+        if self._journal is not None:
+            self._journal.close(remove=self._placed or not (stopped and self._journal.worth))
+        elif not self._placed:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _finish(self) -> None:
         if self._pending:
@@ -254,7 +299,9 @@ class PackWriter:
             os.fsync(file.fileno())
             file.close()
         episodes = tuple(self.episodes)
-        _write_synced(self._folder / EPISODES, episodes_to_bytes(episodes))
+        listed = episodes_to_bytes(episodes)
+        self._needed = len(listed)
+        disk.write(self._folder / EPISODES, listed)
         records = {
             name: FileRecord((self._folder / name).stat().st_size, sha256(self._folder / name))
             for name in sorted([*self._files, EPISODES])
@@ -271,33 +318,22 @@ class PackWriter:
             tuple(self.left_out),
             records,
         )
-        _write_synced(self._folder / MANIFEST, manifest.to_bytes())
-        self._folder.chmod(0o777 & ~_umask())
-        _sync_folder(self._folder)
+        stopping.poll()  # from here on it is only a moment
+        content = manifest.to_bytes()
+        self._needed = len(content)
+        disk.write(self._folder / MANIFEST, content)
+        disk.sync(self._folder)
         self._put_in_place()
         self._placed = True
-        _sync_folder(self.dst.parent)
+        disk.sync(self.dst.parent)
 
     def _put_in_place(self) -> None:
         refuse_existing(self.dst, self.overwrite)
-        if not (self.dst / MANIFEST).exists():
-            try:
-                self._folder.rename(self.dst)
-            except OSError:
-                refuse_existing(self.dst, self.overwrite)  # another process was quicker: say so
-                raise
-            return
-        aside = Path(tempfile.mkdtemp(prefix=_prefix(self.dst), dir=self.dst.parent))
         try:
-            self.dst.rename(aside / OLD)
-            try:
-                self._folder.rename(self.dst)
-            except OSError:
-                (aside / OLD).rename(self.dst)
-                raise
-        finally:
-            if self.dst.exists():
-                shutil.rmtree(aside, ignore_errors=True)
+            placing.put(self._folder, self.dst)
+        except OSError:
+            refuse_existing(self.dst, self.overwrite)  # another process was quicker: say so
+            raise
 
     def _stats(self) -> tuple[ColumnStats, ...]:
         """Of each number of a vector condition, over the clips of train; over all where there is no train."""
@@ -328,11 +364,15 @@ class PackWriter:
     def _sides(self) -> str:
         return ", ".join(str(side) for side in picture_shape(self.spec))
 
-    def _cannot_write(self, error: OSError) -> DataError:
-        free = shutil.disk_usage(self.dst.parent).free
-        return DataError(
-            f"{self.dst}: cannot be written: {error.strerror} ({free / 1e6:,.0f} MB free); nothing was kept"
-        )
+    def _bytes(self, frames: int) -> int:
+        """Of so many frames, their conditions, and the headers."""
+        return sum(HEADER_BYTES + frames * self._frame_bytes(name) for name in self._arrays)
+
+    def _refused(self, error: OSError) -> DiskError:
+        kept = "nothing was kept"
+        if self._journal is not None and self.episodes:
+            kept = "what was done is kept, the same command goes on"
+        return DiskError(f"{disk.refused(self.dst, error, self._needed)}; {kept}")
 
 
 def alignment(spec: ClipSpec, shift: int) -> str:
@@ -348,59 +388,4 @@ def alignment(spec: ClipSpec, shift: int) -> str:
 
 def refuse_existing(dst: Path, overwrite: bool) -> None:
     """DataError where a pack must not be made: something is there, or it is no pack and would be lost."""
-    if dst.name in ("", ".."):
-        raise DataError(f"{dst}: expected a folder by its own name, as the new pack is renamed into its place")
-    if not os.path.lexists(dst):
-        return
-    if dst.is_dir() and not dst.is_symlink() and not any(dst.iterdir()):
-        return
-    if not overwrite:
-        raise DataError(f"{dst}: already exists; choose another folder, or overwrite it with --overwrite")
-    if not (dst / MANIFEST).is_file() or not (dst / FRAMES).is_file():
-        raise DataError(f"{dst}: already exists and is not a pack, so it is not overwritten; choose another folder")
-
-
-def _prefix(dst: Path) -> str:
-    return f".{dst.name[:100]}.{socket.gethostname()}.{os.getpid()}."
-
-
-def _sweep(dst: Path) -> None:
-    """Remove what killed writers of the same pack left behind: their process, on this machine, is gone."""
-    if os.name != "posix":
-        return
-    stem = f".{dst.name[:100]}.{socket.gethostname()}."
-    for entry in dst.parent.iterdir():
-        pid = entry.name.removeprefix(stem).split(".")[0]
-        if not entry.name.startswith(stem) or not pid.isdecimal():
-            continue
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            if (entry / OLD).is_dir() and not dst.exists():
-                (entry / OLD).rename(dst)  # killed between two renames: the pack that was to be replaced
-            shutil.rmtree(entry, ignore_errors=True)
-        except OSError:
-            continue
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    placing.refuse(dst, overwrite, "a pack", (MANIFEST, FRAMES))

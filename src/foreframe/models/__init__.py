@@ -6,17 +6,27 @@ A new file in this folder is found, built, trained and tested without any other 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import math
+import os
 import pkgutil
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError, nearest
 from foreframe.unrolled import Step, Unrolled
+
+SIZE = 2**16
+"""Largest whole number in a model's configuration: channels, units."""
+LAYERS = 64
+"""Largest of those whose names end in `layers`; each layer is an object, even before it has memory."""
 
 
 class Model(Protocol):
@@ -73,7 +83,8 @@ def module(name: str) -> Any:
         ConfigError: there is none; the nearest name is offered.
     """
     if name not in names():
-        raise ConfigError(f"there is no model '{name}'{nearest(name, names())} (known: {', '.join(names())})")
+        short = name[:80]
+        raise ConfigError(f"there is no model '{short}'{nearest(short, names())} (known: {', '.join(names())})")
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -82,10 +93,66 @@ def name_of(config: Any) -> str:
     return type(config).__module__.rsplit(".", 1)[-1]
 
 
+def outline(config: Any, spec: ClipSpec) -> Any:
+    """The model with tensors that have a shape and no memory: what `build` would make, in some milliseconds.
+
+    Raises:
+        ConfigError: the model cannot take such clips, a number is beyond what it can be, or this machine has less
+            memory than the model and one frame need; the message has the numbers.
+    """
+    name = name_of(config)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            least = 0 if field.default == 0 else 1
+            most = LAYERS if field.name.endswith("layers") else SIZE
+            if not least <= value <= most:
+                raise ConfigError(f"model.{field.name}: expected {least} to {most}, found {value}")
+    try:
+        with warnings.catch_warnings(), torch.device("meta"), _NoDraws():
+            warnings.filterwarnings("error", message="Initializing zero-element tensors")
+            model = module(name).Model(config, spec)
+    except (ValueError, RuntimeError, UserWarning) as error:
+        cause = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"model: {name} cannot be built: {cause} (asked for: {config} for clips of {spec})"
+        ) from error
+    tensors = [*model.parameters(), *model.buffers()]
+    maps = spec.channels + (spec.cond_size if spec.cond == "image" else 0)
+    numbers = maps * spec.height * spec.width + math.prod(model.latent_shape)
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 4 * numbers
+    there = memory()
+    if needed > there:
+        raise ConfigError(
+            f"model: {name} needs {needed:,} bytes for its weights and one frame, this machine has {there:,}: make it "
+            f"smaller, or take a machine with more memory (asked for: {config} for clips of {spec})"
+        )
+    return model
+
+
+class _NoDraws(TorchFunctionMode):
+    """Draws nothing normal: without memory there is nothing to fill, and torch would import its compiler for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "normal_":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
+
+
+def memory() -> int:
+    """Bytes of memory of this machine; a large number where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**40
+
+
 def build(config: Any, spec: ClipSpec) -> Any:
     """A model with fresh weights for clips of this kind, channels last in memory, which convolutions like better.
 
     Raises:
-        ConfigError: the model cannot take such clips; the message says what it can.
+        ConfigError: as for `outline`, before memory is taken.
     """
+    outline(config, spec)
     return module(name_of(config)).Model(config, spec).to(memory_format=torch.channels_last)

@@ -178,7 +178,7 @@ class Background(nn.Module):
     def __init__(self, config: Config, spec: ClipSpec) -> None:
         super().__init__()
         width, coarse, halved = config.width, config.width * 3 // 2, (spec.height // 2, spec.width // 2)
-        self.scene = nn.Parameter(0.1 * torch.randn(1, config.scene, *halved))
+        self.scene = nn.Parameter(torch.randn(1, config.scene, *halved).mul_(0.1))
         self.join = _conv(4 * (spec.channels + spec.cond_size) + config.scene, width)
         self.around = nn.Sequential(
             Residual(width), _conv(width, coarse, 2), Residual(coarse), Residual(coarse), Up(coarse, width)

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 import foreframe
-from foreframe import runtime
+from foreframe import disk, runtime
 from foreframe.checkpoint import TrainedModel, load_run
 from foreframe.clip import Clip, ClipSpec
 from foreframe.data.pack import Pack
 from foreframe.data.sources import open_clips
 from foreframe.data.windows import Windows
+from foreframe.disk import put_all
 from foreframe.errors import TrainingError, UsageError
 from foreframe.evaluate import Protocol, check_spec, default_horizon, default_split, evaluate
 from foreframe.onnx.graphs import graphs, random_step
@@ -96,6 +97,7 @@ def export(
         UsageError: a name does not end in .onnx, a file is there already, or a package is missing.
         CheckpointError, ConfigError, DataError: the run or its clips cannot be used.
         TrainingError: the files do not compute what the model does.
+        DiskError: the disk refused; every file is as it was.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         package(name)
@@ -105,9 +107,7 @@ def export(
     pack = _clips(trained, data) if int8 else None
     model, spec = ready(trained.model), trained.config.spec
 
-    onnx.parent.mkdir(parents=True, exist_ok=True)
-    draft = onnx.parent / f".{onnx.name}.tmp-{os.getpid()}"
-    draft.mkdir()
+    draft = onnx.parent / f"{disk.TEMPORARY}{os.getpid()}-{onnx.name[:100]}"
     try:
         main, small = draft / "step.onnx", draft / "int8.onnx"
         write_steps(model, spec, main, notes(trained))
@@ -120,19 +120,21 @@ def export(
         psnr: dict[str, float] = {}
         protocol: dict[str, Any] = {}
         if int8 is not None and pack is not None:
-            quantise(main, small, _steps_taken(main, trained, pack))
+            calls = _steps_taken(main, trained, pack)
+            try:
+                quantise(main, small, calls)
+            except OSError as error:
+                raise disk.refused(small, error) from error
             drafts[int8] = small
             runners["int8"] = OnnxModel(main, small)
             psnr, protocol = _scores(trained, pack, runners, split, clips)
         times = dict(zip(runners, milliseconds(list(runners.values()), spec), strict=True))
-        sizes = {final: path.stat().st_size for final, path in drafts.items()}
-        for final, path in drafts.items():
-            _put(path, final)
+        files = {final: path.read_bytes() for final, path in drafts.items()}
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    for graph in COMPANIONS:
-        if companion(onnx, graph) not in sizes:  # of another model that had this name
-            companion(onnx, graph).unlink(missing_ok=True)
+    of_another = [companion(onnx, graph) for graph in COMPANIONS if companion(onnx, graph) not in files]
+    put_all(files, of_another)
+    sizes = {final: len(data) for final, data in files.items()}
     return Exported(sizes, difference, times, torch.get_num_threads(), psnr, protocol)
 
 
@@ -149,7 +151,7 @@ def write_steps(model: Any, spec: ClipSpec, path: Path, about: dict[str, Any] | 
     """
     for graph, proto in graphs(model, spec, about or {}).items():
         place = path if graph == "step" else companion(path, graph)
-        place.write_bytes(proto.SerializeToString())
+        disk.put(place, proto.SerializeToString())
     return path
 
 
@@ -162,14 +164,6 @@ def _check_names(onnx: Path, int8: Path | None, overwrite: bool) -> None:
             raise UsageError(f"{path}: expected a name that ends in .onnx")
         if path.exists() and not overwrite:
             raise UsageError(f"{path}: there is a file already; --overwrite replaces it")
-
-
-def _put(draft: Path, final: Path) -> None:
-    """Copy a finished file to its place, where it is whole or not there."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.copyfile(draft, temporary)
-    temporary.replace(final)
 
 
 def notes(trained: TrainedModel) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from foreframe.data.pack import Episode, Pack
 from foreframe.data.report import count
 from foreframe.data.sheet import Plot, plots_of, rgb, sample, spread, unchanging
 from foreframe.report.page import flat, laid_out, render
-from foreframe.video import write_gif
+from foreframe.video.write import encode_gif
 
 FRAMES = 60
 """Frames of a clip that are shown, at most."""
@@ -113,6 +112,7 @@ def write_clips_page(pack: Pack, out: Path, *, clips: int = 6, split: str | None
 
     Raises:
         DataError: the pack has no such split.
+        DiskError: the disk refused; a page that was there is untouched.
     """
     out = Path(out)
     episodes = sample(pack, clips, split)
@@ -322,10 +322,7 @@ def _gif(pictures: NDArray[np.uint8], fps: float) -> bytes:
     if len(np.unique(pictures[0].reshape(-1, 3), axis=0)) > 256:
         # A GIF has 256 colours: 64 levels of red, green and blue tell as much, and theirs are found many times quicker.
         pictures = pictures & np.uint8(0xFC) | pictures >> np.uint8(6)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.gif"
-        write_gif(path, np.ascontiguousarray(pictures), fps)
-        return path.read_bytes()
+    return encode_gif(np.ascontiguousarray(pictures), fps)
 
 
 def _drawings(pack: Pack, episodes: Sequence[Episode]) -> tuple[list[tuple[Drawing, ...]], list[tuple[str, float]]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -15,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from foreframe import disk
 
 # Okabe and Ito (2008): told apart under the common kinds of colour blindness. Yellow is left out: faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -65,7 +67,7 @@ def per_frame_figure(
     path: str | Path,
     baselines: Sequence[str] = (),
 ) -> None:
-    """A score over the horizon, one curve for each name, with a band where it has an interval.
+    """Write a score over the horizon, one curve for each name, with a band where it has an interval.
 
     Frame numbers start at 1 and count the K context frames, so the first score stands over K + 1.
 
@@ -75,7 +77,20 @@ def per_frame_figure(
         path: Ends in .png or .svg.
     Raises:
         ValueError: no curve, an interval of another length than its curve, or another suffix.
+        DiskError: the disk refused; a figure that was there is untouched.
     """
+    disk.put(Path(path), per_frame_picture(curves, context, ylabel, title, path, baselines))
+
+
+def per_frame_picture(
+    curves: Mapping[str, Mapping[str, Any]],
+    context: int,
+    ylabel: str,
+    title: str,
+    path: str | Path,
+    baselines: Sequence[str] = (),
+) -> bytes:
+    """What `per_frame_figure` writes."""
     if not curves:
         raise ValueError("curves: expected at least one, got none")
     with matplotlib.rc_context(STYLE):
@@ -105,7 +120,7 @@ def per_frame_figure(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
         figure.legend(loc="outside lower left", ncols=2, fontsize=9.5)  # never on top of a curve
-        save(figure, path)
+        return encoded(figure, path)
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -116,6 +131,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None
 
     Raises:
         ValueError: nothing in the rows can be drawn, or the path ends in neither .png nor .svg.
+        DiskError: the disk refused; a figure that was there is untouched.
     """
     drawn = [
         (title, unit, log, found)
@@ -164,15 +180,15 @@ def _panel(axes: Axes, title: str, unit: str, log: bool, found: list[tuple[str, 
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
+    """Write a figure, PNG or SVG by suffix. Raises DiskError: the disk refused; what was there is untouched."""
+    disk.put(Path(path), encoded(figure, path))
+
+
+def encoded(figure: Figure, path: str | Path) -> bytes:
+    """What a file of this name holds, PNG or SVG by its suffix."""
+    kind = Path(path).suffix.lower().lstrip(".")
     if kind not in ("png", "svg"):
-        raise ValueError(f"{path}: expected a name ending in .png or .svg, got {path.suffix!r}")
+        raise ValueError(f"{path}: expected a name ending in .png or .svg, got {Path(path).suffix!r}")
     FigureCanvasAgg(figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    figure.savefig(made := io.BytesIO(), format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return made.getvalue()

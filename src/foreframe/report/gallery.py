@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from foreframe.clip import ClipSpec
 from foreframe.data.folders import by_number
 from foreframe.data.pack import Pack
 from foreframe.data.tables import read_table
+from foreframe.disk import put_all
 from foreframe.errors import DataError
 from foreframe.evaluate import check_spec, default_horizon
 from foreframe.metrics import METRICS
-from foreframe.report.figures import per_frame_figure
+from foreframe.report.figures import per_frame_picture
 from foreframe.rollout import ModeName, draw_noise, predict, ready
+from foreframe.video.write import encode_gif, encode_mp4, encode_png
 
 STRIP_COLUMNS = 12
 
@@ -122,7 +125,11 @@ def write_rollout(
     rollout.gif and rollout.mp4: truth, prediction, error, further samples. strip.png: the same as a picture.
     frames/sample-1/00003.png ...: every predicted frame as it is, numbered from 1 as in the strip.
     psnr.json, psnr.png, psnr.svg: score per frame where the truth is known, beside the last context frame
-    repeated.
+    repeated. They take the place of those of an earlier rollout, all or none.
+
+    Raises:
+        DataError: a mode that looks at true frames which are not known.
+        DiskError: the disk refused; everything in `out` is as it was.
     """
     known = start.context.shape[1]
     if mode != "prediction" and (start.truth is None or start.truth.shape[1] < start.length):
@@ -134,35 +141,40 @@ def write_rollout(
     noise = torch.cat(
         [draw_noise(trained.model, [start.number], start.length, seed, s, temperature) for s in range(samples)]
     ).to(device)
-    _clear(out)
-    futures = []
+    futures, files = [], {}
     model = ready(trained.model)
     for sample in range(samples):
         predicted = predict(model, start.context.to(device), cond, noise[sample : sample + 1], mode, truth)
         futures.append(predicted[0].cpu())
-        _write_frames(out / "frames" / f"sample-{sample + 1}", futures[-1], known)
+        for t, frame in enumerate(video.pictures(futures[-1]), known + 1):
+            files[out / "frames" / f"sample-{sample + 1}" / f"{t:05d}.png"] = encode_png(frame)
     rows = _rows(start, futures, mode)
-    video.write_gif(out / "rollout.gif", video.grid(rows, context=known, scale=scale), fps)
-    video.write_mp4(out / "rollout.mp4", video.grid(rows, context=known, scale=scale), fps)
-    every = max(1, math.ceil(start.length / STRIP_COLUMNS))
-    video.write_png(out / "strip.png", video.strip(rows, every=every, context=known))
+    grid, every = video.grid(rows, context=known, scale=scale), max(1, math.ceil(start.length / STRIP_COLUMNS))
+    files[out / "rollout.gif"] = encode_gif(grid, fps)
+    files[out / "rollout.mp4"] = encode_mp4(grid, fps)
+    files[out / "strip.png"] = encode_png(video.strip(rows, every=every, context=known))
     lines = [f"{start.name}: {mode} of {start.length - known} frames, {samples} sample(s), in {out}"]
     if start.truth is not None:
-        lines.append(_write_scores(out, start, futures, mode, known, trained))
+        scores, line = _scores(out, start, futures, mode, known, trained)
+        files.update(scores)
+        lines.append(line)
+    put_all(files, [path for path in _earlier(out) if path not in files])
+    for folder in out.glob("frames/sample-*"):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
     return "\n".join(lines)
 
 
-def _clear(out: Path) -> None:
-    """Remove what an earlier rollout left in this folder, and nothing else."""
-    for name in ("rollout.gif", "rollout.mp4", "strip.png", "psnr.json", "psnr.png", "psnr.svg"):
-        (out / name).unlink(missing_ok=True)
-    for picture in out.glob("frames/sample-*/*.png"):
-        picture.unlink()
-    for folder in out.glob("frames/sample-*"):
-        folder.rmdir()
+def _earlier(out: Path) -> list[Path]:
+    """Where an earlier rollout left its files in this folder."""
+    names = ("rollout.gif", "rollout.mp4", "strip.png", "psnr.json", "psnr.png", "psnr.svg")
+    return [*(out / name for name in names), *out.glob("frames/sample-*/*.png")]
 
 
-def _write_scores(out: Path, start: Start, futures: list[Tensor], mode: str, known: int, trained: TrainedModel) -> str:
+def _scores(
+    out: Path, start: Start, futures: list[Tensor], mode: str, known: int, trained: TrainedModel
+) -> tuple[dict[Path, bytes], str]:
+    """Files of the PSNR per frame, and it in a line."""
     assert start.truth is not None
     truth = start.truth[0, known:]
     curves = {
@@ -179,11 +191,11 @@ def _write_scores(out: Path, start: Start, futures: list[Tensor], mode: str, kno
         "model": trained.provenance,
         "psnr": values,
     }
-    (out / "psnr.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    files = {out / "psnr.json": (json.dumps(record, indent=1) + "\n").encode()}
     shown = {name: {"per_frame": value["per_frame"], "per_frame_ci95": None} for name, value in values.items()}
-    for suffix in ("png", "svg"):
-        per_frame_figure(shown, known, "PSNR (dB)", f"{start.name}: PSNR of each frame", out / f"psnr.{suffix}")
-    return "PSNR: " + ", ".join(f"{name} {value['mean']:.2f} dB" for name, value in values.items())
+    for path in (out / "psnr.png", out / "psnr.svg"):
+        files[path] = per_frame_picture(shown, known, "PSNR (dB)", f"{start.name}: PSNR of each frame", path)
+    return files, "PSNR: " + ", ".join(f"{name} {value['mean']:.2f} dB" for name, value in values.items())
 
 
 def _rows(start: Start, futures: list[Tensor], mode: str) -> list[video.Row]:
@@ -200,12 +212,6 @@ def _rows(start: Start, futures: list[Tensor], mode: str) -> list[video.Row]:
     padded[:known] = truth
     rows: list[video.Row] = [("truth", padded), (mode, whole[0]), ("error x4", error)]
     return rows + [(f"sample {i}", frames) for i, frames in enumerate(whole[1:], 2)]
-
-
-def _write_frames(folder: Path, frames: Tensor, known: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for t, frame in enumerate(video.pictures(frames), known + 1):
-        video.write_png(folder / f"{t:05d}.png", frame)
 
 
 def _picture(path: Path, spec: ClipSpec) -> NDArray[np.uint8]:

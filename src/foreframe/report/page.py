@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import jinja2
 from PIL import Image
 
-from foreframe import __version__
+from foreframe import __version__, disk
 from foreframe.errors import ForeframeError
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
@@ -70,6 +69,7 @@ def write_page(
         details: Settings, shown folded; keys of nested mappings become dotted paths.
     Raises:
         ForeframeError: a figure or medium is missing or of another kind.
+        DiskError: the disk refused; a page that was there is untouched.
         ValueError: a row of a table is not as long as its header.
     """
     render(
@@ -97,13 +97,7 @@ def render(path: Path, template: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(version=__version__, **values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    disk.put(path, page)
 
 
 def _template(name: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from foreframe import disk
+
 
 def result_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a result: the model by the name of its mode, best-of-N, and the free baselines."""
@@ -42,11 +44,8 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def write_result(result: dict[str, Any], path: Path) -> Path:
-    """The whole result as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """The whole result as JSON. Raises DiskError: the disk refused; a result that was there is untouched."""
+    disk.put(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return path
 
 

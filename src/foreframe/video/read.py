@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -17,8 +18,14 @@ from foreframe.video.pixels import Pixels
 MAX_SIDE = 8192
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_BYTES = 2**29
+_MAX_CHUNKS = 2**17
+"""Chunks of a PNG; encoders make them of some kilobytes."""
 _DEPTHS = {0: (8,), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}  # PNG colour type -> bits that decode to 8 exactly
 
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+DECODER = {"max_pixels": str(MAX_SIDE**2)}
+"""What FFmpeg is told, so that a video that grows midway takes no memory before anybody has seen its size."""
+_TooLarge = Image.DecompressionBombError
 _MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
 """A JPEG may be in CMYK, of which nobody can tell which RGB is meant."""
 
@@ -57,41 +64,75 @@ def decode_image(data: bytes, path: str | Path = "") -> Pixels:
 
 
 def read_video(path: str | Path) -> Pixels:
-    """Every frame of a GIF or of anything FFmpeg reads (MP4) as (T, H, W, 3) uint8.
+    """Every frame of a GIF, MP4, MOV, AVI, WebM or MKV as (T, H, W, 3) uint8, all of them in memory.
 
     Raises:
-        DataError: the file is missing, empty or holds no frame that can be decoded.
+        DataError: the file is missing, empty or holds no frame that can be decoded, or frames of several sizes or of
+            more than 8192 pixels a side.
     """
     path = Path(path)
     data = _read_bytes(path, "a video", limit=2**32)
+    kind = container_kind(data[:16])
     try:
-        if data.startswith(b"GIF8"):
+        if kind == "gif":
             with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
+                _check_size(path, *image.size)
                 frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-        else:
-            with av.open(io.BytesIO(data), "r") as container:
+        elif kind:
+            with av.open(io.BytesIO(data), "r", format=kind, options=DECODER) as container:
+                codec = container.streams.video[0].codec_context
+                if codec is None:
+                    raise ValueError("a codec that FFmpeg does not know")
+                codec.options = DECODER
                 frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (av.FFmpegError, OSError, ValueError, IndexError, SyntaxError, EOFError) as error:
+        else:
+            raise _fault(path, "first bytes", "a GIF or MP4, or MOV, AVI, WebM or MKV", repr(data[:8]))
+    except (av.FFmpegError, OSError, ValueError, IndexError, SyntaxError, EOFError, _TooLarge) as error:
         raise _fault(path, "", "a GIF or MP4", str(error)) from error
     if not frames:
         raise _fault(path, "", "a GIF or MP4", "no frames")
+    if (sizes := {frame.shape for frame in frames}) != {frames[0].shape}:
+        raise _fault(path, "", "frames of one size", f"{len(sizes)} sizes")
     return np.stack(frames)
 
 
+def container_kind(head: bytes) -> str:
+    """FFmpeg's name of what a video is by its first 16 bytes, or an empty string.
+
+    FFmpeg is told what to expect, because its own guess takes words for a playlist, and follows it to other files.
+    """
+    if head[4:8] in _BOXES:
+        return "mov"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head[:4] == b"GIF8":
+        return "gif"
+    return "matroska" if head[:4] == b"\x1a\x45\xdf\xa3" else ""
+
+
 def _read_bytes(path: Path, kind: str, limit: int = _MAX_BYTES) -> bytes:
-    if not path.is_file():
-        raise _fault(path, "", kind, "a folder" if path.is_dir() else "no such file")
-    if not 0 < (size := path.stat().st_size) <= limit:
-        raise _fault(path, "", f"{kind} of 1 to {limit} bytes", f"{size} bytes")
-    return path.read_bytes()
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # to open a pipe may take for ever, and a device has no end
+            raise _fault(path, "", kind, "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, socket or device")
+        if not 0 < facts.st_size <= limit:
+            raise _fault(path, "", f"{kind} of 1 to {limit} bytes", f"{facts.st_size} bytes")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise _fault(path, "", kind, "no such file") from error
+    except OSError as error:
+        raise _fault(path, "", f"{kind} that can be read", error.strerror or type(error).__name__) from error
 
 
 def _decode_png(path: Path, data: bytes) -> Pixels:
     if not data.startswith(_PNG):
         raise _fault(path, "first bytes", "the PNG signature", repr(data[:8]))
-    needed, kinds, at, kind, colour = [_PNG], set[bytes](), len(_PNG), b"", 0
+    needed, kinds, at, kind, colour, chunks = [_PNG], set[bytes](), len(_PNG), b"", 0, 0
     while kind != b"IEND":
         where = f"byte {at}"
+        chunks += 1
+        if chunks > _MAX_CHUNKS:
+            raise _fault(path, where, f"at most {_MAX_CHUNKS} chunks", "another")
         if len(data) < at + 12:
             raise _fault(path, where, "another chunk up to IEND", f"the end of the file after {len(data)} bytes")
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
@@ -141,7 +182,7 @@ def _decode(path: Path, data: bytes, kind: str) -> Pixels:
             if image.mode in ("P", "PA", "LA", "RGBA"):
                 return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[..., :3])
             return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error, _TooLarge) as error:
         raise _fault(path, "pixels", f"{kind} data that decodes", str(error)) from error
 
 

@@ -18,12 +18,14 @@ from av.video.reformatter import VideoReformatter
 
 from foreframe.errors import DataError, Fault
 from foreframe.video.pixels import Pixels
-from foreframe.video.read import MAX_SIDE
+from foreframe.video.read import DECODER, MAX_SIDE, container_kind
 
 ONE_PACKET_A_FRAME = {"h264", "hevc", "av1", "vp9", "mjpeg", "gif", "png", "ffv1", "rawvideo", "huffyuv", "theora"}
 """Codecs whose packets can be counted instead of frames; others hide frames that are never shown, or pack two."""
 OPEN = 4
 """Streams that a process keeps open."""
+MAX_BOX = 2**26
+"""Bytes of the header of an MP4 or MOV, or of any box but those that hold the pictures."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,17 @@ def probe_video(path: str | Path) -> VideoInfo:
     _check_bytes(path, kind := _kind(path))
     with _errors(path, ""), _open(path, kind) as container:
         stream = _stream(path, container)
-        codec = stream.codec_context
-        height, width = codec.height, codec.width
-        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise _fault(path, "header", f"1x1 to {MAX_SIDE}x{MAX_SIDE} pixels", f"{width}x{height}")
-        if codec.name in ONE_PACKET_A_FRAME:
-            # Only facts are kept: all packets together are as large as the file.
-            facts = [(p.pts, p.is_discard, p.is_corrupt) for p in container.demux(stream) if p.size]
-            shown = [pts for pts, hidden, _ in facts if not hidden]
-            stored, broken = len(facts), any(damaged for *_, damaged in facts)
+        height, width = _size(path, stream)
+        shown, stored, broken = [], 0, False
+        if stream.codec_context.name in ONE_PACKET_A_FRAME:
+            for packet in container.demux(stream):
+                if packet.size:
+                    stored, broken = stored + 1, broken or packet.is_corrupt
+                    if not packet.is_discard:
+                        shown.append(packet.pts)
         else:
             shown = [frame.pts for frame in container.decode(stream)]
-            stored, broken = len(shown), False
+            stored = len(shown)
         length, times = len(shown), sorted(pts for pts in shown if pts is not None)
         _check_whole(path, container, stream, stored, times, broken)
         rate = stream.average_rate or stream.guessed_rate
@@ -97,15 +98,18 @@ def read_at(path: str | Path, times: Sequence[float], tolerance: float) -> tuple
     A frame counts if its own time differs by at most `tolerance` seconds; pixels of missing ones are zeros.
     """
     video = _opened_at(path, times[0], tolerance)
-    found: list[Pixels | None] = []
+    found: dict[int, Pixels] = {}
     missing: dict[int, str] = {}
     for index, time in enumerate(times):
         frame, words = video.at(time, tolerance)
-        found.append(frame)
         if frame is None:
             missing[index] = words
-    shape = video.last[1].shape if video.last else (*video.size, 3)
-    return np.stack([np.zeros(shape, np.uint8) if frame is None else frame for frame in found]), missing
+        else:
+            found[index] = frame
+    pixels = np.zeros((len(times), *(video.last[1].shape if video.last else (*video.size, 3))), np.uint8)
+    for index, frame in found.items():
+        pixels[index] = frame
+    return pixels, missing
 
 
 class _Video:
@@ -120,9 +124,7 @@ class _Video:
             self.container = _open(path, _kind(path))
             self.stream = _stream(path, self.container)
             self.stream.thread_type = "AUTO"
-            self.size = (self.stream.codec_context.height, self.stream.codec_context.width)
-            if max(self.size) > MAX_SIDE:
-                raise _fault(path, "header", f"at most {MAX_SIDE} pixels a side", f"{self.size[1]}x{self.size[0]}")
+            self.size = _size(path, self.stream)
             self.frames = self.container.decode(self.stream)
             self.reformatter = VideoReformatter()  # one for all frames: to make one takes longer than to use it
 
@@ -225,10 +227,7 @@ class _errors:
 
 
 def _kind(path: Path) -> str:
-    """FFmpeg's name of what a file is by its first bytes.
-
-    FFmpeg is told what to expect, because its own guess takes words for a playlist, and follows it to other files.
-    """
+    """FFmpeg's name of what a file is by its first bytes."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # to open a pipe may take for ever, and a device has no end
@@ -237,20 +236,61 @@ def _kind(path: Path) -> str:
             head = file.read(16)
     except OSError as error:
         raise _fault(path, "", "a video", error.strerror or type(error).__name__) from error
-    if head[4:8] in _BOXES:
-        return "mov"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:4] == b"GIF8":
-        return "gif"
-    if head[:4] == _EBML:
-        return "matroska"
+    if kind := container_kind(head):
+        if kind == "mov":
+            _check_counts(path)
+        return kind
     found = f"another kind of file ({head[:8]!r})" if head else "an empty file"
     raise _fault(path, "first bytes", "a video (MP4, MOV, AVI, GIF, WebM or MKV)", found)
 
 
+def _check_counts(path: Path) -> None:
+    """That an MP4 or MOV claims no more frames than it has bytes: FFmpeg makes a list of all that are claimed.
+
+    Boxes are looked for by their names, for FFmpeg takes them from inside almost any other.
+    """
+    size, at, claimed = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(16)
+            length = int.from_bytes(head[:4]) or size - at
+            if length == 1:
+                length = int.from_bytes(head[8:])
+            if length < 8:
+                break
+            if head[4:8] not in (b"mdat", b"free", b"skip", b"wide"):
+                if min(length, size - at) > MAX_BOX:
+                    raise _fault(path, f"byte {at}", f"boxes of at most {MAX_BOX} bytes", f"{length}")
+                file.seek(at)
+                data = file.read(min(length, size - at))
+                if b"dcomzlib" in data:
+                    raise _fault(path, f"byte {at}", "a plain header", "a compressed one")
+                claimed += _samples(data)
+            at += length
+    if claimed > size:
+        raise _fault(path, "header", f"at most as many frames as the file has bytes, {size}", f"{claimed}")
+
+
+def _samples(data: bytes) -> int:
+    """How many frames are claimed by the boxes in `data` that need not list them one by one."""
+    count = 0
+    for name, place in ((b"stsz", 8), (b"trun", 4)):
+        at = data.find(name)
+        while at >= 0:
+            body = at + (12 if data[max(0, at - 4) : at] == b"\0\0\0\1" else 4)  # 1: a size of 8 bytes follows
+            if name == b"trun" or any(data[body + 4 : body + 8]):  # all of one size
+                count += int.from_bytes(data[body + place : body + place + 4])
+            at = data.find(name, at + 1)
+    return count
+
+
 def _open(path: Path, kind: str) -> Any:
-    return av.open(f"file:{path}", "r", format=kind)
+    container = av.open(f"file:{path}", "r", format=kind, options=DECODER)
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.options = DECODER
+    return container
 
 
 def _check_bytes(path: Path, kind: str) -> None:
@@ -347,7 +387,6 @@ _LAST_PART: dict[str, Callable[[BinaryIO, int], Part]] = {
     "gif": _last_block,
     "matroska": _segment,
 }
-_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
@@ -358,6 +397,15 @@ def _stream(path: Path, container: Any) -> Any:
     if stream.codec_context is None:
         raise _fault(path, "", "a video in a codec that FFmpeg knows", "another one")
     return stream
+
+
+def _size(path: Path, stream: Any) -> tuple[int, int]:
+    """(H, W) by the header. FFmpeg was told which is the largest, and knows none beyond."""
+    height, width = stream.codec_context.height, stream.codec_context.width
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        found = f"{width}x{height}" if width and height else "none, or a larger one"
+        raise _fault(path, "header", f"a size of 1x1 to {MAX_SIDE}x{MAX_SIDE} pixels", found)
+    return height, width
 
 
 def _check_whole(path: Path, container: Any, stream: Any, stored: int, times: list[int], broken: bool) -> None:

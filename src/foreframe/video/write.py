@@ -1,11 +1,9 @@
-"""Pictures and videos to disk. Each is written under a temporary name and renamed: no reader meets half a file."""
+"""Pictures and videos as bytes, and to disk: encoded in memory first, so that no file is ever half of one."""
 
 from __future__ import annotations
 
-import os
+import io
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,22 +11,38 @@ import av
 import numpy as np
 from PIL import GifImagePlugin, Image
 
+from foreframe import disk
 from foreframe.video.pixels import Pixels, check_video, scaled
 
 
 def write_png(path: str | Path, image: Pixels) -> None:
-    """Write one picture (H, W, 3) uint8, lossless.
+    """Write what `encode_png` makes. Raises also DiskError: the disk refused; what was there is untouched."""
+    disk.put(Path(path), encode_png(image))
+
+
+def write_gif(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> None:
+    """Write what `encode_gif` makes. Raises also DiskError: the disk refused; what was there is untouched."""
+    disk.put(Path(path), encode_gif(frames, fps, scale))
+
+
+def write_mp4(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> None:
+    """Write what `encode_mp4` makes. Raises also DiskError: the disk refused; what was there is untouched."""
+    disk.put(Path(path), encode_mp4(frames, fps, scale))
+
+
+def encode_png(image: Pixels) -> bytes:
+    """One picture (H, W, 3) uint8, lossless.
 
     Raises:
         ValueError: another shape or dtype.
     """
     check_video("image", image[None])
-    with _replacing(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
+    Image.fromarray(image).save(made := io.BytesIO(), format="PNG")
+    return made.getvalue()
 
 
-def write_gif(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> None:
-    """Write an endless GIF with exactly T pictures, equal neighbours included, each pixel `scale` pixels wide.
+def encode_gif(frames: Pixels, fps: float, scale: int = 1) -> bytes:
+    """An endless GIF with exactly T pictures, equal neighbours included, each pixel `scale` pixels wide.
 
     GIF counts time in 10 ms: the end of each frame is rounded to that, so the sum never drifts from T / fps by more
     than 5 ms. One palette of 256 colours serves all frames, so what does not move does not flicker; videos of no more
@@ -54,12 +68,11 @@ def write_gif(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> N
         image = Image.fromarray(scaled(picture, scale))
         image.putpalette(palette.tobytes())
         parts += GifImagePlugin.getdata(image, duration=10 * hundredths)
-    with _replacing(path) as temporary:
-        temporary.write_bytes(b"".join([*parts, b";"]))
+    return b"".join([*parts, b";"])
 
 
-def write_mp4(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> None:
-    """Write H.264 in yuv420p, which browsers play; odd sides are padded by one repeated row or column.
+def encode_mp4(frames: Pixels, fps: float, scale: int = 1) -> bytes:
+    """H.264 in yuv420p, which browsers play; odd sides are padded by one repeated row or column.
 
     Raises:
         ValueError: fps not above 0; frames that are not (T, H, W, 3) uint8.
@@ -68,8 +81,8 @@ def write_mp4(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> N
     if not fps > 0:
         raise ValueError(f"fps: expected above 0, got {fps}")
     height, width = frames.shape[1] * scale, frames.shape[2] * scale
-    faststart = {"movflags": "+faststart"}
-    with _replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=faststart) as container:
+    made, faststart = io.BytesIO(), {"movflags": "+faststart"}
+    with av.open(made, "w", format="mp4", options=faststart, io_open=lambda *_: _Reader(made)) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.options = {"crf": "16", "preset": "medium"}
@@ -77,6 +90,27 @@ def write_mp4(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> N
             even = np.pad(scaled(picture, scale), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
         container.mux(stream.encode(None))
+    return made.getvalue()
+
+
+class _Reader:
+    """Reads a buffer that is still written: to put its index before the rest, an MP4's writer moves what it wrote."""
+
+    def __init__(self, buffer: io.BytesIO) -> None:
+        self.buffer, self.at = buffer, 0
+
+    def read(self, size: int) -> bytes:
+        found = bytes(self.buffer.getbuffer()[self.at : self.at + size])
+        self.at += len(found)
+        return found
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.buffer.getbuffer().nbytes}
+        self.at = begin[whence] + place
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
 
 
 def _quantised(frames: Pixels) -> tuple[Pixels, Pixels]:
@@ -101,16 +135,3 @@ def _quantised(frames: Pixels) -> tuple[Pixels, Pixels]:
         far = (points**2).sum(1) - 2 * colours[start : start + 4096].astype(np.float32) @ points.T
         table[unique[start : start + 4096]] = far.argmin(1)
     return palette, table[codes]
-
-
-@contextmanager
-def _replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from foreframe.data.clips import SPLITS
 from foreframe.data.pack import Episode, Pack
 from foreframe.errors import UsageError
-from foreframe.video import write_png
+from foreframe.video.write import encode_png
 
 PIECE = 256
 """Frames in memory at a time, where they are small."""
@@ -43,12 +43,20 @@ def pieces(pack: Pack, episode: Episode) -> Iterator[tuple[int, int]]:
 
 
 def write_pictures(folder: Path, names: Iterable[str], pictures: NDArray[np.uint8]) -> None:
-    """Write each picture (H, W, 1 or 3) as a PNG of this name, several at a time."""
+    """Write each picture (H, W, 1 or 3) as a PNG of this name, several at a time.
+
+    They are not brought to the disk one by one: an export is nothing before all of it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     if pictures.shape[3] == 1:
         pictures = pictures.repeat(3, axis=3)
     with threads() as pool:
-        for _ in pool.map(write_png, (folder / name for name in names), pictures):
+        for _ in pool.map(_write, (folder / name for name in names), pictures):
             pass
+
+
+def _write(path: Path, picture: NDArray[np.uint8]) -> None:
+    path.write_bytes(encode_png(picture))
 
 
 def threads() -> ThreadPoolExecutor:

@@ -148,7 +148,7 @@ class _Files:
             self._number += 1
             path = self.folder / f"chunk-{self.index[0]:03d}" / f"file-{self.index[1]:03d}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._sink = path.open("wb")
+            self._sink, self._writer = path.open("wb"), None
             self._writer = self._parquet.ParquetWriter(self._sink, self.schema, write_page_checksum=True)
             self._rows = 0
         return self.index
@@ -181,8 +181,9 @@ class _Files:
 
     def _abandon(self) -> None:
         """Leave the file as it is."""
-        if self._sink is not None:
+        if self._writer is not None:
             self._writer.is_open = False  # its destructor would go on writing
+        if self._sink is not None:
             with suppress(OSError):
                 self._sink.close()
 
