@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import signal
@@ -301,8 +300,7 @@ def test_a_run_of_two_killed_and_stopped_on_its_way_is_bit_for_bit_the_one_that_
     shutil.copytree(run, alone)
     ended = command.resume(run)
     assert ended.code == 0, ended
-    assert checkpoint.read(run, STEPS).hashes == checkpoint.read(whole, STEPS).hashes
-    assert rows(run) == rows(whole)
+    same_run(run, whole)
     goes_on_alone(alone, whole)
     figure("killed or poisoned ranks that ended well", 3, 3)
 
@@ -407,8 +405,8 @@ def test_a_step_that_is_not_finite_in_one_process_is_skipped_in_both(command, tm
     assert len(notes) == 1
     assert notes[0].endswith("this step is skipped")
     assert newest(run) == STEPS
-    losses = [row["loss"] for row in read_log(run) if "loss" in row]
-    assert [math.isfinite(loss) for loss in losses] == [step != 2 for step in range(STEPS)]
+    logged = [row["step"] for row in read_log(run) if "loss" in row]
+    assert logged == [step for step in range(1, STEPS + 1) if step != 3]
     figure("killed or poisoned ranks that ended well", 1, 1)
 
 

@@ -90,7 +90,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
                 return {key: file.get_tensor(key) for key in found}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors ({error})") from error
-    listed = "\n  ".join(sorted(wrong)[:20])
+    listed = "\n  ".join(line[:200] for line in sorted(wrong)[:20])
     raise CheckpointError(f"{path}: its tensors are those of another model:\n  {listed}")
 
 
@@ -290,7 +290,7 @@ def read(run: Path, step: int) -> Checkpoint:
             raise CheckpointError(f"{file}: damaged: expected SHA-256 {expected.get('sha256')}, found {found}")
     state = _read_json(path / STATE)
     best = state.get("best")
-    if state.get("step") != step or not isinstance(best, dict) or not isinstance(best.get("step", 0), int):
+    if state.get("step") != step or not isinstance(best, dict) or not _is_best(best):
         raise CheckpointError(f"{path / STATE}: not the state of step {step}")
     return Checkpoint(path, step, state, {name: record["sha256"] for name, record in files.items()})
 
@@ -330,6 +330,11 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, found: Checkpoint) -> Non
         for name, value in values.items():
             if value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _is_best(best: dict[str, Any]) -> bool:
+    kinds = {"step": int, "psnr": (int, float), "split": str, "horizon": int}
+    return set(best) <= set(kinds) and all(isinstance(value, kinds[name]) for name, value in best.items())
 
 
 def _manifest(values: Mapping[str, Any]) -> bytes:

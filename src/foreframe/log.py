@@ -88,15 +88,21 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         ForeframeError: another line is not JSON; the message names it.
     """
     path = run / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError("no step")
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise ForeframeError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}") from error
+            found = line[:60].decode(errors="replace")
+            raise ForeframeError(
+                f"{path}, line {number}: expected a JSON object with a step, found {found!r}"
+            ) from error
+        rows.append(row)
     return rows
 
 

@@ -238,20 +238,14 @@ class RunConfig:
             raise CheckpointError(f"{run}: cannot be read: {error.strerror}") from error
         values = settings.read_json(path)
         try:
-            if not isinstance(values, dict) or values.get("format") != FORMAT:
-                found, maker = (
-                    (values.get("format"), values.get("foreframe")) if isinstance(values, dict) else (values, None)
-                )
-                by = (
-                    f"made by foreframe {maker:.40}"
-                    if isinstance(maker, str)
-                    else "made by another version of foreframe?"
-                )
+            head = values if isinstance(values, dict) else {"format": values}
+            if head.get("format") != FORMAT:
+                found, maker = settings.shown(head.get("format")), str(head.get("foreframe", "another version"))[:40]
                 raise ConfigError(
-                    f"format: expected {FORMAT}, found {settings.shown(found)}; {by}; this is {foreframe.__version__}: "
-                    "use that one, or train anew"
+                    f"format: expected {FORMAT}, found {found}; made by foreframe {maker}, this is "
+                    f"{foreframe.__version__}: use that one, or train anew"
                 )
-            kind = models.module(str(values.get("model"))).Config
+            kind = models.module(str(head.get("model"))).Config
             config = settings.from_dict(cls, values, kinds={"train.model": kind})
             config.check()
             return config

@@ -34,7 +34,7 @@ from foreframe.errors import DataError, Fault
 from foreframe.video import probe_video, read_at, read_frames, read_image, read_video
 
 ROOM = 64 * 2**20
-SECONDS = 20
+SECONDS = 120
 """For a busy machine; each takes far less."""
 
 Reader = Callable[[Path], object]

@@ -141,6 +141,7 @@ def check_damage(flips: int, cuts: int, figure: Callable[..., None], seed: int) 
         stream = io.BytesIO()
         Image.fromarray(picture(9, 11, seed)).convert(mode).save(stream, format="PNG")
         whole.append(stream.getvalue())
+
     def found(content: bytes) -> bool:
         try:
             decode_image(content, "frame.png")

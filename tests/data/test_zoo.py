@@ -1424,8 +1424,8 @@ CASES = (
     Case("a nan action of a robot", "robonet", "F28",
          lambda r: dataset(r / MP4, "policy/actions", put((4, 1), np.nan)),
          [f"{MP4}, frame 4, action.1: expected a finite number within float32, found nan"], loses=[MP4]),
-    Case("a nan state of a robot", "robonet", "F28", lambda r: dataset(r / MP4, "env/state", put((3, 0), np.inf)),
-         [f"{MP4}, frame 3, state.0: expected a finite number within float32, found inf"], loses=[MP4]),
+    Case("a nan state of a robot, which is not chosen", "robonet", "F28",
+         lambda r: dataset(r / MP4, "env/state", put((3, 0), np.inf))),
     Case("another robot", "robonet", "F28", lambda r: dataset(r / MP4, "policy/actions", lambda v: v[:, :3]),
          [f"{MP4}: expected actions of 4 and states of 5 numbers, as in most files, found 3 and 5: another "
           "robot? Keep each in a folder of its own, or skip these"], loses=[MP4]),

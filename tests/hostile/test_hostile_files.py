@@ -21,7 +21,7 @@ from tests.hostile import zoo
 
 MEGABYTES, SECONDS = 64, 20
 GROUPS = ("run", "input", "source")
-SHARE = 47
+SHARE = 101
 """Every so many-th meeting of a file and a command takes place at a change; all of them by night."""
 ENDS_WELL = {
     ("PNG and zip", "0.png"),  # a picture of one pixel; what follows it is not looked at
@@ -90,8 +90,8 @@ def judge(results: list[dict[str, Any]], figure: Figure) -> None:
 
 def test_hostile_files_are_refused_by_name_and_nothing_in_them_runs(tmp_path: Path, figure: Figure):
     results = meet(",".join(GROUPS), tmp_path, SHARE)
-    assert len({found["hostile"] for found in results}) > 60
-    assert len({found["place"] for found in results}) > 50
+    assert len({found["hostile"] for found in results}) > 40
+    assert len({found["place"] for found in results}) > 30
     assert len({found["command"] for found in results}) >= 8
     judge(results, figure)
 

@@ -123,7 +123,7 @@ def _set(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 CANNOT_BE: list[tuple[str, Any, str]] = [
-    ("format", 1, f"format: expected {FORMAT}, found 1; made by foreframe {__version__}; this is {__version__}: use"),
+    ("format", 1, f"format: expected {FORMAT}, found 1; made by foreframe {__version__}, this is {__version__}: use"),
     ("format", None, f"format: expected {FORMAT}, found None"),
     ("model", "svgg", "there is no model 'svgg'; did you mean 'svg'?"),
     ("model", ["svg"], "there is no model"),

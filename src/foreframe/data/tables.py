@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe.data.clips import NumberFault
 from foreframe.data.folders import not_plain
 from foreframe.data.parquet import Table, holds_numbers, numbers
 from foreframe.errors import DataError, Fault
@@ -82,7 +83,8 @@ def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray
             value = _finite(text.strip(" \t"))
             if value is None:
                 where = f"row {number}, column {column}"
-                faults.append(Fault(shown, where, "a finite decimal number", f"{text[:40]!a}"))
+                words = f"{text[:40]!a}"
+                faults.append(NumberFault(shown, where, "a finite decimal number", words, (column - 1,), number - 1))
             else:
                 table[number - 1, column - 1] = value
     return table, faults
@@ -118,7 +120,7 @@ def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTa
         raise ValueError(f"{path}: expected a file that ends in {', '.join(TABLES)}")
     try:
         values, names, wrong = reader(path)
-        faults += (Fault(shown, where, expected, found) for where, expected, found in wrong[:MAX_FAULTS])
+        faults += (_fault(shown, *facts) for facts in wrong[:MAX_FAULTS])
         if len(wrong) > MAX_FAULTS:
             faults.append(Fault(shown, "", f"at most {MAX_FAULTS:,} faults", "more: the rest was not looked at"))
     except OSError as error:
@@ -128,7 +130,7 @@ def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTa
         values, names = _empty(rows)
         faults.append(Fault(shown, error.where, error.expected, error.found))
     if rows is not None and len(values) != rows:
-        if not faults:
+        if all(isinstance(fault, NumberFault) for fault in faults):
             faults.append(Fault(shown, "", f"{rows} rows, one for each frame", f"{len(values)}"))
         fitting = np.zeros((rows, values.shape[1]), np.float32)
         fitting[: len(values)] = values[:rows]
@@ -136,9 +138,17 @@ def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTa
     return values, names, faults
 
 
-_Found = tuple[NDArray[np.float32], tuple[str, ...], list[tuple[str, str, str]]]
-"""Values, names, and (where, expected, found) of every fault that leaves the rest readable: with more than `MAX_FAULTS`
-of them, there is no need to go on."""
+_Facts = tuple[str, str, str, tuple[int, Sequence[int]] | None]
+"""where, expected, found; and of single numbers, in which row they are, and in which columns."""
+_Found = tuple[NDArray[np.float32], tuple[str, ...], list[_Facts]]
+"""Values, names, and the facts of every fault that leaves the rest readable: with more than `MAX_FAULTS` of them, there
+is no need to go on."""
+
+
+def _fault(shown: str, where: str, expected: str, found: str, cells: tuple[int, Sequence[int]] | None) -> Fault:
+    if cells is None:
+        return Fault(shown, where, expected, found)
+    return NumberFault(shown, where, expected, found, tuple(cells[1]), cells[0])
 
 
 class _Wrong(Exception):
@@ -206,7 +216,7 @@ def _read_csv(path: Path) -> _Found:
     if columns * (rows - start) > MAX_NUMBERS:
         raise _Wrong("", f"at most {MAX_NUMBERS:,} numbers", f"{rows - start:,} rows of {columns}")
     values = np.zeros((rows - start, columns), np.float32)
-    wrong: list[tuple[str, str, str]] = []
+    wrong: list[_Facts] = []
     for number, line in enumerate(_lines(content), start=1):
         if len(wrong) > MAX_FAULTS:
             break
@@ -214,12 +224,14 @@ def _read_csv(path: Path) -> _Found:
             continue
         found = line.count(",") + 1
         if found != columns:
-            wrong.append((f"row {number}", f"{columns} numbers", f"{found}" if line.strip() else "a blank row"))
+            words = f"{found}" if line.strip() else "a blank row"
+            wrong.append((f"row {number}", f"{columns} numbers", words, None))
             continue
         for column, text in enumerate(line.removesuffix("\r").split(",")):
             value = _finite(text.strip(" \t"))
             if value is None:
-                wrong.append((f"row {number}, column {column + 1}", "a finite decimal number", f"{text[:40]!a}"))
+                where, cells = f"row {number}, column {column + 1}", (number - start - 1, [column])
+                wrong.append((where, "a finite decimal number", f"{text[:40]!a}", cells))
             else:
                 values[number - start - 1, column] = value
     return values, names, wrong
@@ -360,20 +372,21 @@ def _filled(rows: list[Any], width: int, names: tuple[str, ...]) -> _Found:
     if width * len(rows) > MAX_NUMBERS:
         raise _Wrong("", f"at most {MAX_NUMBERS:,} numbers", f"{len(rows):,} rows of {width}")
     values = np.zeros((len(rows), width), np.float32)
-    wrong: list[tuple[str, str, str]] = []
+    wrong: list[_Facts] = []
     for number, row in enumerate(rows, start=1):
         if len(wrong) > MAX_FAULTS:
             break
         if not isinstance(row, list) or len(row) != width:
             found = f"{len(row)}" if isinstance(row, list) else _kind(row)
-            wrong.append((f"row {number}", f"{width} numbers", found))
+            wrong.append((f"row {number}", f"{width} numbers", found, None))
             continue
         for column, value in enumerate(row):
             if type(value) in (int, float) and -_LARGEST <= value <= _LARGEST:
                 values[number - 1, column] = value
             else:
                 found = "one beyond float32" if type(value) in (int, float) else _kind(value)
-                wrong.append((f"row {number}, column {column + 1}", "a finite number", found))
+                cells = (number - 1, [column])
+                wrong.append((f"row {number}, column {column + 1}", "a finite number", found, cells))
     return values, names, wrong
 
 
@@ -413,7 +426,8 @@ def _read_parquet(path: Path) -> _Found:
     if len(names) * rows > MAX_NUMBERS:
         raise _Wrong("", f"1 to {MAX_NUMBERS:,} numbers", f"{rows:,} rows of {len(names)}")
     values = np.zeros((rows, len(names)), np.float32)
-    wrong: list[tuple[str, str, str]] = []
+    wrong: list[_Facts] = []
+    ends = np.cumsum([width or 1 for width in widths]).tolist()
     step = _BLOCK // len(names)
     for start in range(0, rows, step):
         if len(wrong) > MAX_FAULTS:
@@ -422,13 +436,19 @@ def _read_parquet(path: Path) -> _Found:
         found = np.concatenate([part for part, _ in parts], axis=1)
         bad = ~(np.abs(found) <= _LARGEST)
         values[start : start + step] = np.where(bad, 0, found)
+        for key, width, end, (_, missing) in zip(keys, widths, ends, parts, strict=True):
+            expected, cells = f"{width} numbers" if width else "a number", range(end - (width or 1), end)
+            wrong += [
+                (f"row {start + row + 1}, column {key[:40]!a}", expected, words, (start + row, cells))
+                for row, words in missing.items()
+            ]
         wrong += [
-            (f"row {start + row + 1}, column {key[:40]!a}", f"{width} numbers" if width else "a number", words)
-            for key, width, (_, missing) in zip(keys, widths, parts, strict=True)
-            for row, words in missing.items()
-        ]
-        wrong += [
-            (f"row {start + row + 1}, column {names[column]!a}", "a finite number", f"{found[row, column]}")
+            (
+                f"row {start + row + 1}, column {names[column]!a}",
+                "a finite number",
+                f"{found[row, column]}",
+                (start + row, [column]),
+            )
             for row, column in np.argwhere(bad).tolist()
         ]
     return values, names, wrong

@@ -263,10 +263,13 @@ def test_numbers_that_are_not_finite_are_told_with_frame_and_column(tmp_path: Pa
     clip = only(tmp_path)
     assert clip.rows is not None
     rows = clip.rows(1, 6)
-    assert {index: str(fault) for index, (fault,) in rows.faults.items()} == {
-        1: "a.hdf5, frame 2, action.1: expected a finite number within float32, found nan",
-        3: "a.hdf5, frame 4, action.3: expected a finite number within float32, found 1e+300",
-        4: "a.hdf5, frame 5, action.3: expected a finite number within float32, found 1e+300, and 2 more in this row",
+    assert {index: [str(fault) for fault in faults] for index, faults in rows.faults.items()} == {
+        1: ["a.hdf5, frame 2, action.1: expected a finite number within float32, found nan"],
+        3: ["a.hdf5, frame 4, action.3: expected a finite number within float32, found 1e+300"],
+        4: [
+            "a.hdf5, frame 5, action.3: expected a finite number within float32, found 1e+300",
+            "a.hdf5, frame 5, state.0: expected a finite number within float32, found inf, and 1 more in this row",
+        ],
     }
     assert rows.values[1, 1] == 0
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import Piece, Size
+from foreframe.data.clips import NumberFault, Piece, Size
 from foreframe.data.folders import SPLIT_OF, Finds, relative
 from foreframe.data.layouts._shared import named_like_a_file, walk
-from foreframe.errors import Fault
 from foreframe.video import MAX_SIDE
 
 
@@ -122,7 +122,8 @@ def no_frames(start: int, stop: int) -> Piece:
 
 
 def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str, clip: str = "") -> Piece:
-    """Rows (T, D) of any numbers as float32; what is not finite, or too large, is a fault of its frame.
+    """Rows (T, D) of any numbers as float32; what is not finite, or too large, is a fault of its frame, one for each
+    group of columns (what stands before the last dot of their names).
 
     names: of the D columns. start: the frame that row 0 belongs to. clip: which one it is, where a file has several.
     """
@@ -130,10 +131,14 @@ def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: s
         rows = values.astype(np.float32)
     bad = ~np.isfinite(rows)
     faults = {}
-    for index in np.flatnonzero(bad.any(axis=1)):
-        at = np.flatnonzero(bad[index])
-        more = f", and {len(at) - 1} more in this row" if len(at) > 1 else ""
-        where = ", ".join(filter(None, (clip, f"frame {start + int(index)}", names[at[0]])))
-        faults[int(index)] = (Fault(shown, where, "a finite number within float32", f"{values[index, at[0]]}{more}"),)
+    for index in np.flatnonzero(bad.any(axis=1)).tolist():
+        told = []
+        for _, same in groupby(np.flatnonzero(bad[index]).tolist(), key=lambda at: names[at].rpartition(".")[0]):
+            at = tuple(same)
+            more = f", and {len(at) - 1} more in this row" if len(at) > 1 else ""
+            where = ", ".join(filter(None, (clip, f"frame {start + index}", names[at[0]])))
+            found = f"{values[index, at[0]]}{more}"
+            told.append(NumberFault(shown, where, "a finite number within float32", found, at))
+        faults[index] = tuple(told)
     rows[bad] = 0
     return Piece(rows, faults)

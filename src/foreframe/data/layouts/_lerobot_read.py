@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import Piece, Size
+from foreframe.data.clips import NumberFault, Piece, Size
 from foreframe.data.folders import relative, shown
 from foreframe.data.layouts._lerobot_meta import MAX_ROWS, Episode, inside
 from foreframe.data.layouts._shared import safely
@@ -89,19 +89,19 @@ def read_rows(source: Source, episode: Episode, start: int, stop: int) -> Piece:
         with np.errstate(over="ignore"):
             values[:, at : at + width] = found
         expected = "1 number" if width == 1 else f"{width} numbers"
-        _insist_few({i: (_fault(episode, start + i, expected, words, feature),) for i, words in wrong.items()})
-        for index, words in wrong.items():
-            faults.setdefault(index, []).append(_fault(episode, start + index, expected, words, feature))
+        told = {i: _fault(episode, start + i, expected, words, feature) for i, words in wrong.items()}
+        odd = {}
+        finite = np.isfinite(values[:, at : at + width])
+        for index in np.flatnonzero(~finite.all(1)).tolist():
+            bad = at + np.flatnonzero(~finite[index])
+            some = ", ".join(source.names[column] for column in bad[:3])
+            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+            odd[index] = _fault(episode, start + index, "finite numbers", str(values[index, bad[0]]), some + more)
+        for index, fault in (*_few(told).items(), *_few(odd).items()):
+            columns = tuple(range(at, at + width))
+            fault = NumberFault(fault.path, fault.where, fault.expected, fault.found, columns)
+            faults.setdefault(index, []).append(fault)
         at += width
-    finite = np.isfinite(values)
-    odd: dict[int, tuple[Fault, ...]] = {}
-    for index in np.flatnonzero(~finite.all(1)).tolist():
-        bad = np.flatnonzero(~finite[index])
-        some = ", ".join(source.names[column] for column in bad[:3])
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        odd[index] = (_fault(episode, start + index, "finite numbers", str(values[index, bad[0]]), some + more),)
-        faults.setdefault(index, []).extend(odd[index])
-    _insist_few(odd)
     for index in faults:
         values[index] = 0
     return Piece(values, {index: tuple(faults[index]) for index in sorted(faults)})
@@ -301,6 +301,15 @@ def _check_size(source: Source, path: str, size: tuple[int, ...]) -> None:
 def _holds_pictures(kind: Any) -> bool:
     pa, _ = load_pyarrow()
     return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+
+
+def _few(faults: Mapping[int, Fault]) -> Mapping[int, Fault]:
+    """What is wrong with rows, in few words: of many faults the first stands for all, and is told once."""
+    if len(faults) <= FEW:
+        return faults
+    first = next(iter(faults.values()))
+    found = f"{first.found}; and something like it in {len(faults) - 1} more frames"
+    return dict.fromkeys(faults, replace(first, found=found))
 
 
 def _insist_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import Piece, Size
+from foreframe.data.clips import NumberFault, Piece, Size
 from foreframe.data.folders import SPLIT_OF, Finds, by_number, counted, listing, relative, shown
 from foreframe.data.pictures import PICTURES, read_pictures
 from foreframe.data.tables import read_named_table
@@ -206,7 +206,8 @@ def agree(tables: Sequence[Beside]) -> tuple[tuple[str, ...], list[Beside]]:
         if _kind(table) != usual:
             zeros = np.zeros((len(table.values), width), np.float32)
             wrong = Fault(table.shown, "", f"the columns of {like.shown}: {_columns(like)}", _columns(table))
-            table = replace(table, values=zeros, faults=table.faults or (wrong,))
+            told = tuple(fault for fault in table.faults if not isinstance(fault, NumberFault))
+            table = replace(table, values=zeros, faults=told or (wrong,))
         agreed.append(table)
     return names or tuple(f"column_{number}" for number in range(width)), agreed
 

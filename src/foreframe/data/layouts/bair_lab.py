@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
+from foreframe.data.clips import NumberFault, Options, Piece, Size, SourceClip, Survey
 from foreframe.data.folders import Finds, by_number, counted, listing, may_enter, numbered, relative, runs, shown
 from foreframe.data.layouts._shared import safely
 from foreframe.data.pictures import commonest_size, example_picture, read_pictures
 from foreframe.data.tables import read_table
+from foreframe.errors import Fault
 from foreframe.video import write_png
 
 NAME = "bair_lab"
@@ -153,12 +154,21 @@ def _clip(
             rows.append(np.zeros((length, columns), np.float32))
             continue
         table, faults = read_table(path / kind, relative(path / kind, finds.root), columns, length)
-        own.faults += faults
+        before = sum(part.shape[1] for part in rows)  # columns of the table that stands to the left
+        own.faults += (_moved(fault, before) for fault in faults)
         rows.append(table)
     names = tuple(pictures.values())
     names = _usual(length) if names == _usual(length) else names
     read = partial(_frames, path, names, tuple(pictures), native or (1, 1), finds.root)
     return SourceClip(name, split, length, read, partial(_rows, np.concatenate(rows, axis=1)), tuple(own.faults))
+
+
+def _moved(fault: Fault, by: int) -> Fault:
+    """A fault of one table as one of both beside each other."""
+    if not isinstance(fault, NumberFault):
+        return fault
+    columns = tuple(column + by for column in fault.columns)
+    return NumberFault(fault.path, fault.where, fault.expected, fault.found, columns, fault.row)
 
 
 @cache

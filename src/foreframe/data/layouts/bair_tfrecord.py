@@ -31,7 +31,7 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
+from foreframe.data.clips import NumberFault, Options, Piece, SourceClip, Survey
 from foreframe.data.folders import Finds, listing, may_enter, relative
 from foreframe.data.layouts._shared import safely
 from foreframe.data.pictures import MAX_SIDE, example_picture
@@ -262,7 +262,8 @@ def _decoded(file: _File, record: Record) -> _Trajectory:
             if _are_floats(values, end - first):
                 rows[i, first:end] = values
             else:
-                fault = Fault(file.shown, where, f"{end - first} finite floats {i}/{kind}", _words(values))
+                expected = f"{end - first} finite floats {i}/{kind}"
+                fault = NumberFault(file.shown, where, expected, _words(values), tuple(range(first, end)))
                 bad_rows[i] = (*bad_rows.get(i, ()), fault)
     return _Trajectory(frames, rows, bad_frames, bad_rows)
 
