@@ -331,7 +331,7 @@ def test_the_layout_of_the_tutorial_holds_the_contract(tmp_path, monkeypatch):
         checked = 0
         for name, check in vars(layout_contract).items():
             wanted = inspect.signature(check).parameters if name.startswith("test_") else {}
-            # Other processes would not find this file; and who writes for himself has no paths longer than the system's.
+            # Other processes would not find this file; and a layout for oneself need not know paths of 4,096 bytes.
             not_here = "other_processes" in name or "as_long_as_can_be" in name
             if not wanted or not_here or not set(wanted) <= {"layout", "source", "tmp_path"}:
                 continue

@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -240,7 +239,7 @@ def goes_on_alone(run: Path, expected: Path) -> None:
 
 
 @needs_proc
-def test_the_first_process_is_killed_the_other_asked_to_stop_and_one_goes_on_alone(command, tmp_path, figure):
+def test_the_first_process_is_killed_and_one_goes_on_alone(command, tmp_path, figure):
     run, whole = tmp_path / "run", tmp_path / "whole"
     ended = command.train(run, "0 reduced 4 SIGKILL")
     assert ended_well(ended)
@@ -248,12 +247,6 @@ def test_the_first_process_is_killed_the_other_asked_to_stop_and_one_goes_on_alo
     assert ended.told[0].startswith("foreframe: rank 0 of 2 (process ")
     assert KILLED in ended.told[0]
     assert newest(run) == 2
-
-    ended = command.resume(run, "1 step 1 SIGTERM")
-    assert ended_well(ended)
-    assert (ended.code, ended.told) == (0, [f"{run}: stopped by SIGTERM at step 3 of {STEPS}"])
-    assert newest(run) == 3
-
     whole.mkdir()
     shutil.copy(run / "config.json", whole)
     goes_on_alone(whole, whole)
@@ -262,11 +255,17 @@ def test_the_first_process_is_killed_the_other_asked_to_stop_and_one_goes_on_alo
 
 
 @needs_proc
-def test_a_process_that_hangs_ends_with_the_one_that_failed(command, tmp_path, figure):
-    ended = command.train(tmp_path / "run", "1 step 3 SIGSTOP,0 step 3 fails-later")
+def test_one_is_asked_to_stop_and_then_a_process_hangs_that_ends_with_the_one_that_failed(command, tmp_path, figure):
+    run = tmp_path / "run"
+    ended = command.train(run, "1 step 1 SIGTERM")
+    assert ended_well(ended)
+    assert (ended.code, ended.told) == (0, [f"{run}: stopped by SIGTERM at step 1 of {STEPS}"])
+    assert newest(run) == 1
+    ended = command.resume(run, "1 step 2 SIGSTOP,0 step 2 fails-later")
     assert ended_well(ended)
     assert (ended.code, ended.told) == (1, ["foreframe: RuntimeError: a fault; --debug shows where"])
-    assert newest(tmp_path / "run") == 2
+    assert newest(run) == 2
+    figure("requests to stop, heard by both", 1, 1)
     figure("killed or poisoned ranks that ended well", 1, 1)
 
 
@@ -533,9 +532,8 @@ def test_processes_that_were_started_know_their_place_and_are_not_left_behind(mo
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     code = f"import os, sys; print(*map(os.environ.get, {names}), file=open(os.environ['OUT'], 'w')); sys.exit(3)"
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", code])
-    cluster = SimpleNamespace(creates_processes_externally=False, node_rank=lambda: 0, local_rank=lambda: 0)
-    fabric = SimpleNamespace(strategy=SimpleNamespace(cluster_environment=cluster))
-    with runtime._started(fabric, 2, 1) as place:
+    monkeypatch.setattr(runtime, "_LAUNCHERS", ())
+    with runtime._started(torch.device("cpu"), 2, 1) as place:
         assert os.environ["LOCAL_RANK"] == "0"
         assert (place.rank, place.size, place.port) == (0, 2, place.store.port)
         place.children[0].wait()
@@ -546,6 +544,6 @@ def test_processes_that_were_started_know_their_place_and_are_not_left_behind(mo
 
     monkeypatch.setattr(runtime, "_end", partial(runtime._end, seconds=0.1))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "import time; time.sleep(60)"])
-    with runtime._started(fabric, 3, 1) as place:
+    with runtime._started(torch.device("cpu"), 3, 1) as place:
         pass
     assert [child.returncode for child in place.children] == [-signal.SIGKILL] * 2

@@ -265,14 +265,14 @@ def read(run: Path, step: int) -> Checkpoint:
     manifest = _read_json(path / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path / MANIFEST}: expected format {FORMAT}, found {manifest.get('format')!r}; made by another version "
-            "of foreframe?"
+            f"{path / MANIFEST}: expected format {FORMAT}, found {_brief(manifest.get('format'))}; made by another "
+            "version of foreframe?"
         )
     files = manifest.get("files")
     given = manifest.pop("sha256", None)
     if _manifest(manifest) != (path / MANIFEST).read_bytes():
         found = hashlib.sha256(_json(manifest)).hexdigest()
-        raise CheckpointError(f"{path / MANIFEST}: damaged: expected SHA-256 {given}, found {found}")
+        raise CheckpointError(f"{path / MANIFEST}: damaged: expected SHA-256 {_brief(given)}, found {found}")
     if manifest.get("step") != step or not isinstance(files, dict):
         raise CheckpointError(f"{path / MANIFEST}: not the manifest of step {step}")
     for needed in ("weights.safetensors", STATE):
@@ -284,10 +284,10 @@ def read(run: Path, step: int) -> Checkpoint:
             raise CheckpointError(f"{file}: listed in the manifest, but not there")
         size = file.stat().st_size
         if size != expected.get("size"):
-            raise CheckpointError(f"{file}: damaged: expected {expected.get('size')} bytes, found {size}")
+            raise CheckpointError(f"{file}: damaged: expected {_brief(expected.get('size'))} bytes, found {size}")
         found = _sha256(file)
         if found != expected.get("sha256"):
-            raise CheckpointError(f"{file}: damaged: expected SHA-256 {expected.get('sha256')}, found {found}")
+            raise CheckpointError(f"{file}: damaged: expected SHA-256 {_brief(expected.get('sha256'))}, found {found}")
     state = _read_json(path / STATE)
     best = state.get("best")
     if state.get("step") != step or not isinstance(best, dict) or not _is_best(best):
@@ -332,8 +332,13 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, found: Checkpoint) -> Non
                 values[name] = torch.empty_like(parameter).copy_(value)
 
 
+def _brief(value: object) -> str:
+    """What a file says, in a message: as much of it as a hash has."""
+    return str(value)[:64]
+
+
 def _is_best(best: dict[str, Any]) -> bool:
-    kinds = {"step": int, "psnr": (int, float), "split": str, "horizon": int}
+    kinds: dict[str, Any] = {"step": int, "psnr": (int, float), "split": str, "horizon": int}
     return set(best) <= set(kinds) and all(isinstance(value, kinds[name]) for name, value in best.items())
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
+import importlib
 import logging
 import os
 import platform
@@ -54,6 +55,8 @@ PATIENCE_SECONDS = 2.0
 MEETING_SECONDS = 1800.0
 """So long the processes have to come together."""
 _ENDED = "ended"
+_LAUNCHERS = ("TORCHELASTIC_", "SLURM_", "LSB_", "JSM_", "OMPI_", "PMI", "MPI", "LOCAL_RANK")
+"""How names begin that launchers of processes leave in the environment."""
 _STARTED_BY = "FOREFRAME_STARTED_BY"
 _LOOPBACK = "127.0.0.1"
 _GOODBYE = b"."
@@ -240,11 +243,11 @@ def processes(device: DeviceName, threads: int | None = None, devices: int = 1, 
     chosen = choose_device(device)
     if chosen.type == "cuda" and torch.cuda.device_count() < devices:
         raise UsageError(f"--devices {devices}: {torch.cuda.device_count()} CUDA devices are visible here")
-    fabric = _fabric(chosen, devices, nodes)
-    with _started(fabric, devices, nodes) as place, _Watch(place) as watch:
+    with _started(chosen, devices, nodes) as place, _Watch(place) as watch:
         try:
+            importlib.import_module("lightning.fabric")  # takes its time, and the others are on their way
             watch.meet()
-            world = _join(fabric, threads, watch.notes)
+            world = _join(_fabric(chosen, devices, nodes), threads, watch.notes)
             yield world
             world.wait()
         except BaseException as error:
@@ -289,7 +292,7 @@ class _Place:
     nodes: int
     address: str
     port: int
-    store: TCPStore | None
+    store: TCPStore | None = None
     children: Sequence[subprocess.Popen[bytes]] = ()
     starter: int = 0
 
@@ -306,20 +309,26 @@ def _fabric(device: torch.device, devices: int, nodes: int) -> Fabric:
 
 
 @contextmanager
-def _started(fabric: Fabric, devices: int, nodes: int) -> Iterator[_Place]:
+def _started(device: torch.device, devices: int, nodes: int) -> Iterator[_Place]:
     """Start the other processes of this machine, unless a launcher has; whoever is left of them in the end is killed.
 
     Fabric could start them, but it kills the process that called it, in silence, when one of them ends.
     """
-    launcher: Any = fabric.strategy
-    launcher = launcher.cluster_environment
-    starter = int(os.environ.pop(_STARTED_BY, "0"))
-    rank, size = launcher.node_rank() * devices + launcher.local_rank(), devices * nodes
-    if launcher.creates_processes_externally:
-        address, port = launcher.main_address, launcher.main_port
-        keeps = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        yield _Place(rank, size, nodes, address, port, _keep(address, port) if keeps else None, (), starter)
+    starter, size = int(os.environ.pop(_STARTED_BY, "0")), devices * nodes
+    node, local = (int(os.environ.get(name, "0")) for name in ("NODE_RANK", "LOCAL_RANK"))
+    if starter:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        yield _Place(node * devices + local, size, nodes, address, port, starter=starter)
         return
+    if any(name.startswith(_LAUNCHERS) for name in os.environ):
+        strategy: Any = _fabric(device, devices, nodes).strategy
+        launcher = strategy.cluster_environment
+        if launcher.creates_processes_externally:
+            rank = launcher.node_rank() * devices + launcher.local_rank()
+            address, port = launcher.main_address, launcher.main_port
+            keeps = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+            yield _Place(rank, size, nodes, address, port, _keep(address, port) if keeps else None)
+            return
     if nodes == 1:
         # Nobody outside of this machine has anything to do with the notes.
         address = _LOOPBACK
@@ -328,8 +337,8 @@ def _started(fabric: Fabric, devices: int, nodes: int) -> Iterator[_Place]:
             store: TCPStore | None = _keep(address, port, server.detach())
     else:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = _keep(address, port) if rank == 0 else None
-    known = {"MASTER_ADDR": address, "MASTER_PORT": str(port), "NODE_RANK": str(launcher.node_rank())}
+        store = _keep(address, port) if node == 0 else None
+    known = {"MASTER_ADDR": address, "MASTER_PORT": str(port), "NODE_RANK": str(node)}
     before = {name: os.environ.get(name) for name in (*known, "LOCAL_RANK")}
     children = []
     try:
@@ -338,7 +347,7 @@ def _started(fabric: Fabric, devices: int, nodes: int) -> Iterator[_Place]:
                 children.append(_start(known | {"LOCAL_RANK": str(number)}))
         stopping.poll()
         os.environ.update(known, LOCAL_RANK="0")
-        yield _Place(rank, size, nodes, address, port, store, children)
+        yield _Place(node * devices, size, nodes, address, port, store, children)
     finally:
         with stopping.gently():
             _end(children)
