@@ -22,14 +22,14 @@ def disturb(pack, folder, count, what):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("kills", [12, pytest.param(200, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.nightly)])
 def test_runs_that_were_killed_end_bitwise_equal_to_the_one_that_was_not(vector_pack, tmp_path, kills, figure):
     found = disturb(vector_pack, tmp_path, kills, "kill")
     assert found["landed"] >= kills, "a kill that does not land proves nothing"
     figure("kills landed, and final weights, average, optimiser and log bitwise equal", found["equal"], found["landed"])
 
 
-@pytest.mark.parametrize("stops", [6, pytest.param(100, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("stops", [3, pytest.param(100, marks=pytest.mark.nightly)])
 def test_runs_asked_to_stop_save_and_say_so_and_go_on_bitwise_equal(vector_pack, tmp_path, stops, figure):
     found = disturb(vector_pack, tmp_path, stops, "stop")
     figure("signals in training: saved, and exit 0", found["well"], stops)
