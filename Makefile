@@ -11,7 +11,8 @@ demo: setup  ## Train on the sample inside, score it, and leave GIFs and a page 
 	$(BIN)/foreframe demo --out $(DEMO)
 
 test: setup  ## Every test of a change: at most 10 minutes on 2 cores, no network, no GPU
-	$(BIN)/python -m pytest -n 2 -m "not e2e and not nightly" --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 -m "not e2e and not nightly and not alone" --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m pytest -m "alone and not nightly" --cov --cov-append --cov-report= --cov-fail-under=0
 
 check: setup  ## Style, types, floors, and that each branch of what guards files is tested
 	$(BIN)/ruff check src tests
@@ -29,7 +30,8 @@ e2e: setup  ## The whole way through the command line, and the scripts of runs/ 
 	$(BIN)/python -m pytest -m e2e
 
 nightly: setup  ## What takes long
-	$(BIN)/python -m pytest -n 2 -m "nightly or e2e"
+	$(BIN)/python -m pytest -n 2 -m "(nightly or e2e) and not alone"
+	$(BIN)/python -m pytest -m "alone and nightly" || test $$? -eq 5  # 5: there is none
 
 setup: $(VENV)/.ready
 

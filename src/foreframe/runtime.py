@@ -315,10 +315,11 @@ def _started(device: torch.device, devices: int, nodes: int) -> Iterator[_Place]
     Fabric could start them, but it kills the process that called it, in silence, when one of them ends.
     """
     starter, size = int(os.environ.pop(_STARTED_BY, "0")), devices * nodes
-    node, local = (int(os.environ.get(name, "0")) for name in ("NODE_RANK", "LOCAL_RANK"))
+    node = int(os.environ["NODE_RANK"]) if nodes > 1 and "NODE_RANK" in os.environ else 0
     if starter:
+        rank = node * devices + int(os.environ["LOCAL_RANK"])
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        yield _Place(node * devices + local, size, nodes, address, port, starter=starter)
+        yield _Place(rank, size, nodes, address, port, starter=starter)
         return
     if any(name.startswith(_LAUNCHERS) for name in os.environ):
         strategy: Any = _fabric(device, devices, nodes).strategy

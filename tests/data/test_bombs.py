@@ -33,6 +33,7 @@ from foreframe.data.tfrecord import crc32c, index_records
 from foreframe.errors import DataError, Fault
 from foreframe.video import probe_video, read_at, read_frames, read_image, read_video
 
+pytestmark = pytest.mark.alone
 ROOM = 64 * 2**20
 SECONDS = 120
 """For a busy machine; each takes far less."""
