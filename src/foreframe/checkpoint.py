@@ -31,8 +31,6 @@ MANIFEST, STATE = "manifest.json", "state.json"
 KEEP = 2
 OLD = f"{disk.TEMPORARY}old-"
 """How the name of a checkpoint on its way out begins, before its step."""
-JSON_BYTES = 16 * 2**20
-"""Larger a manifest or a state never is."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,12 @@ class Checkpoint:
 
     def tensors(self, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of `weights`, `ema`, `optimizer` or `watch`, on the CPU; see `read_tensors`."""
-        return read_tensors(self.path / f"{name}.safetensors", expected)
+        found = read_tensors(self.path / f"{name}.safetensors", expected)
+        bad = [key for key, value in found.items() if not value.isfinite().all()]
+        if bad and name != "watch":  # which remembers losses as they were
+            listed = ", ".join(sorted(bad)[:20])
+            raise CheckpointError(f"{self.path / name}.safetensors: holds numbers that are not finite, in {listed}")
+        return found
 
     @property
     def scored(self) -> str:
@@ -78,6 +81,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             or type; each one is named.
     """
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
             wrong = [f"missing {key}" for key in expected if key not in found]
@@ -88,10 +92,19 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
                 wrong += [f"{key}: expected {there}, found {here}"] if here != there else []
             if not wrong:
                 return {key: file.get_tensor(key) for key in found}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors ({error})") from error
     listed = "\n  ".join(line[:200] for line in sorted(wrong)[:20])
     raise CheckpointError(f"{path}: its tensors are those of another model:\n  {listed}")
+
+
+def _check_header(path: Path) -> None:
+    """Raises ValueError for what safetensors lets pass: a header that takes much memory, or names a tensor twice."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > settings.LIMIT:
+            raise ValueError(f"a header of {length} bytes, expected at most {settings.LIMIT}")
+        settings.loads(file.read(length))
 
 
 _DTYPES = {
@@ -145,8 +158,11 @@ def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:
     """
     config = RunConfig.read(run)
     chosen = choose(run, which)
+    # What is in the file is compared with an outline, which has no memory: a stranger's two halves need not fit.
+    outline = models.outline(config.train.model, config.spec)
+    weights = chosen.tensors(chosen.scored, outline.state_dict())
     model = models.build(config.train.model, config.spec)
-    chosen.load_into(model)
+    model.load_state_dict(weights)
     return TrainedModel(run, config, chosen, model.to(device).eval().requires_grad_(False))
 
 
@@ -376,7 +392,7 @@ def _steps(run: Path) -> list[int]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = settings.read_json(path, JSON_BYTES)
+        values = settings.read_json(path)
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     if not isinstance(values, dict):

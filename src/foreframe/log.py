@@ -88,6 +88,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         ForeframeError: another line is not JSON; the message names it.
     """
     path = run / "log.jsonl"
+    if path.exists() and not path.is_file():
+        raise ForeframeError(f"{path}: expected a file, found a folder, a pipe or a device")
     lines = path.read_bytes().splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):
