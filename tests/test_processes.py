@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foreframe import checkpoint, runtime, stopping
+from foreframe import checkpoint, crash, runtime, stopping
 from foreframe.data.pack import Pack
 from foreframe.errors import TrainingError
 from foreframe.log import read_log
@@ -34,8 +34,9 @@ STEPS, VALIDATES = 6, 4
 # What the command does is the real thing; only, in the process of a rank, the n-th time a place is come to, something
 # happens there. It is written down when it did.
 SCRIPT = """
-    import os, signal, sys, time
-    from foreframe import checkpoint, cli, disk, evaluate, runtime, train
+    import contextlib, os, signal, sys, time
+    from pathlib import Path
+    from foreframe import checkpoint, cli, disk, evaluate, runtime, stopping, train
     from foreframe.errors import DataError
 
     RANK = int(os.environ.get("LOCAL_RANK", "0"))
@@ -46,7 +47,7 @@ SCRIPT = """
         come[place] = come.get(place, 0) + 1
         for rank, where, number, what in PLAN:
             if (int(rank), where, int(number)) == (RANK, place, come[place]):
-                print("HAPPENS", time.time(), flush=True)
+                os.write(1, b"HAPPENS %f" % time.time() + bytes([10]))  # in one piece: the other process writes here, too
                 do(what)
 
     def do(what):
@@ -57,8 +58,17 @@ SCRIPT = """
             raise RuntimeError("a fault")
         elif what == "unreadable":
             raise DataError("clips: cannot be read here")
+        elif what == "waits":
+            for _ in range(1200):
+                time.sleep(0.1)
+                stopping.poll()
         elif what == "sleeps":
             time.sleep(120)
+        elif what.startswith("every-"):
+            for place in Path("/proc").glob("[0-9]*/environ"):
+                with contextlib.suppress(OSError):
+                    if ("MARK=" + os.environ["MARK"]).encode() in place.read_bytes().split(bytes(1)):
+                        os.kill(int(place.parent.name), getattr(signal, what.removeprefix("every-")))
         elif what.startswith("all-"):
             os.killpg(0, getattr(signal, what.removeprefix("all-")))
         else:
@@ -84,8 +94,9 @@ SCRIPT = """
 
     def poison(trainer, drawn):
         given = place(trainer, drawn)
-        if RANK == int(os.environ["POISONED"]) and drawn.step in map(int, os.environ["STEPS"].split()):
-            given.clip.frames.fill_(float("nan"))
+        if drawn.step in map(int, os.environ["STEPS"].split()):
+            shares = drawn.rows * trainer.world.size // trainer.train.batch
+            given.clip.frames[shares == int(os.environ["POISONED"])] = float("nan")
         return given
 
     hook(runtime._Watch, "meet", "before")
@@ -363,6 +374,7 @@ REQUESTS = {
     "one of torchrun's": ("0 step 2 SIGTERM", 2, True),
     "both, in a save": ("0 renaming 1 all-SIGTERM", 2, False),
     "the first, in a validation": ("0 validation 1 SIGINT", 4, False),
+    "the other, while the first validates for long": ("0 validation 1 waits,1 wait 3 SIGTERM", 4, False),
     "both, while one validates": ("1 wait 3 all-SIGINT", 4, False),
     "the other, before they have met": ("1 start 1 SIGTERM", 0, False),
     "both, before they have met": ("1 start 1 all-SIGINT", 0, False),
@@ -384,6 +396,17 @@ def test_whoever_is_asked_to_stop_both_do_at_the_same_step(command, tmp_path, fi
     else:
         assert ended.told[0].startswith(f"foreframe: stopped by {name}; ")
     assert newest(run) == step
+    figure("requests to stop, heard by both", 1, 1)
+
+
+@needs_proc
+@pytest.mark.nightly
+def test_what_a_scheduler_sends_to_all_and_torchrun_passes_on_is_one_request(command, tmp_path, figure):
+    run = tmp_path / "run"
+    ended = command.train(run, "1 step 2 every-SIGTERM", torchrun=True)
+    assert ended_well(ended, torchrun=True)
+    assert ended.told == [f"{run}: stopped by SIGTERM at step 2 of {STEPS}"]
+    assert newest(run) == 2
     figure("requests to stop, heard by both", 1, 1)
 
 
@@ -414,6 +437,7 @@ def test_steps_that_are_not_finite_in_one_process_end_both_with_one_message(comm
     assert "not finite" in ended.told[0]
     assert f"foreframe replay {run / 'crash'}" in ended.told[0]
     assert newest(run) == 4
+    assert crash.replay(next((run / "crash").iterdir())).first == "the frames given"
     figure("killed or poisoned ranks that ended well", 1, 1)
 
 

@@ -35,14 +35,12 @@ JSON_BYTES = 2**20
 class Record:
     """`crash.json`.
 
-    step: as the log counts, from 1. clips: of the whole batch. rows: how many of them this process had. own: as `Given`
-    has it.
+    step: as the log counts, from 1. clips: of the batch. own: as `Given` has it, for each part of each process.
     values: of `watch.NAMES`, as text, since JSON has no infinity. first: see `examine`.
     """
 
     step: int
     clips: tuple[str, ...]
-    rows: int
     own: tuple[tuple[int, ...], ...]
     values: tuple[str, ...]
     first: str
@@ -97,7 +95,8 @@ def write(
 
     Args:
         model: As it was before the step.
-        clips: Names of the clips of the whole batch.
+        given: The whole batch.
+        clips: Names of its clips.
         seen: What the watch saw.
         first: As `examine` says.
     Raises:
@@ -107,7 +106,7 @@ def write(
     final = run / "crash" / f"step-{number:08d}"
     temporary = final.with_name(f"{disk.TEMPORARY}{final.name}")
     own = tuple(tuple(sorted(part)) for part in given.own)
-    record = Record(number, tuple(clips), given.clip.batch, own, _texts(seen.values), first)
+    record = Record(number, tuple(clips), own, _texts(seen.values), first)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -140,15 +139,15 @@ def replay(folder: Path) -> Replayed:
     except ConfigError as error:
         raise ConfigError(f"{folder / RECORD}: {error}") from error
     train, parts = config.train, len(record.own)
-    if not 0 < record.rows <= train.batch or parts < 1 or record.rows % parts or len(record.values) != len(NAMES):
-        raise ConfigError(f"{folder / RECORD}: {record.rows} clips in {parts} parts are no step of this run")
+    if parts < 1 or train.batch % parts or len(record.values) != len(NAMES):
+        raise ConfigError(f"{folder / RECORD}: {train.batch} clips in {parts} parts are no step of this run")
     model = models.build(train.model, config.spec)
     model.load_state_dict(read_tensors(folder / "weights.safetensors", model.state_dict()))
-    spec, shape = config.spec, (record.rows, train.length)
+    spec, shape = config.spec, (train.batch, train.length)
     like = {
         "frames": torch.empty(*shape, spec.channels, spec.height, spec.width, device="meta"),
-        "coins": torch.empty(record.rows, train.length - 1, dtype=torch.bool, device="meta"),
-        "noise": torch.empty(record.rows, train.length - 1, *model.latent_shape, device="meta"),
+        "coins": torch.empty(train.batch, train.length - 1, dtype=torch.bool, device="meta"),
+        "noise": torch.empty(train.batch, train.length - 1, *model.latent_shape, device="meta"),
         "beta": torch.empty((), device="meta"),
     }
     if spec.cond != "none":

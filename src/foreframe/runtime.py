@@ -54,7 +54,7 @@ PATIENCE_SECONDS = 2.0
 """The same for the others; and so long one waits for an answer that would come at once, if it came."""
 MEETING_SECONDS = 1800.0
 """So long the processes have to come together."""
-_ENDED = "ended"
+_ENDED, _ASKED = "ended", "asked"
 _LAUNCHERS = ("TORCHELASTIC_", "SLURM_", "LSB_", "JSM_", "OMPI_", "PMI", "MPI", "LOCAL_RANK")
 """How names begin that launchers of processes leave in the environment."""
 _STARTED_BY = "FOREFRAME_STARTED_BY"
@@ -607,6 +607,7 @@ class _Watch:
             if self._over.is_set():
                 return
             try:
+                self._pass_on()
                 ended = self.notes.check([_ENDED])
             except RuntimeError:  # a moment later than the notes the line to the first process breaks, too
                 self._listen(PATIENCE_SECONDS)
@@ -617,6 +618,14 @@ class _Watch:
                 self._ended.set()
         if not self._over.wait(GRACE_SECONDS if self._rank == 0 else PATIENCE_SECONDS):
             self._leave()
+
+    def _pass_on(self) -> None:
+        """A request to stop is one to all: while one validates, only those that wait for it may have heard of it."""
+        asked, known = stopping.asked(), self.notes.check([_ASKED])
+        if asked and not known:
+            self.notes.set(_ASKED, str(asked))
+        elif known and not asked:
+            stopping.tell(int(self.notes.get(_ASKED)))
 
     def _listen(self, seconds: float) -> None:
         """Hear what comes over the lines: a goodbye, or that one breaks."""

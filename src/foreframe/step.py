@@ -24,11 +24,12 @@ from foreframe.schedules import Clock, ForcingSchedule
 class Drawn(NamedTuple):
     """What a step is to work on, on the host: for the clips of this process, b of the B of the batch.
 
-    pixels: as `Feed.fetch` gives them. coins (b, T-1) bool; own: as `Given` says; noise (b, T-1, Z...). numbers: beta,
-    learning rate, the share by which the average moves, and the step, float64.
+    rows: which they are, (b,) int64. pixels: as `Feed.fetch` gives them. coins (b, T-1) bool; own: as `Given` says;
+    noise (b, T-1, Z...). numbers: beta, learning rate, the share by which the average moves, the step, all float64.
     """
 
     step: int
+    rows: Tensor
     pixels: Clip | Tensor
     coins: Tensor
     own: tuple[frozenset[int], ...]
@@ -69,7 +70,7 @@ def measure(model: nn.Module, given: Given, train: TrainConfig[Any]) -> Tensor:
         with torch.autocast(clip.frames.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             unrolled = model(clip, train.context, coins, noise, own)
         part = elbo(unrolled, clip.frames[:, 1:], given.beta, train.loss)
-        (part.loss / train.accumulate).backward()
+        (part.loss / len(given.own)).backward()
         measured.append(torch.stack([getattr(part, field.name).detach() for field in fields(Terms)]))
     return torch.stack(measured).mean(0)
 

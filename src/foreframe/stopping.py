@@ -12,9 +12,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+PASSED_ON = ("LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+"""Names in the environment of a launcher that passes signals on to processes which may have heard of them already."""
+PASSED_ON_SECONDS = 1.0
+"""The same signal twice within this time is one request there."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 _ALARM = getattr(signal, "SIGALRM", None)
 
@@ -33,6 +38,8 @@ class _State:
     listening = False
     gentle = 0
     asked = 0
+    since = 0.0
+    told = 0
     raised = False
 
 
@@ -65,7 +72,7 @@ def requests() -> Iterator[None]:
         sys.unraisablehook = hook
         if _ALARM is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        _State.listening, _State.asked, _State.raised = False, 0, False
+        _State.listening, _State.asked, _State.told, _State.raised = False, 0, 0, False
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -85,13 +92,18 @@ def gently() -> Iterator[None]:
 
 def poll() -> None:
     """Raises Stopped if a signal has asked to."""
-    if _State.asked:
-        raise Stopped(_State.asked)
+    if asked():
+        raise Stopped(asked())
 
 
 def asked() -> int:
     """The number of the signal that has asked to stop; 0: none has."""
-    return _State.asked
+    return _State.asked or _State.told
+
+
+def tell(number: int) -> None:
+    """Another process that shares this one's work was asked to stop: so is this one, where it works gently."""
+    _State.told = number
 
 
 def ignore() -> None:
@@ -101,10 +113,14 @@ def ignore() -> None:
 
 
 def _heard(number: int, _: object) -> None:
+    now = time.monotonic()
     if _State.asked:
+        passed_on = number == _State.asked and now - _State.since < PASSED_ON_SECONDS
+        if passed_on and any(name in os.environ for name in PASSED_ON):
+            return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    _State.asked = number
+    _State.asked, _State.since = number, now
     _raise()
 
 

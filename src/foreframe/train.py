@@ -202,8 +202,11 @@ class Trainer:
         rate = train.optimizer.lr * train.rate.value(clock)
         return {"beta": train.beta.value(clock), "forcing": train.forcing.value(clock), "lr": rate}
 
-    def draw(self, step: int) -> Drawn:
-        """What a step works on, drawn for the whole batch, of which this process takes its rows."""
+    def draw(self, step: int, whole: bool = False) -> Drawn:
+        """What a step works on, drawn for the whole batch, of which this process takes its rows.
+
+        whole: Take all rows, those of each process as a part of their own, as they are to it.
+        """
         train, now = self.train, self.settings(step)
         _, indices = batch_indices(len(self.windows), train.batch, train.seed, step)
         strides = draw_strides(train.stride, train.batch, train.seed, step)
@@ -215,13 +218,16 @@ class Trainer:
             # Two ways through the model are made ready, not one for every pattern of coins.
             later = frozenset(range(train.context + 1, train.length))
             own = tuple(later if part else part for part in own)
+        rows = torch.arange(train.batch) if whole else self.rows
+        if whole and not train.sync_norm:
+            own = tuple(part for part in own for _ in range(self.world.size))
         noise = torch.randn((*shape, *self.model.latent_shape), generator=seeds.generator(train.seed, "noise", step))
         # How clips are varied is drawn for the whole batch together with the varying, so all of them are needed.
-        taken = torch.arange(train.batch) if train.augment.active else self.rows
+        taken = torch.arange(train.batch) if train.augment.active else rows
         pixels = self.feed.fetch(indices[taken], strides[taken])
         numbers = torch.tensor([now["beta"], now["lr"], average_share(train.ema, step), step], dtype=torch.float64)
-        coins, noise, numbers = (pinned(part, self.device) for part in (coins[self.rows], noise[self.rows], numbers))
-        return Drawn(step, pixels, coins, own, noise, numbers)
+        coins, noise, numbers = (pinned(part, self.device) for part in (coins[rows], noise[rows], numbers))
+        return Drawn(step, rows, pixels, coins, own, noise, numbers)
 
     def place(self, drawn: Drawn) -> Given:
         """What was drawn, on the device: sent without waiting, pixels turned to floats and varied there."""
@@ -229,7 +235,7 @@ class Trainer:
         clip = self.feed.place(drawn.pixels).unit()
         if train.augment.active:
             clip = augment(clip, train.augment, seeds.generator(train.seed, "augment", drawn.step))
-            clip = clip if self.world.size == 1 else take_rows(clip, self.rows.to(self.device))
+            clip = clip if self.world.size == 1 else take_rows(clip, drawn.rows.to(self.device))
         coins, noise, numbers = (
             part.to(self.device, non_blocking=True) for part in (drawn.coins, drawn.noise, drawn.numbers)
         )
@@ -282,7 +288,7 @@ class Trainer:
                     number, f"the loss of {event.loss:.4g} is {event.sigmas:.1f} deviations above those before it"
                 )
                 continue
-            given = self.place(self.draw(event.step))
+            given = self.place(self.draw(event.step, whole=True))
             _, first = crash.examine(self.model, given, self.train)
             _, indices = batch_indices(len(self.windows), self.train.batch, self.train.seed, event.step)
             clips = self.windows.names(indices)
@@ -463,6 +469,8 @@ class Trainer:
         if self.bar is None or not math.prod(self.model.latent_shape):
             return
         nats, active = float(terms.kl_nats), float(terms.active_units)
+        if not math.isfinite(nats):
+            return  # the step was skipped, which was told
         if nats < COLLAPSED_NATS:
             self._note(
                 self.step,

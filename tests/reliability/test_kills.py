@@ -62,6 +62,28 @@ def test_a_second_signal_ends_the_process_at_once():
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
 
 
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_a_launcher_passes_on_is_not_a_second_one(monkeypatch, again):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    child = os.fork()
+    if not child:
+        with stopping.requests(), stopping.gently():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), again)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFEXITED(status) if again == signal.SIGTERM else os.WTERMSIG(status) == again
+
+
+def test_what_another_process_was_asked_is_heard_where_the_work_polls():
+    with stopping.requests():
+        stopping.tell(signal.SIGTERM)
+        assert stopping.asked() == signal.SIGTERM
+        with pytest.raises(stopping.Stopped, match="SIGTERM"):
+            stopping.poll()
+    assert not stopping.asked()
+
+
 def test_handlers_of_before_are_back_afterwards():
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
     with stopping.requests():

@@ -155,7 +155,10 @@ def test_a_crash_is_kept_and_taken_again_elsewhere(vector_pack, tmp_path, figure
     figure("crashes taken again with the same numbers", 1, 1)
 
     record = json.loads((folder / "crash.json").read_text())
-    for change, message in (({"rows": 9}, "9 clips in 1 parts are no step"), ({"stepp": 1}, "unknown setting 'stepp'")):
+    for change, message in (
+        ({"own": [[]] * 3}, "2 clips in 3 parts are no step"),
+        ({"stepp": 1}, "unknown setting 'stepp'"),
+    ):
         (folder / "crash.json").write_text(json.dumps({**record, **change}))
         with pytest.raises(ConfigError, match=message):
             crash.replay(folder)

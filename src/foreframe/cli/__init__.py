@@ -7,6 +7,7 @@ Exit codes: 0 done, or stopped as asked by a signal; 1 the job failed; 2 wrong u
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -51,6 +52,7 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `foreframe`."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its stack traces would surround our one message
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
