@@ -69,7 +69,14 @@ def test_exactness_covers_both_backbones_priors_and_all_feeds(monkeypatch):
     assert len({(row["backbone"], row["prior"], row["feed"]) for row in train.exactness()}) == 12
 
 
-def test_rollouts_agree_and_best_of_n_does_not_depend_on_chunks():
+@pytest.mark.parametrize(
+    # Four exports to ONNX are minutes; tests/test_onnx.py has one for every change.
+    "predictors",
+    [rollout.PREDICTORS[:1], pytest.param(rollout.PREDICTORS, marks=pytest.mark.nightly)],
+    ids=["fast", "all"],
+)
+def test_rollouts_agree_and_best_of_n_does_not_depend_on_chunks(monkeypatch, predictors):
+    monkeypatch.setattr(rollout, "PREDICTORS", predictors)
     suite = rollout.run(QUICK)
     assert [race["race"] for race in suite.races][:2] == ["one clip, dcgan", "best of 4, dcgan"]
     assert suite.races[0]["largest_difference"]["fast"] < 1e-5
