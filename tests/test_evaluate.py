@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from foreframe.clip import ClipSpec
+from foreframe.data.pack import Pack, PackWriter
 from foreframe.errors import DataError
 from foreframe.evaluate import Protocol, evaluate
 from foreframe.models.svg import Config, Model
 from foreframe.unrolled import Step
+from tests.conftest import moving_square
 
 CPU = torch.device("cpu")
 
@@ -96,12 +100,60 @@ def test_modes_see_what_their_names_say(tiny, vector_pack):
     }
 
 
-def test_conditions_can_be_shuffled_or_zeroed_to_see_whether_they_are_obeyed(tiny, vector_pack):
+def test_conditions_can_be_shuffled_shifted_or_zeroed_to_see_whether_they_are_obeyed(tiny, vector_pack):
     scores = {
         kind: evaluate(tiny, vector_pack, Protocol("test", 2, 4, conditions=kind), CPU)["scores"]["psnr"]["mean"]
-        for kind in ("true", "shuffled", "zeroed")
+        for kind in ("true", "shuffled", "shifted", "zeroed")
     }
-    assert len(set(scores.values())) == 3
+    assert len(set(scores.values())) == 4
+
+
+class Heard(Oracle):
+    """Notes what it is told of every frame, and draws each row's mean as a grey."""
+
+    def initial(self, clip, context):
+        HEARD.append(clip.cond[:, 0])
+        return ()
+
+    def step(self, state, frame, cond, noise, target=None, context_left=-1):
+        HEARD.append(cond)
+        grey = cond.flatten(1).mean(1).sigmoid().view(-1, 1, 1, 1)
+        return state, Step(grey.expand_as(frame), None, None, None)
+
+
+HEARD = []
+"""Not in the model, of which a copy is unrolled."""
+
+
+@pytest.mark.parametrize("kind", ["vector", "image"])
+def test_shifted_conditions_lead_into_the_frame_after_their_own_in_the_context_too(request, kind):
+    pack = request.getfixturevalue(f"{kind}_pack")
+    heard = {}
+    for conditions in ("true", "shifted"):
+        HEARD.clear()
+        evaluate(Heard().eval(), pack, Protocol("test", 3, 4, conditions=conditions), CPU)
+        heard[conditions] = torch.stack(HEARD, 1)
+    assert heard["true"].shape[:2] == (2, 7)
+    assert heard["shifted"][:, 1:].equal(heard["true"][:, :-1])
+    assert heard["shifted"][:, 0].equal(heard["true"][:, 0])
+    assert not heard["shifted"].equal(heard["true"])
+
+
+def test_who_listens_to_the_right_row_loses_by_the_shift_and_who_listens_to_none_does_not(tmp_path):
+    spec = ClipSpec(3, 64, 64, "vector", 1)
+    with PackWriter(tmp_path / "p", spec, ("grey",), fps=10, source={"layout": "test"}) as writer:
+        for number in range(3):
+            greys = np.random.default_rng(number).integers(0, 256, 8)
+            frames = np.broadcast_to(greys[:, None, None, None], (8, 64, 64, 3)).astype(np.uint8)
+            rows = np.log((greys + 0.5) / (255.5 - greys)).astype(np.float32)[:, None]
+            writer.add(f"clip-{number}", "test", frames, rows)
+    pack = Pack.open(tmp_path / "p")
+    for model, listens in ((Heard(), True), (Oracle(0.5), False)):
+        true, shifted = (
+            evaluate(model.eval(), pack, Protocol("test", 2, 5, conditions=kind), CPU)["scores"]["psnr"]["mean"]
+            for kind in ("true", "shifted")
+        )
+        assert (true > shifted + 20) if listens else (true == shifted)
 
 
 def test_a_result_is_plain_json_and_says_how_it_was_made(vector_pack):
@@ -132,10 +184,6 @@ def test_clips_too_short_for_the_horizon_are_refused(vector_pack):
 
 
 def test_a_pack_without_training_clips_has_no_median_frame(tmp_path):
-    from foreframe.clip import ClipSpec
-    from foreframe.data.pack import Pack, PackWriter
-    from tests.conftest import moving_square
-
     with PackWriter(tmp_path / "p", ClipSpec(3, 64, 64), (), fps=10, source={"layout": "test"}) as writer:
         writer.add("one", "test", moving_square(0, 8, 64, 64)[0], None)
     result = evaluate(Oracle(0.5).eval(), Pack.open(tmp_path / "p"), Protocol("test", 2, 4), CPU)

@@ -22,7 +22,8 @@ from foreframe.clip import Clip
 from foreframe.data.pack import Pack
 from foreframe.data.windows import Windows
 from foreframe.errors import DataError
-from foreframe.metrics import METRICS, Lpips, score_frames, summarise
+from foreframe.metrics import METRICS, Fvd, Lpips, score_frames, summarise
+from foreframe.metrics.fvd import bias, frechet_distance
 from foreframe.metrics.lpips import without_weights
 from foreframe.recipe import RunConfig
 from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
@@ -44,9 +45,9 @@ class Protocol:
     samples: int = 1
     temperature: float = 1.0
     seed: int = 0
-    conditions: Literal["true", "shuffled", "zeroed"] = "true"
-    """What leads into each frame: the clip's own conditions, these in another order of time, or zeros. A model
-    that obeys its condition scores worse with the last two; one that ignores it does not."""
+    conditions: Literal["true", "shuffled", "shifted", "zeroed"] = "true"
+    """What leads into each frame: the clip's own conditions, these in another order of time, each one frame late, or
+    zeros. A model that obeys its condition scores worse with the last three; one that ignores it does not."""
     clips: int = 0
     """At most this many clips, evenly spread over the split; 0: all."""
     metrics: tuple[str, ...] = ("psnr", "ssim")
@@ -65,6 +66,7 @@ def evaluate(
     batch: int = 16,
     advance: Callable[[int], None] | None = None,
     lpips: Lpips | None = None,
+    fvd: Fvd | None = None,
 ) -> dict[str, Any]:
     """Score a model on one split of a pack.
 
@@ -76,11 +78,12 @@ def evaluate(
         batch: Clips unrolled together; it does not change the result beyond rounding.
         advance: Called with the number of rollouts done.
         lpips: With its weights, on `device`; for the metric of that name.
+        fvd: With its weights, on `device`: also the Frechet video distance, of all samples of all clips together.
     Returns:
-        protocol, scores, best_of_n (with several samples), baselines: plain values, ready for JSON.
+        protocol, scores, best_of_n (with several samples), baselines, fvd (if asked for): plain values, ready for JSON.
     Raises:
         DataError: the split has no clip that long, or its clips are not what the model takes.
-        UsageError: LPIPS without its weights.
+        UsageError: LPIPS without its weights; FVD of clips too few, too short or not of 3 channels.
     """
     if protocol.horizon < 1:
         raise DataError(
@@ -89,16 +92,19 @@ def evaluate(
     length = protocol.context + protocol.horizon
     model = ready(model)
     windows = Windows(pack, protocol.split, length, "first")
-    chosen = _spread(len(windows), protocol.clips)
+    chosen = evenly_spread(len(windows), protocol.clips)
     samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
     score = _Scores(protocol.metrics, lpips)
-    free = _Baselines(pack, protocol, score)
+    distance = None if fvd is None else _Distance(fvd, pack, protocol, len(chosen))
+    free = _Baselines(pack, protocol, score, distance)
     for start in range(0, len(chosen), batch):
         stopping.poll()
         indices = chosen[start : start + batch]
         clip = windows.batch(indices).to(device).unit()
-        given = Clip(clip.frames, _conditions(clip.cond, protocol))
+        given = Clip(clip.frames, conditions_given(clip.cond, protocol))
         truth = clip.frames[:, protocol.context :]
+        if distance is not None:
+            distance.add("real", clip, truth)
         scored: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
         together = max(1, ROWS // len(indices))
         for first in range(0, protocol.samples, together):
@@ -108,6 +114,8 @@ def evaluate(
             predicted = predicted.unflatten(0, (len(numbers), -1))
             for name, values in score(predicted, truth).items():
                 scored[name].append(values.cpu())
+            if distance is not None:
+                distance.add("model", clip, predicted)
             if advance is not None:
                 advance(len(numbers) * len(indices))
         for name in protocol.metrics:
@@ -121,6 +129,9 @@ def evaluate(
     }
     if protocol.samples > 1:
         result["best_of_n"] = {name: summarise(_best(name, values)) for name, values in all_scores.items()}
+    if distance is not None:
+        result["protocol"]["fvd"] = distance.settings()
+        result["fvd"] = distance.values()
     return result
 
 
@@ -131,6 +142,7 @@ def evaluate_run(
     device: torch.device,
     advance: Callable[[int], None] | None = None,
     lpips: Lpips | None = None,
+    fvd: Fvd | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for a run on disk: the result also says which weights, which clips and which machine.
 
@@ -138,7 +150,7 @@ def evaluate_run(
         DataError: these clips are not of the kind the run was trained on.
     """
     check_spec(trained, pack)
-    result = evaluate(trained.model, pack, protocol, device, advance=advance, lpips=lpips)
+    result = evaluate(trained.model, pack, protocol, device, advance=advance, lpips=lpips, fvd=fvd)
     result["protocol"]["model_sha256"] = trained.provenance["weights_sha256"]
     return {
         "protocol": result.pop("protocol"),
@@ -203,11 +215,36 @@ class _Scores:
         return found
 
 
+class _Distance:
+    """The Frechet video distance of the model and of the baselines: features are kept of each clip, frames are not."""
+
+    def __init__(self, fvd: Fvd, pack: Pack, protocol: Protocol, clips: int) -> None:
+        fvd.check(pack.spec.channels, protocol.context, protocol.horizon, clips)
+        self.fvd, self.protocol, self.clips = fvd, protocol, clips
+        self.features: dict[str, list[Tensor]] = {}
+
+    def add(self, who: str, clip: Clip, future: Tensor) -> None:
+        """Frames after the context, (B, T-K, C, H, W) or (S, B, ...), as `who` has them."""
+        if self.fvd.context:
+            known = clip.frames[:, : self.protocol.context]
+            future = torch.cat((known.expand(*future.shape[:-4], *known.shape[-4:]), future), -4)
+        self.features.setdefault(who, []).append(self.fvd(future).flatten(0, -2))
+
+    def values(self) -> dict[str, Any]:
+        features = {who: torch.cat(parts) for who, parts in self.features.items()}
+        real = features.pop("real")
+        found = {who: frechet_distance(real, other) for who, other in features.items()}
+        return {"value": found.pop("model"), "baselines": found, "note": bias(self.clips)}
+
+    def settings(self) -> dict[str, Any]:
+        return self.fvd.settings(self.protocol.context, self.protocol.horizon, self.clips, self.protocol.samples)
+
+
 class _Baselines:
     """What costs nothing: the last context frame repeated, and the median frame of the training split."""
 
-    def __init__(self, pack: Pack, protocol: Protocol, score: _Scores) -> None:
-        self.protocol, self.score = protocol, score
+    def __init__(self, pack: Pack, protocol: Protocol, score: _Scores, distance: _Distance | None) -> None:
+        self.protocol, self.score, self.distance = protocol, score, distance
         self.median = _median_frame(pack)
         self.parts: dict[str, dict[str, list[Tensor]]] = {}
 
@@ -220,6 +257,8 @@ class _Baselines:
         for baseline, guess in guesses.items():
             for name, values in self.score(guess, truth).items():
                 self.parts.setdefault(baseline, {}).setdefault(name, []).append(values.cpu())
+            if self.distance is not None:
+                self.distance.add(baseline, clip, guess)
 
     def summaries(self) -> dict[str, Any]:
         return {
@@ -241,12 +280,18 @@ def _median_frame(pack: Pack) -> Tensor | None:
     return torch.from_numpy(median).permute(2, 0, 1)
 
 
-def _conditions(cond: Tensor | None, protocol: Protocol) -> Tensor | None:
-    """The conditions (B, T, ...) as the protocol wants them; shuffled keeps no row in its place."""
+def conditions_given(cond: Tensor | None, protocol: Protocol) -> Tensor | None:
+    """The conditions (B, T, ...) as the protocol wants them; shuffled keeps no row in its place.
+
+    Shifted, row t leads into frame t+1 and the first row into frames 0 and 1: the mistake of a clip whose actions were
+    aligned one frame off.
+    """
     if cond is None or protocol.conditions == "true":
         return cond
     if protocol.conditions == "zeroed":
         return torch.zeros_like(cond)
+    if protocol.conditions == "shifted":
+        return torch.cat((cond[:, :1], cond[:, :-1]), 1)
     length = cond.shape[1]
     order = torch.randperm(length, generator=seeds.generator(protocol.seed, "shuffled conditions", length))
     places = torch.empty_like(order)
@@ -261,7 +306,8 @@ def _best(name: str, scores: Tensor) -> Tensor:
     return scores[torch.arange(len(scores)), best]
 
 
-def _spread(count: int, limit: int) -> list[int]:
+def evenly_spread(count: int, limit: int) -> list[int]:
+    """Which of `count` clips are scored where at most `limit` are; 0: all."""
     wanted = count if limit == 0 else min(limit, count)
     return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 

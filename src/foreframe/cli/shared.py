@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from foreframe import stopping
 from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 
 Mode = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
 Device = Literal["auto", "cpu", "cuda"]
+
+
+def import_torch() -> None:
+    """Import it in one piece: torn apart by a signal, it makes the process crash at its end."""
+    with stopping.gently():
+        importlib.import_module("torch")
+    stopping.poll()
 
 
 def open_run(
@@ -43,3 +52,15 @@ def at_least(**values: tuple[int, int]) -> None:
     for name, (value, least) in values.items():
         if value < least:
             raise UsageError(f"--{name}: expected {least} or more, found {value}")
+
+
+def known_metrics(metrics: tuple[str, ...]) -> None:
+    """Raises UsageError for a name that is no metric of single frames."""
+    from foreframe.errors import nearest
+    from foreframe.metrics import METRICS
+
+    for name in metrics:
+        if name == "fvd":
+            raise UsageError("fvd is no metric of single frames: --fvd-weights FILE asks for it, beside --metrics")
+        if name not in METRICS:
+            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from foreframe.cli.shared import Device, Mode, at_least, open_run
+from foreframe.cli.shared import Device, Mode, at_least, known_metrics, open_run
 from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
     from foreframe.checkpoint import TrainedModel
     from foreframe.data.pack import Pack
+    from foreframe.metrics import Fvd
 
 
 def evaluate(
@@ -26,10 +27,12 @@ def evaluate(
     checkpoint: str = "best",
     temperature: float = 1.0,
     seed: int = 0,
-    conditions: Literal["true", "shuffled", "zeroed"] = "true",
+    conditions: Literal["true", "shuffled", "shifted", "zeroed"] = "true",
     clips: int = 0,
     metrics: tuple[str, ...] = ("psnr", "ssim"),
     lpips_weights: Path | None = None,
+    fvd_weights: Path | None = None,
+    fvd_context: bool = True,
     device: Device = "auto",
     threads: int | None = None,
 ) -> None:
@@ -46,23 +49,29 @@ def evaluate(
         checkpoint: best (by validation), newest, or a step.
         temperature: Scale of the noise; 0 takes the mean of the prior.
         seed: Of the noise.
-        conditions: The clip's own, or the same in another order of time, or zeros: does the model obey them?
+        conditions: The clip's own, or the same in another order of time, or each one frame late, or zeros: does the
+            model obey them?
         clips: At most this many clips; 0: all.
         metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian, lpips.
         lpips_weights: For lpips: AlexNet and the linear heads of its version 0.1, as .npz (docs/concepts.md).
+        fvd_weights: Also the Frechet video distance: I3D for RGB, as .npz or .safetensors (docs/concepts.md).
+        fvd_context: For it: context frames are part of the clips.
         device: Where to compute.
         threads: CPU threads.
     """
     from foreframe import evaluate as scoring
     from foreframe import runtime
     from foreframe.log import Bar
-    from foreframe.metrics import Lpips
+    from foreframe.metrics import Fvd, Lpips
     from foreframe.report.tables import print_result, write_result
 
-    _known(metrics)
+    known_metrics(metrics)
     if lpips_weights is not None and "lpips" not in metrics:
         raise UsageError("--lpips-weights: what for? `lpips` is not among the --metrics")
+    if not fvd_context and fvd_weights is None:
+        raise UsageError("--no-fvd-context: what for? --fvd-weights FILE asks for the distance it belongs to")
     lpips = None if lpips_weights is None else Lpips.load(lpips_weights).to(runtime.choose_device(device, threads))
+    fvd = None if fvd_weights is None else Fvd.load(fvd_weights, fvd_context).to(runtime.choose_device(device, threads))
     at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
     chosen, trained, pack = open_run(run, data, checkpoint, device, threads)
     split = split or scoring.default_split(pack)
@@ -72,8 +81,8 @@ def evaluate(
     )
     total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
     with Bar(mode, total) as bar:
-        result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done, lpips)
-    path = write_result(result, json or run / "eval" / _result_name(protocol, checkpoint))
+        result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done, lpips, fvd)
+    path = write_result(result, json or run / "eval" / _result_name(protocol, checkpoint, fvd))
     print_result(result)
     print(f"written: {path}")
 
@@ -234,7 +243,7 @@ def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int
     return horizon or default_horizon(trained.config, pack, split)
 
 
-def _result_name(protocol: Any, checkpoint: str) -> str:
+def _result_name(protocol: Any, checkpoint: str, fvd: Fvd | None) -> str:
     """A name for each kind of result: the split, the mode, and whatever is not the default."""
     plain = type(protocol)(protocol.split, protocol.context, protocol.horizon)
     parts = [protocol.split, protocol.mode, f"{protocol.horizon}-frames", f"{protocol.samples}-samples"]
@@ -243,13 +252,5 @@ def _result_name(protocol: Any, checkpoint: str) -> str:
         if getattr(protocol, name) != getattr(plain, name):
             parts.append(f"{name}-{getattr(protocol, name)}")
     parts += protocol.metrics if protocol.metrics != plain.metrics else []
+    parts += [] if fvd is None else ["fvd"] if fvd.context else ["fvd-without-context"]
     return "-".join(parts) + ".json"
-
-
-def _known(metrics: tuple[str, ...]) -> None:
-    from foreframe.errors import nearest
-    from foreframe.metrics import METRICS
-
-    for name in metrics:
-        if name not in METRICS:
-            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from foreframe.metrics.fvd import Fvd
 from foreframe.metrics.lpips import Lpips, without_weights
 from foreframe.metrics.psnr import PSNR_CAP, psnr, psnr_per_channel
 from foreframe.metrics.scores import score_frames
@@ -16,6 +17,7 @@ from foreframe.metrics.summary import Summary, summarise, t_quantile
 __all__ = [
     "METRICS",
     "PSNR_CAP",
+    "Fvd",
     "Lpips",
     "Metric",
     "Summary",

@@ -36,11 +36,14 @@ class Comparison:
     scores: list[dict[str, Any]]
     differences: list[dict[str, Difference]]
     protocol: dict[str, Any]
+    fvd: list[float]
+    """Of each, if all have it: one number for a set of clips, which has no interval and no difference clip by clip."""
 
     @property
     def header(self) -> list[str]:
         columns = [f"{name} (dB)" if name.startswith("psnr") else name for name in self.metrics]
-        return ["result", *(text for name in columns for text in (name, f"{name}: over the first"))]
+        fvd = ["FVD"] if self.fvd else []
+        return ["result", *(text for name in columns for text in (name, f"{name}: over the first")), *fvd]
 
     @property
     def rows(self) -> list[list[str]]:
@@ -51,6 +54,8 @@ class Comparison:
                 text for metric in self.metrics for text in (_cell(scores[metric]), _difference(apart.get(metric)))
             ]
             found.append([name, *cells])
+        for row, value in zip(found, self.fvd, strict=False):
+            row.append(f"{value:.2f}")
         return found
 
 
@@ -65,6 +70,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
         raise UsageError(f"expected two results or more to compare, found {len(paths)}")
     results = [read_result(path) for path in paths]
     protocols = [{k: v for k, v in one["protocol"].items() if k not in ABOUT_THE_MODEL} for one in results]
+    together = all("fvd" in one for one in protocols)
+    if not together:  # where one was scored without it, the rest compares
+        protocols = [{key: value for key, value in one.items() if key != "fvd"} for one in protocols]
     unlike = []
     for path, protocol in zip(paths[1:], protocols[1:], strict=True):
         lines = config.differences(_method(protocols[0]), _method(protocol))
@@ -80,7 +88,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
         differences.append(
             {name: of(results[0]["scores"][name]["per_clip"], other["scores"][name]["per_clip"]) for name in metrics}
         )
-    return Comparison(_names(paths, results), metrics, [one["scores"] for one in results], differences, protocols[0])
+    fvd = [one["fvd"]["value"] for one in results] if together else []
+    scores = [one["scores"] for one in results]
+    return Comparison(_names(paths, results), metrics, scores, differences, protocols[0], fvd)
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -104,6 +114,10 @@ def read_result(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: scores.{name}: expected a mean and numbers per_clip")
         if not math.isclose(summary["mean"], sum(values) / len(values), rel_tol=1e-6, abs_tol=1e-9):
             raise ConfigError(f"{path}: scores.{name}: its mean is not that of its clips; was it edited?")
+    if "fvd" in result["protocol"]:
+        fvd = result.get("fvd")
+        if not isinstance(fvd, dict) or type(fvd.get("value")) not in (int, float):
+            raise ConfigError(f"{path}: fvd: expected a value, as its protocol says, found {fvd!r:.60}")
     return result
 
 
@@ -127,13 +141,15 @@ def write_comparison(found: Comparison, path: Path) -> None:
         DiskError: the disk refused.
     """
     if path.suffix == ".json":
-        values = {
+        values: dict[str, Any] = {
             "protocol": found.protocol,
             "results": [
                 {"name": name, "scores": scores, "over_first": apart}
                 for name, scores, apart in zip(found.names, found.scores, found.differences, strict=True)
             ],
         }
+        if found.fvd:
+            values["fvd"] = dict(zip(found.names, found.fvd, strict=True))
         disk.put(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
     elif path.suffix == ".csv":
         text = io.StringIO(newline="")

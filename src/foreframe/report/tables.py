@@ -26,7 +26,15 @@ def result_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     labels = {"repeat_last": "repeat last context frame", "median_frame": "median frame of the training clips"}
     for baseline, scores in result["baselines"].items():
         rows.append([labels.get(baseline, baseline), *(_cell(scores[name]) for name in metrics)])
-    return header + [f"{name.upper()} (dB)" if name.startswith("psnr") else name.upper() for name in metrics], rows
+    header += [f"{name.upper()} (dB)" if name.startswith("psnr") else name.upper() for name in metrics]
+    if "fvd" in result:
+        found = [result["fvd"]["value"], *result["fvd"]["baselines"].values()]
+        if "best_of_n" in result:  # no sample is chosen: all of them are one set
+            found.insert(1, None)
+        header.append("FVD")
+        for row, value in zip(rows, found, strict=True):
+            row.append("" if value is None else f"{value:.2f}")
+    return header, rows
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -38,6 +46,10 @@ def print_result(result: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+    if "fvd" in result:
+        known = result["protocol"]["fvd"]
+        kind = "context included" if known["context_frames"] else "without context"
+        print(f"FVD: {result['fvd']['note']}; {known['length']} frames a clip, {kind}")
     short = result["protocol"]["too_short"]
     if short:
         print(f"not scored, too short for this horizon: {len(short)} clips: {', '.join(short)}")
