@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXPECTED = {"start", "concepts", "from-the-labs", "add-a-model", "add-a-dataset", "reading-order", "data-format"} | {
     "devices",
+    "diagnose",
     "onnx",
     "performance",
     "reliability",

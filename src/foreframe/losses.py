@@ -14,6 +14,8 @@ from foreframe.unrolled import Unrolled
 
 ACTIVE_NATS = 0.01
 """A latent unit carries information if its KL, averaged over clips and frames, exceeds this."""
+COLLAPSED_NATS = 0.01
+"""Below so many nats a frame the posterior has collapsed: z carries nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""Every rollout of a diagnosis, made once and looked at by all its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from foreframe import evaluate as scoring
+from foreframe import stopping
+from foreframe.clip import Clip
+from foreframe.data.pack import Pack
+from foreframe.data.windows import Windows
+from foreframe.rollout import ModeName, draw_noise, ready, rollout
+from foreframe.unrolled import Step
+
+Kind = Literal["true", "shuffled", "zeroed", "shifted", "swapped"]
+KINDS: tuple[Kind, ...] = ("true", "shuffled", "zeroed", "shifted", "swapped")
+DEFINITIONS: dict[Kind, str] = {
+    "true": "the clip's own conditions",
+    "shuffled": "the clip's own conditions in another order of time",
+    "zeroed": "zeros",
+    "shifted": "each of the clip's conditions one frame too late",
+    "swapped": "for the predicted frames, the conditions of the next clip in the split",
+}
+BATCH, ROWS = 16, 64
+"""Clips at once, and rollouts at once: memory does not grow with the clips."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a diagnosis looks at.
+
+    horizon: frames predicted after the context. samples: futures of each clip. clips: at most so many, evenly spread
+    over the split; 0: all. seed: of the noise and of the order that shuffles conditions.
+    """
+
+    split: str
+    horizon: int
+    samples: int = 10
+    clips: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some clips and what was predicted of their frames K .. T-1, h of them.
+
+    clip: floats, all T frames. last: frame K-1, (B, C, H, W). truth: (B, h, C, H, W). given: conditions of each kind,
+    (B, T, ...). predicted: one future under each, with the same noise. samples: (S, B, h, C, H, W) under the true ones,
+    of which the first is `predicted["true"]`. reconstruction: as `predicted`, z from the posterior.
+    """
+
+    clip: Clip
+    last: Tensor
+    truth: Tensor
+    given: dict[Kind, Tensor]
+    predicted: dict[Kind, Tensor]
+    samples: Tensor
+    reconstruction: Tensor
+    steps: Callable[[], Iterator[Step]]
+    """The steps K .. T-1 with true frames fed back and z from the posterior."""
+
+
+class Rollouts:
+    """The clips of a request, and their rollouts batch by batch.
+
+    Raises:
+        DataError: the split has no clip that long.
+    """
+
+    def __init__(self, model: Any, pack: Pack, request: Request, context: int, device: torch.device) -> None:
+        self.model, self.request, self.context, self.device = ready(model), request, context, device
+        self.latent = 0 not in model.latent_shape
+        self.samples = request.samples if self.latent else 1
+        """Futures of each clip: without a latent all are alike, and one is made."""
+        self.windows = Windows(pack, request.split, context + request.horizon, "first")
+        self.chosen: list[int] = scoring.evenly_spread(len(self.windows), request.clips)
+        one = len(self.chosen) == 1
+        self.kinds: tuple[Kind, ...] = ("true",) if pack.cond is None else KINDS[:-1] if one else KINDS
+
+    @property
+    def total(self) -> int:
+        """Rollouts in all: samples, other conditions, reconstruction, and the teacher-forced one."""
+        return len(self.chosen) * (self.samples + len(self.kinds) - 1 + 2)
+
+    def batches(self, advance: Callable[[int], None] | None = None) -> Iterator[Batch]:
+        """Args: advance: called with the number of rollouts done."""
+        size = max(1, min(BATCH, ROWS // self.samples))
+        for start in range(0, len(self.chosen), size):
+            batch = self._batch(start, min(start + size, len(self.chosen)), advance)
+            yield batch
+
+    def _batch(self, start: int, stop: int, advance: Callable[[int], None] | None) -> Batch:
+        indices = self.chosen[start:stop]
+        clip = self.windows.batch(indices).to(self.device).unit()
+        given = self._given(clip, start, stop)
+
+        def frames(rows: Clip, numbers: range, mode: ModeName = "prediction") -> Tensor:
+            stopping.poll()
+            noise = torch.cat([self._noise(indices, number) for number in numbers])
+            found = scoring.unroll(self.model, rows, noise, self.context, mode)
+            if advance is not None:
+                advance(len(found))
+            return cast(Tensor, found.unflatten(0, (len(numbers), -1)))
+
+        together = max(1, ROWS // len(indices))
+        parts = [
+            frames(clip, range(first, min(first + together, self.samples)))
+            for first in range(0, self.samples, together)
+        ]
+        samples = torch.cat(parts)
+        others = {kind: Clip(clip.frames, given[kind]) for kind in self.kinds if kind != "true"}
+        predicted: dict[Kind, Tensor] = {"true": samples[0]}
+        predicted.update({kind: frames(rows, range(1))[0] for kind, rows in others.items()})
+        reconstruction = frames(clip, range(1), "reconstruction")[0]
+
+        def steps() -> Iterator[Step]:
+            noise = self._noise(indices, 0)
+            known = clip.frames[:, : self.context]
+            yield from rollout(self.model, known, clip.cond, noise, "teacher-forced", clip.frames)
+            if advance is not None:
+                advance(len(indices))
+
+        truth = clip.frames[:, self.context :]
+        return Batch(clip, clip.frames[:, self.context - 1], truth, given, predicted, samples, reconstruction, steps)
+
+    def _given(self, clip: Clip, start: int, stop: int) -> dict[Kind, Tensor]:
+        """The conditions of each kind, (B, T, ...); empty where clips have none."""
+        if clip.cond is None:
+            return {}
+        plain = scoring.Protocol(self.request.split, self.context, self.request.horizon, seed=self.request.seed)
+        found: dict[Kind, Tensor] = {"true": clip.cond}
+        for kind in self.kinds[1:4]:
+            protocol = replace(plain, conditions=cast(Any, kind))
+            found[kind] = cast(Tensor, scoring.conditions_given(clip.cond, protocol))
+        if "swapped" in self.kinds:
+            # The next clip, whatever batch it is in; its context rows stay away, since this clip's context is shown.
+            following = [self.chosen[(place + 1) % len(self.chosen)] for place in range(start, stop)]
+            theirs = self.windows.batch(following).to(self.device).unit().cond
+            assert theirs is not None
+            found["swapped"] = torch.cat([clip.cond[:, : self.context], theirs[:, self.context :]], 1)
+        return found
+
+    def _noise(self, indices: list[int], sample: int) -> Tensor:
+        length = self.context + self.request.horizon
+        return draw_noise(self.model, indices, length, self.request.seed, sample).to(self.device)
