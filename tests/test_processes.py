@@ -47,7 +47,7 @@ SCRIPT = """
         come[place] = come.get(place, 0) + 1
         for rank, where, number, what in PLAN:
             if (int(rank), where, int(number)) == (RANK, place, come[place]):
-                os.write(1, b"HAPPENS %f" % time.time() + bytes([10]))  # in one piece: the other process writes here, too
+                os.write(1, b"HAPPENS %f" % time.time() + bytes([10]))  # in one piece: two processes write here
                 do(what)
 
     def do(what):

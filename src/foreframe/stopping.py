@@ -106,6 +106,13 @@ def tell(number: int) -> None:
     _State.told = number
 
 
+def listen_again() -> None:
+    """Take the signals back from a library that has taken them for itself."""
+    if _State.listening:
+        for number in SIGNALS:
+            signal.signal(number, _heard)
+
+
 def ignore() -> None:
     """For processes that work for another one: they leave it to that one to stop them."""
     for number in SIGNALS:

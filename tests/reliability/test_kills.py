@@ -84,6 +84,16 @@ def test_what_another_process_was_asked_is_heard_where_the_work_polls():
     assert not stopping.asked()
 
 
+def test_signals_are_taken_back_from_a_library_that_took_them():
+    stopping.listen_again()
+    assert signal.getsignal(signal.SIGTERM) is not stopping._heard
+    with stopping.requests():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stopping.listen_again()
+        with pytest.raises(stopping.Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_handlers_of_before_are_back_afterwards():
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
     with stopping.requests():

@@ -1,12 +1,13 @@
 """The command line: verbs to calls. Nothing heavy is imported before a verb is known, so `--help` is quick.
 
 Exit codes: 0 done, or stopped as asked by a signal; 1 the job failed; 2 wrong usage. A failure is one message;
-`--debug` adds the traceback. A new verb is a function in `training.py`, `using.py` or `clips.py` and a line in a table.
+`--debug` adds the traceback. A new verb is a function in one of the files beside this one, and a line in a table.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import tempfile
@@ -18,6 +19,8 @@ import tyro
 
 from foreframe import disk, stopping
 from foreframe.cli.clips import DATA, data
+from foreframe.cli.experiments import diagnose, report, sweep
+from foreframe.cli.shared import import_torch
 from foreframe.cli.training import Train, presets, replay, resume, train
 from foreframe.cli.using import bench, compare, demo, evaluate, export, rollout
 from foreframe.errors import ForeframeError, UsageError
@@ -30,6 +33,9 @@ VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "rollout": rollout,
     "compare": compare,
+    "diagnose": diagnose,
+    "report": report,
+    "sweep": sweep,
     "export": export,
     "demo": demo,
     "bench": bench,
@@ -41,6 +47,8 @@ KEPT = {
     "train": "`foreframe resume RUN` goes on; if there is no RUN yet, the same command starts again",
     "resume": "the newest checkpoint is kept, the same command goes on from it",
     "demo": "what was done is kept, the same command goes on",
+    "sweep": "each run has saved, the same command goes on with all of them",
+    "report": "what was scored is kept, the same command goes on",
     "bench": "suites that were done are written, the same command starts again",
     "data import": "what was packed is kept, the same command goes on",
     "data make": "what was packed is kept, the same command goes on",
@@ -96,6 +104,21 @@ def _dispatch(arguments: list[str]) -> None:
     elif arguments[:1] == ["train"] and len(arguments) > 1:
         train(arguments[1:])
     elif arguments[:1] == ["data"] and len(arguments) > 1:
-        tyro.extras.subcommand_cli_from_dict(DATA, prog="foreframe data", args=arguments[1:])
+        verbs = {name: _with_torch(function) for name, function in DATA.items()}
+        tyro.extras.subcommand_cli_from_dict(verbs, prog="foreframe data", args=arguments[1:])
     else:
-        tyro.extras.subcommand_cli_from_dict(VERBS, prog="foreframe", description=description, args=arguments)
+        verbs = {
+            name: function if isinstance(function, type) else _with_torch(function) for name, function in VERBS.items()
+        }
+        tyro.extras.subcommand_cli_from_dict(verbs, prog="foreframe", description=description, args=arguments)
+
+
+def _with_torch(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb with torch imported beforehand, once its flags are read; `train` does so itself."""
+
+    @functools.wraps(verb)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        import_torch()
+        return verb(*args, **kwargs)
+
+    return called

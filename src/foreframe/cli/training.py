@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from foreframe import stopping
-from foreframe.cli.shared import Device
+from foreframe.cli.shared import Device, import_torch
 from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 
 def presets() -> None:
-    """List the named experiments that `train` knows."""
+    """List the named experiments that `train` knows, and the grids of them that `sweep` does."""
     import inspect
 
     from rich.console import Console
     from rich.table import Table
 
     from foreframe.presets import presets as known
+    from foreframe.sweep import grids
 
-    table = Table("preset", "what it is", box=None, pad_edge=False)
-    for name, function in known().items():
-        table.add_row(name, (inspect.getdoc(function) or "").split("\n")[0])
-    Console().print(table)
+    for heading, named in (("preset", known()), ("grid", grids())):
+        table = Table(heading, "what it is", box=None, pad_edge=False)
+        for name, function in named.items():
+            table.add_row(name, (inspect.getdoc(function) or "").split("\n")[0])
+        Console().print(table)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def train(arguments: list[str]) -> None:
     if asks_help and not arguments[0].startswith("-"):
         _settings(arguments[0], ["--help"])
     request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
+    import_torch()
     from foreframe import runtime
     from foreframe.data.sources import open_clips
     from foreframe.recipe import RunConfig

@@ -25,7 +25,7 @@ def presets() -> dict[str, Preset]:
     found: dict[str, Preset] = {}
     for item in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{item.name}")
-        found.update({name.replace("_", "-"): function for name, function in _public_functions(module)})
+        found.update({name.replace("_", "-"): function for name, function in public_functions(module)})
     return dict(sorted(found.items()))
 
 
@@ -49,23 +49,33 @@ def find(name: str) -> TrainConfig[Any]:
     return known[name]()
 
 
-def _from_file(path: Path, function: str) -> Preset:
+def functions_of(path: Path) -> list[tuple[str, Callable[[], Any]]]:
+    """The public functions of a user's Python file, which is run.
+
+    Raises:
+        UsageError: there is no such file.
+    """
     spec = importlib.util.spec_from_file_location(f"foreframe_preset_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(f"{path}: there is no such Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    known = dict(_public_functions(module))
-    if function not in known:
-        raise UsageError(
-            f"{path}: no preset '{function}'{nearest(function, known)} (it has: {', '.join(known) or 'none'})"
-        )
-    return known[function]
+    return public_functions(module)
 
 
-def _public_functions(module: Any) -> list[tuple[str, Preset]]:
+def public_functions(module: Any) -> list[tuple[str, Callable[[], Any]]]:
+    """Functions that a module defines itself, by name, but for those that begin with an underscore."""
     return [
         (name, function)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     ]
+
+
+def _from_file(path: Path, function: str) -> Preset:
+    known = dict(functions_of(path))
+    if function not in known:
+        raise UsageError(
+            f"{path}: no preset '{function}'{nearest(function, known)} (it has: {', '.join(known) or 'none'})"
+        )
+    return known[function]

@@ -1,0 +1,71 @@
+"""Grids of experiments: a comparison is one command, can be stopped anywhere, and ends in a page.
+
+A grid is a function without arguments that returns its variants, `TrainConfig`s by name; each is trained once for every
+seed. Those of the labs are in `labs.py`; a user's own are named `my_file.py` or `my_file.py:my_grid`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreframe import presets
+from foreframe.errors import UsageError, nearest
+from foreframe.recipe import TrainConfig
+from foreframe.sweep import labs
+
+Variants = dict[str, TrainConfig[Any]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A named comparison. question: the first line of its docstring."""
+
+    name: str
+    question: str
+    variants: Variants
+
+
+def grids() -> dict[str, Callable[[], Variants]]:
+    """Every named grid; `seed_a_kl` is called `seed-a-kl`."""
+    return {name.replace("_", "-"): function for name, function in presets.public_functions(labs)}
+
+
+def find(name: str) -> Grid:
+    """The grid of that name, or of `FILE.py:FUNCTION`, or of `FILE.py` that has one function.
+
+    Raises:
+        UsageError: there is none, or the function returns something else; the nearest name is offered.
+    """
+    if ".py" in name:
+        file, _, wanted = name.partition(":")
+        known: dict[str, Callable[[], Variants]] = dict(presets.functions_of(Path(file)))
+        if not wanted and len(known) == 1:
+            wanted = next(iter(known))
+    else:
+        file, wanted, known = "", name, grids()
+    if wanted not in known:
+        place = f"{file}: no grid '{wanted}'" if wanted else f"{file}: name one of its grids, as in {file}:NAME"
+        place = place if file else f"there is no grid '{wanted}'"
+        raise UsageError(f"{place}{nearest(wanted, known)} (known: {', '.join(known) or 'none'})")
+    variants = known[wanted]()
+    if not isinstance(variants, dict) or not variants or not all(map(_is_variant, variants.items())):
+        raise UsageError(
+            f"{name}: expected a function that returns a TrainConfig for each name of a variant (letters, digits, "
+            f"'.', '-', '_'), it returned {variants!r:.80}"
+        )
+    text = (inspect.getdoc(known[wanted]) or wanted).split("\n")[0]
+    return Grid(wanted, text, variants)
+
+
+def _is_variant(item: tuple[object, object]) -> bool:
+    name, config = item
+    plain = isinstance(name, str) and 0 < len(name) <= 60 and name[0].isalnum()
+    return plain and str(name).replace("-", "").replace("_", "").replace(".", "").isalnum() and _is_recipe(config)
+
+
+def _is_recipe(config: object) -> bool:
+    return isinstance(config, TrainConfig)

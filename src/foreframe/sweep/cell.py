@@ -1,0 +1,102 @@
+"""One run of a grid, in a process of its own: trained to its end, then scored and diagnosed for the report.
+
+    python -m foreframe.sweep.cell JOB
+
+JOB is a `Job` as JSON. The process listens on its standard input only for its end: whoever started it has ended then,
+and so does it, with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from foreframe import __version__, config, disk, runtime, stopping
+from foreframe.data.pack import Pack
+from foreframe.errors import ForeframeError
+from foreframe.recipe import RunConfig
+from foreframe.report.gathering import Request, gather
+from foreframe.train import Trainer
+
+DONE = "cell.json"
+"""In the run's folder once everything of it is made."""
+SAYS = "foreframe: "
+"""How the message begins with which such a process fails."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What such a process is to do. threads: of the CPU; None: torch's choice."""
+
+    run: str
+    pack: str
+    request: Request
+    device: runtime.DeviceName = "auto"
+    threads: int | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(config.to_dict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        return config.from_dict(cls, config.loads(text.encode()))
+
+
+def finish(job: Job) -> str:
+    """Train a run to its end, from wherever it is, and gather what a report says of it; says how that ended.
+
+    Raises:
+        ForeframeError: it cannot be trained or scored.
+    """
+    run, pack = Path(job.run), Pack.open(job.pack)
+    device = runtime.choose_device(job.device, job.threads)
+    trainer = Trainer(RunConfig.read(run), pack, run, device)
+    ended = trainer.run()
+    if not stopping.asked():
+        gather(run, job.request, device, pack)
+        disk.put(run / DONE, json.dumps(mark(job.request), indent=1) + "\n")
+    return ended
+
+
+def mark(request: Request) -> dict[str, object]:
+    """What stands in a run's folder once it is finished as requested."""
+    return {"foreframe": __version__, "request": config.to_dict(request)}
+
+
+def is_finished(run: Path, request: Request) -> bool:
+    """Whether nothing is left to do for a run."""
+    try:
+        return bool(config.read_json(run / DONE) == json.loads(json.dumps(mark(request))))
+    except ForeframeError:
+        return False
+
+
+def main(arguments: list[str]) -> int:
+    """The process; returns its exit code, 0 if it is done or was asked to stop."""
+    try:
+        with stopping.requests():
+            threading.Thread(target=_end_with_starter, daemon=True).start()
+            job = Job.from_json(arguments[0])
+            print(f"{job.run}: {finish(job)}", flush=True)
+    except stopping.Stopped as stopped:
+        print(f"stopped by {stopped}", flush=True)
+    except ForeframeError as error:
+        print(f"\n{SAYS}{error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _end_with_starter() -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    if not stopping.asked():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""Where the runs of a grid are carried out: in processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from foreframe import stopping
+from foreframe.errors import UsageError
+
+EngineName = Literal["local", "ray"]
+OUTPUT = "output.txt"
+"""In the run's folder: what its process has said."""
+
+
+class Task(Protocol):
+    """One run on its way."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it works."""
+
+    def stop(self) -> None:
+        """Ask it to save and end; it is waited for by `poll`."""
+
+
+class Engine(Protocol):
+    """Starts runs."""
+
+    def start(self, run: Path, job: str) -> Task: ...
+
+
+class LocalTask:
+    """A process that runs `foreframe.sweep.cell`; signals of the terminal do not reach it."""
+
+    def __init__(self, run: Path, job: str) -> None:
+        with (run / OUTPUT).open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "foreframe.sweep.cell", job],
+                stdin=subprocess.PIPE,  # its end tells the process that this one has ended
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+class LocalEngine:
+    """Processes of this machine."""
+
+    def start(self, run: Path, job: str) -> Task:
+        return LocalTask(run, job)
+
+
+class RayTask:
+    """The same process, started by a Ray worker, which hands on a request to stop."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self.ray, self.reference = ray, reference
+
+    def poll(self) -> int | None:
+        if not self.ray.wait([self.reference], timeout=0)[0]:
+            return None
+        try:
+            return int(self.ray.get(self.reference))
+        except (self.ray.exceptions.RayError, KeyboardInterrupt):  # cancelled, or its worker was lost
+            return 1
+
+    def stop(self) -> None:
+        self.ray.cancel(self.reference, force=False)
+
+
+class RayEngine:
+    """Tasks of a Ray cluster whose machines all see the folder of the sweep and the pack.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+
+    def __init__(self, threads: int, gpus: float) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError("Ray is not installed: pip install 'foreframe[ray]'") from error
+        self.ray = ray
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+            stopping.listen_again()
+        self.carry = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(carry)
+
+    def start(self, run: Path, job: str) -> Task:
+        return RayTask(self.ray, self.carry.remote(str(run), job))
+
+
+def carry(run: str, job: str) -> int:
+    """Start the process of a run where this is called, and wait for it; interrupted, it is asked to stop."""
+    task = LocalTask(Path(run), job)
+    while True:
+        try:
+            return task.process.wait()
+        except KeyboardInterrupt:
+            task.stop()
+
+
+def engine(name: EngineName, threads: int, gpus: float) -> Engine:
+    """By its name."""
+    return RayEngine(threads, gpus) if name == "ray" else LocalEngine()
