@@ -43,6 +43,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXPECTED = {"start", "concepts", "from-the-labs", "add-a-model", "add-a-dataset", "reading-order", "data-format"} | {
     "devices",
     "diagnose",
+    "experiments",
     "onnx",
     "performance",
     "reliability",
