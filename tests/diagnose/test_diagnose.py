@@ -122,6 +122,34 @@ def test_of_a_single_clip_there_are_no_intervals_and_nothing_is_swapped(tiny, ve
     print_diagnosis(found)
 
 
+@pytest.mark.parametrize("kind", ["zeroed", "shuffled"])
+def test_a_model_that_breaks_under_wrong_conditions_is_said_to_and_the_rest_is_measured(
+    tiny, vector_pack, monkeypatch, kind, capsys
+):
+    given, calls = package.unrolling.scoring.conditions_given, []
+
+    def beyond(cond, protocol):
+        found = given(cond, protocol)
+        if protocol.conditions == kind:
+            calls.append(kind)
+            return found * float("inf") if len(calls) > 1 else found  # only from the second batch on
+        return found
+
+    monkeypatch.setattr(package.unrolling, "BATCH", 1)
+    monkeypatch.setattr(package.unrolling.scoring, "conditions_given", beyond)
+    result = diagnose(tiny, vector_pack, REQUEST, CPU)
+    found = result["obedience"]
+    assert list(found["broken"]) == [kind]
+    assert "is not finite" in found["broken"][kind]
+    assert kind not in found["psnr"]
+    assert kind not in found["decoder"]["predicted"]
+    assert (found["obeys"] is None) == (kind == "shuffled")
+    assert found["lost"].keys() == {"shuffled", "zeroed", "shifted", "swapped"} - {kind}
+    json.dumps(result, allow_nan=False)
+    print_diagnosis(result)
+    assert f"when {kind}" in capsys.readouterr().out
+
+
 def test_swapped_conditions_are_those_of_the_next_clip_after_the_context(tiny, vector_pack, monkeypatch):
     monkeypatch.setattr(package.unrolling, "BATCH", 3)
     rollouts = Rollouts(tiny.model, vector_pack, REQUEST, 2, CPU)

@@ -73,7 +73,7 @@ def diagnose(
         },
         "collapse": collapse.result(),
         "gap": gap.result(),
-        "obedience": obedience.result(),
+        "obedience": obedience.result(rollouts.broken),
         "spread": spread.result(),
         "model": trained.provenance,
         "data": pack.path.name,

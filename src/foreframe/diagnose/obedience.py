@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -45,15 +47,19 @@ class Obedience:
                 wanted[kind] = values - self.decoder.mean, there
         real = self._read(batch, batch.truth)
         self._note("real", real, wanted["true"])
-        for kind in wanted:
+        for kind in wanted.keys() & batch.predicted.keys():
             seen = self._read(batch, batch.predicted[kind])
             self._note(f"{kind}, as given", seen, wanted[kind])
             if kind != "true":
                 self._note(f"{kind}, as true", seen, wanted["true"])
 
-    def result(self) -> dict[str, Any]:
-        """Values for JSON; PSNR in dB, R2 without unit, distances in pixels."""
-        if len(self.scores) < 2:
+    def result(self, broken: Mapping[Kind, str] = MappingProxyType({})) -> dict[str, Any]:
+        """Values for JSON; PSNR in dB, R2 without unit, distances in pixels. broken: as `Rollouts` has it."""
+        for kind in broken:  # what its earlier batches gave is no score of all clips
+            self.scores.pop(kind, None)
+            for against in ("given", "true"):
+                self.read.pop(f"{kind}, as {against}", None)
+        if len(self.scores) + len(broken) < 2:
             return {
                 "conditions": "none",
                 "obeys": None,
@@ -65,7 +71,7 @@ class Obedience:
             for kind in scores
             if kind != "true"
         }
-        shuffled = lost["shuffled"]
+        shuffled = lost.get("shuffled")
         return {
             "conditions": {kind: DEFINITIONS[kind] for kind in scores},
             "psnr": scores,
@@ -73,7 +79,8 @@ class Obedience:
             "lost_definition": "PSNR of prediction under true conditions minus that under others, in dB, clip by clip; "
             "one future of each, of the same noise",
             "metric": METRICS["psnr"].definition,
-            "obeys": shuffled["significant"] and shuffled["mean"] >= LEAST_DB,
+            "broken": dict(broken),
+            "obeys": None if shuffled is None else shuffled["significant"] and shuffled["mean"] >= LEAST_DB,
             "rule": f"obeys: PSNR under true conditions is at least {LEAST_DB} dB above that under shuffled ones, and "
             "the interval of the difference leaves out 0",
             "decoder": self._decoder(),

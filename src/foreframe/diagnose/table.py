@@ -74,7 +74,10 @@ def _obedience(part: dict[str, Any]) -> Iterator[Row]:
     yield "PSNR, true conditions (dB)", _mean(part["psnr"]["true"], 2), "the clip's own"
     for kind, lost in part["lost"].items():
         yield f"lost when {kind} (dB)", _mean(lost, 2), SHORT[kind]
-    yield "verdict", "obeys" if part["obeys"] else "does not obey", "true against shuffled"
+    for kind, message in part["broken"].items():
+        yield f"when {kind}", "not finite", message
+    verdict = {True: "obeys", False: "does not obey", None: "none"}[part["obeys"]]
+    yield "verdict", verdict, "true against shuffled"
     decoder = part["decoder"]
     if decoder["columns"] is None:
         yield "read from frames", "nothing", decoder["why"]

@@ -14,6 +14,7 @@ from foreframe import stopping
 from foreframe.clip import Clip
 from foreframe.data.pack import Pack
 from foreframe.data.windows import Windows
+from foreframe.errors import NotFiniteError
 from foreframe.rollout import ModeName, draw_noise, ready, rollout
 from foreframe.unrolled import Step
 
@@ -50,8 +51,8 @@ class Batch:
     """Some clips and what was predicted of their frames K .. T-1, h of them.
 
     clip: floats, all T frames. last: frame K-1, (B, C, H, W). truth: (B, h, C, H, W). given: conditions of each kind,
-    (B, T, ...). predicted: one future under each, with the same noise. samples: (S, B, h, C, H, W) under the true ones,
-    of which the first is `predicted["true"]`. reconstruction: as `predicted`, z from the posterior.
+    (B, T, ...). predicted: one future under each that is not `broken`, with the same noise. samples: (S, B, h, C, H, W)
+    under the true ones, the first being `predicted["true"]`. reconstruction: as `predicted`, z from the posterior.
     """
 
     clip: Clip
@@ -81,6 +82,8 @@ class Rollouts:
         self.chosen: list[int] = scoring.evenly_spread(len(self.windows), request.clips)
         one = len(self.chosen) == 1
         self.kinds: tuple[Kind, ...] = ("true",) if pack.cond is None else KINDS[:-1] if one else KINDS
+        self.broken: dict[Kind, str] = {}
+        """Wrong conditions under which a frame was not finite, and where: networks may take only what they saw."""
 
     @property
     def total(self) -> int:
@@ -115,7 +118,12 @@ class Rollouts:
         samples = torch.cat(parts)
         others = {kind: Clip(clip.frames, given[kind]) for kind in self.kinds if kind != "true"}
         predicted: dict[Kind, Tensor] = {"true": samples[0]}
-        predicted.update({kind: frames(rows, range(1))[0] for kind, rows in others.items()})
+        for kind, rows in others.items():
+            if kind not in self.broken:
+                try:
+                    predicted[kind] = frames(rows, range(1))[0]
+                except NotFiniteError as error:
+                    self.broken[kind] = str(error)
         reconstruction = frames(clip, range(1), "reconstruction")[0]
 
         def steps() -> Iterator[Step]:

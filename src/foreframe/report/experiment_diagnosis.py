@@ -56,7 +56,9 @@ def _obedience(found: Mapping[str, Any]) -> dict[str, str]:
     kinds = {"shuffled": "shuffled", "zeroed": "zeroed", "shifted": "one frame late"}
     return {
         **{
-            f"lost, conditions {name} (dB)": _mean(_at(found, "obedience", "lost", kind), 3, "+")
+            f"lost, conditions {name} (dB)": "all: not finite"
+            if _at(found, "obedience", "broken", kind)
+            else _mean(_at(found, "obedience", "lost", kind), 3, "+")
             for kind, name in kinds.items()
         },
         "conditions read back": _read_back(_at(found, "obedience", "decoder")),
