@@ -13,7 +13,7 @@ import pytest
 from foreframe import config
 from foreframe.errors import ConfigError
 
-VALUES = config.LIMIT // config.BYTES_A_VALUE
+VALUES = config.MEMORY // 32
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,10 @@ BAD = {
     "half a surrogate pair as a key": (b'{"\\udfff": 1}', "surrogates not allowed"),
     "an escape sequence": (b'{"a": "\\u001b[2J"}', "a control character in "),
     "a list too deep": (b"[" * 40 + b"]" * 40, "lists and objects more than 32 deep"),
-    "lists deeper than Python goes": (b"[" * 100_000, "recursion"),
-    "objects deeper than Python goes": (b'{"a":' * 100_000, "recursion"),
-    "too many values": (_many(VALUES), "values, expected at most 209715"),
+    "a list that opens between blocks": (b" " * 2**16 + b"[" * 33, "lists and objects more than 32 deep"),
+    "lists deeper than Python goes": (b"[" * 100_000, "lists and objects more than 32 deep"),
+    "objects deeper than Python goes": (b'{"a":' * 100_000, "lists and objects more than 32 deep"),
+    "too many values": (_many(200_000), "values that would take more than 60 MiB of memory"),
     "too many bytes": (b'"' + b"x" * config.LIMIT + b'"', "4194306 bytes, expected at most 4194304"),
 }
 
@@ -188,6 +189,8 @@ def test_as_much_as_may_be_is_read(tmp_path):
         "numbers": [2**64 - 1, -(2**63), 1.5e308, 5e-324],
         "text": "\t\n" * 1000,
         "n": [0] * 190_000,
+        "signs": '[{\\"' * 200_000,
+        "\u00e9": ["\U0001f600", "\\"],
     }
     path.write_text(json.dumps(values))
     assert config.read_json(path) == values
@@ -207,6 +210,27 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_on(tmp_path, monkeypatch
     monkeypatch.setattr(Path, "open", lambda self, mode: _Growing())
     with pytest.raises(ConfigError, match=r"config\.json: not readable as JSON \(more than 10 bytes\)"):
         config.read_json(path, limit=10)
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_signs_inside_of_texts_count_nothing_wherever_a_block_ends(shift):
+    text = "x" * (2**16 - 4 + shift) + '\\"' + "{[," * 2**18 + "\\" * 3
+    content = json.dumps([text, text]).encode()
+    assert config.loads(content) == [text, text]
+    with pytest.raises(config.TooLargeError, match="more than 60 MiB"):
+        config.loads(content[:-1] + b"," + b"{}," * 2**18 + b"{}]")
+
+
+@pytest.mark.parametrize("sign", ["x", "\u00e9", "\U0001f600", "\\u00e9", "\\n"])
+def test_a_text_is_weighed_by_its_widest_sign(sign):
+    wide = {"x": 3, "\u00e9": 5, "\U0001f600": 9, "\\u00e9": 10, "\\n": 4}[sign]
+    for length, fits in ((config.MEMORY // wide - 2**17, True), (config.MEMORY // wide, False)):
+        content = b'["' + sign.encode() + b"x" * length + b'"]'
+        if fits:
+            assert len(config.parse(content)[0]) > length
+        else:
+            with pytest.raises(config.TooLargeError):
+                config.parse(content)
 
 
 def _loop(path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from foreframe import video
 from foreframe.errors import ForeframeError
-from foreframe.log import RunLog, read_log
+from foreframe.log import Bar, RunLog, read_log
 
 
 def test_rows_beyond_the_checkpoint_are_cut_so_that_each_step_stands_once(tmp_path):
@@ -29,6 +29,43 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
     with pytest.raises(ForeframeError, match=r"log\.jsonl, line 2: expected a JSON object"):
         read_log(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('"loss": "x"', "'loss': expected a number, found 'x'"),
+        ('"kl": {"a": 1}', "'kl': expected a number, found {'a': 1}"),
+        ('"lr": null', "'lr': expected a number, found None"),
+        ('"lr": true', "'lr': expected a number, found True"),
+        ('"note": 3', "'note': expected a text, found 3"),
+    ],
+)
+@pytest.mark.parametrize("after", ["", '{"step": 3}\n'])
+def test_a_row_whose_number_is_none_is_named(tmp_path, row, words, after):
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 1, "loss": 1, "note": "a\\nb"}}\n{{"step": 2, {row}}}\n{after}')
+    with pytest.raises(ForeframeError) as caught:
+        read_log(tmp_path)
+    assert f"log.jsonl, line 2: {words}; mend this line, or delete it" in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", ["NaN", "1e999", "9" * 400, '"\\u001b[2J"', "[" * 100 + "]" * 100])
+def test_a_number_that_no_log_holds_is_named_with_its_line(tmp_path, loss):
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 1, "loss": {loss}}}\n{{"step": 2}}\n')
+    with pytest.raises(ForeframeError, match=r"log\.jsonl, line 1: expected a JSON object with a step, found"):
+        read_log(tmp_path)
+
+
+def test_a_line_longer_than_any_row_is_read_no_further(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n[' + b'{"":{}},' * 2**20 + b"0]\n")
+    with pytest.raises(ForeframeError, match="line 2: expected a JSON object with a step"):
+        read_log(tmp_path)
+
+
+def test_what_is_said_steers_no_terminal(capsys):
+    with Bar("x", 2) as bar:
+        bar.say("a\x1b[2Jb\nc\r")
+    assert "a\\x1b[2Jb\nc\\r\n" in capsys.readouterr().err
 
 
 def test_tensorboard_holds_the_scalars_and_the_panels(tmp_path):

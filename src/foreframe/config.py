@@ -11,6 +11,8 @@ import stat
 import sys
 import types
 import typing
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +21,18 @@ from foreframe.errors import ConfigError, nearest
 T = TypeVar("T")
 LIMIT = 4 * 2**20
 """Bytes of a JSON file, unless another limit is given: enough for a condition of some 20,000 numbers."""
-BYTES_A_VALUE = 20
-"""In a file as large as may be, each value has so many bytes: short ones take forty times as much memory as there."""
+MEMORY = 60 * 2**20
+"""Bytes of memory that reading any JSON may take, with its text: short values take forty times as much as there."""
 DEPTH = 32
 """Lists and objects inside one another."""
+_PRICES = {b"{": 200, b"[": 96, b":": 100, b",": 32, b'"': 16}
+"""Bytes of memory for each such sign: what CPython takes at most for an object, a list, a key's places in its object
+and among the keys known, a value's place and its number, half of a text's head."""
+_STEPS = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
+_WIDEST = re.compile(rb"[\xf0-\xff]")
+_BLOCK = 2**16
+_BACKSLASHES = re.compile(rb"\\+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What would move the cursor of a terminal that shows it."""
 
@@ -101,7 +111,7 @@ def read_json(path: Path, limit: int = LIMIT) -> Any:
     """The content of a JSON file no larger than `limit` bytes, which must be a plain file.
 
     Refused as well: a key given twice, NaN and numbers beyond a float or 64 bits, text that is not UTF-8 or holds
-    signs that steer a terminal, and more values, or deeper ones, than a configuration has.
+    signs that steer a terminal, and what `parse` refuses.
 
     Raises:
         ConfigError: the file is missing or one of these; the message names it.
@@ -123,36 +133,79 @@ def read_json(path: Path, limit: int = LIMIT) -> Any:
         raise ConfigError(f"{path}: not readable as JSON ({error})") from error
 
 
+class TooLargeError(ValueError):
+    """JSON that would take more memory than it may."""
+
+
 def loads(content: bytes, limit: int = LIMIT) -> Any:
-    """JSON from its bytes, as `read_json` takes it. Raises ValueError, or RecursionError where it is far too deep."""
+    """JSON from its bytes, as `read_json` takes it. Raises ValueError, or RecursionError where it is too deep."""
     if len(content) > limit:
         raise ValueError(f"more than {limit} bytes")
-    values = sum(map(content.count, (b"{", b"[", b",")))
-    if values > limit // BYTES_A_VALUE:
-        raise ValueError(f"{values} values, expected at most {limit // BYTES_A_VALUE}")
-    value = json.loads(
-        content.decode(),
-        object_pairs_hook=_unique,
-        parse_int=_integer,
-        parse_float=_finite,
-        parse_constant=_refuse_constant,
-    )
-    level, depth = [value], 0
-    while level:
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below += [*item, *item.values()]
-            elif isinstance(item, list):
-                below += item
-            elif isinstance(item, str):
+    value = parse(content, _unique, _refuse_constant, _integer, _finite)
+    inside = [iter((value,))]
+    while inside:
+        for item in inside[-1]:
+            if isinstance(item, str):
                 item.encode()  # half of a surrogate pair is no text
                 if _CONTROL.search(item):
                     raise ValueError(f"a control character in {shown(item)}")
-        level, depth = below, depth + 1
-        if depth > DEPTH:
-            raise ValueError(f"lists and objects more than {DEPTH} deep")
+            elif isinstance(item, dict | list):
+                inside += [iter(item)] if isinstance(item, list) else [iter(item.values()), iter(item)]
+                break
+        else:
+            inside.pop()
     return value
+
+
+def parse(
+    content: bytes,
+    pairs: Callable[[list[tuple[str, Any]]], Any] = dict,
+    constant: Callable[[str], Any] = float,
+    integer: Callable[[str], Any] = int,
+    number: Callable[[str], Any] = float,
+) -> Any:
+    """JSON from its bytes, after a look at what its values may take: the one way in for any JSON that others wrote.
+
+    Args:
+        pairs, constant, integer, number: What makes an object of its pairs, takes NaN and Infinity, and reads numbers.
+    Raises:
+        TooLargeError: reading it may take more than `MEMORY`, `content` included.
+        RecursionError: lists and objects are more than `DEPTH` deep.
+        ValueError: it is no JSON in UTF-8.
+    """
+    _weigh(content)
+    return json.loads(
+        content.decode(), object_pairs_hook=pairs, parse_constant=constant, parse_int=integer, parse_float=number
+    )
+
+
+def _weigh(content: bytes) -> None:
+    """Count the signs outside of texts, a block at a time, before any object is made of them.
+
+    What stands after the first fault may be counted wrongly; nothing is made of it either.
+    """
+    # One sign that is wide makes all of a text as wide, in the whole and in its part.
+    wide = 1 if content.isascii() else (4 if _WIDEST.search(content) else 2)
+    copied = 4 if b"\\u" in content else wide
+    weight = len(content) * (1 + wide + copied * (2 if b"\\" in content else 1))
+    at = depth = 0
+    inside = False
+    while True:
+        if weight > MEMORY:
+            raise TooLargeError(f"values that would take more than {MEMORY >> 20} MiB of memory")
+        if at >= len(content):
+            return
+        end = at + _BLOCK
+        if run := _BACKSLASHES.match(content, end - 1):  # a block ends with no escape begun
+            end = run.end() + 1
+        parts = content[at:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        signs = b"".join(parts[inside::2])
+        weight += sum(price * signs.count(sign) for sign, price in _PRICES.items())
+        weight += _PRICES[b'"'] * (len(parts) - 1)
+        levels = list(accumulate(map(_STEPS.__getitem__, signs.translate(None, _NO_BRACKETS)), initial=depth))
+        if max(levels) > DEPTH:
+            raise RecursionError(f"lists and objects more than {DEPTH} deep")
+        at, depth, inside = end, levels[-1], inside != (len(parts) % 2 == 0)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,8 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+def printable(text: str) -> str:
+    """`text` fit for one line of a message: line breaks, signs that steer a terminal and stray bytes are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 class ForeframeError(Exception):
-    """Base of every error that is the user's to mend: the command line prints it without a traceback, exit 1."""
+    """Base of every error that is the user's to mend: the command line prints it without a traceback, exit 1.
+
+    Whatever names and values a message holds, it breaks its own lines only, and steers no terminal.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class UsageError(ForeframeError):
@@ -37,12 +50,16 @@ class NotFiniteError(ForeframeError):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a source of clips: where it is, what was expected there and what was found."""
+    """One thing wrong with a source of clips: where it is, what was expected there and what was found; printable."""
 
     path: str
     where: str
     expected: str
     found: str
+
+    def __post_init__(self) -> None:
+        for name in ("path", "where", "expected", "found"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.path}, {self.where}" if self.where else self.path

@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from foreframe import disk
-from foreframe.errors import ForeframeError, UsageError
+from foreframe import config, disk
+from foreframe.errors import ForeframeError, UsageError, printable
 
 PLAIN_SECONDS = 15.0
 """Where there is no terminal, the bar's line is printed this often."""
@@ -82,29 +82,38 @@ class RunLog:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log; a last line cut short by a crash is left out.
+    """The rows of a run's log: finite numbers by name, or a note; a last line cut short by a crash is left out.
 
     Raises:
-        ForeframeError: another line is not JSON; the message names it.
+        ForeframeError: another line is not JSON, or one holds something else; the message names it.
     """
     path = run / "log.jsonl"
     if path.exists() and not path.is_file():
         raise ForeframeError(f"{path}: expected a file, found a folder, a pipe or a device")
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    if not path.exists():
+        return []
     rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                raise ValueError("no step")
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                break
-            found = line[:60].decode(errors="replace")
-            raise ForeframeError(
-                f"{path}, line {number}: expected a JSON object with a step, found {found!r}"
-            ) from error
-        rows.append(row)
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(config.LIMIT + 1), b""), 1):
+            try:
+                row = config.loads(line)
+                if not isinstance(row, dict) or type(row.get("step")) is not int:
+                    raise ValueError("no step")
+            except (ValueError, RecursionError) as error:
+                if not file.peek(1):
+                    break
+                found = line[:60].decode(errors="replace")
+                raise ForeframeError(
+                    f"{path}, line {number}: expected a JSON object with a step, found {found!r}"
+                ) from error
+            for name, value in row.items():
+                wanted, kinds = ("a text", (str,)) if name == "note" else ("a number", (int, float))
+                if type(value) not in kinds:
+                    raise ForeframeError(
+                        f"{path}, line {number}: {config.shown(name)}: expected {wanted}, found {config.shown(value)}; "
+                        "mend this line, or delete it"
+                    )
+            rows.append(row)
     return rows
 
 
@@ -163,7 +172,8 @@ class Bar:
         self.advance(by=by)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """A line above the bar, or several."""
+        text = "\n".join(map(printable, text.split("\n")))
         if self._live:
             self._progress.console.print(text, highlight=False)
         else:

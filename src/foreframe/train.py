@@ -31,10 +31,10 @@ from foreframe.data.augment import augment
 from foreframe.data.pack import Pack
 from foreframe.data.prefetch import Ahead, Feed, fits, pinned
 from foreframe.data.windows import Windows, batch_indices
-from foreframe.errors import CheckpointError, DataError, DiskError, NotFiniteError, TrainingError
+from foreframe.errors import CheckpointError, ConfigError, DataError, DiskError, NotFiniteError, TrainingError
 from foreframe.graphs import Recorder
 from foreframe.log import Bar, RunLog
-from foreframe.losses import Terms
+from foreframe.losses import COLLAPSED_NATS, Terms
 from foreframe.nn.norm import synchronise
 from foreframe.optimizer import average_share, make_optimizer, update_average
 from foreframe.recipe import RunConfig
@@ -45,7 +45,7 @@ from foreframe.unrolled import fed_back
 from foreframe.watch import IN_A_ROW, IN_KEPT, KEPT, Skipped, Spike, Watch, not_finite
 
 PANEL_CLIPS = 4
-COLLAPSED_NATS, EXPLODED_NATS = 0.01, 1e4
+EXPLODED_NATS = 1e4
 SAVE_TRIES = 3
 """So many checkpoints in a row that the disk refuses end a run; the last one of a run is not forgiven at all."""
 LOOK_EVERY = KEPT // 2
@@ -85,6 +85,7 @@ class Trainer:
                 f"{pack.path}: no split '{train.split}' to train on; it has {', '.join(pack.splits)}: name one, as in "
                 f"--split {pack.splits[0]}"
             )
+        _check_sizes(config, len(self.rows))
         self.config, self.train, self.pack, self.run_path, self.device = config, train, pack, run, device
         self.accept_changes = accept_changes
         self.windows = Windows(pack, train.split, train.length, train.windows)
@@ -528,6 +529,24 @@ class Trainer:
         video.write_gif(path, video.grid(rows, context=train.context), self.config.fps)
         if self.log is not None:
             self.log.picture("validation", path, self.step)
+
+
+def _check_sizes(config: RunConfig, clips: int) -> None:
+    """Raises ConfigError for a condition that cannot be standardised, and for clips of a step beyond this machine."""
+    train, spec = config.train, config.spec
+    if train.standardise and spec.cond == "vector" and not config.cond_stats:
+        raise ConfigError(
+            f"cond_stats: expected those of {spec.cond_size} numbers to standardise the condition by, found none; set "
+            "train.standardise to false to feed it as it is, or train anew"
+        )
+    pixels = spec.height * spec.width
+    numbers = spec.channels * pixels + spec.cond_size * (pixels if spec.cond == "image" else 1)
+    needed, there = 4 * clips * train.length * numbers, models.memory()
+    if needed > there:
+        raise ConfigError(
+            f"train.batch: {clips:,} clips of {train.length:,} frames on a device take {needed:,} bytes by themselves, "
+            f"this machine has {there:,}: make the batch or the horizon smaller"
+        )
 
 
 def compile_parts(model: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,31 @@ def test_paths_are_told_on_one_line(tmp_path: Path):
     finds = Finds(tmp_path)
     finds.fault(tmp_path / "x", "this", "that", "row 1")
     assert finds.faults == [Fault("x", "row 1", "this", "that")]
+
+
+def test_names_of_one_form_come_in_the_same_order_whatever_order_the_disk_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("é", NFD, "e", "f"):
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / f"{name}.d").mkdir()
+    real = os.scandir
+    seen = []
+    for backwards in (False, True):
+        with real(tmp_path) as entries:
+            given = sorted(entries, key=lambda entry: entry.name, reverse=backwards)
+        monkeypatch.setattr("foreframe.data.folders.os.scandir", lambda _, given=given: nullcontext(given))
+        seen.append(listing(tmp_path, Finds(tmp_path)))
+    assert seen[0] == seen[1] == (["e", "f", NFD, "é"], ["e.d", "f.d", f"{NFD}.d", "é.d"])
+
+
+def test_a_quick_look_enters_links_only_where_it_may(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b.h5").write_bytes(b"")
+    (tmp_path / "a/.hidden").write_bytes(b"")
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "a/up").symlink_to("..")
+    found = [path.relative_to(tmp_path).as_posix() for path in folders.some_files(tmp_path, links=False)]
+    assert sorted(found) == ["a/b.h5", "a/up", "link"]
+    assert "link/b.h5" in [path.relative_to(tmp_path).as_posix() for path in folders.some_files(tmp_path, 2)]
+    assert list(folders.some_files(tmp_path / "none")) == []

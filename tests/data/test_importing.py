@@ -18,7 +18,7 @@ from foreframe.clip import ClipSpec
 from foreframe.data import importing, reading, sample, sources
 from foreframe.data.check import scan
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.importing import import_clips, pack_source
+from foreframe.data.importing import import_clips, pack_source, source_key
 from foreframe.data.layouts import bair_lab, dance_lab
 from foreframe.data.pack import PackWriter
 from foreframe.data.shaping import shape
@@ -409,3 +409,42 @@ def test_what_is_not_there_is_said_and_samples_are_named(cache: Path, tmp_path: 
         open_clips("sample:pull")
     with pytest.raises(DataError, match=r"there is nothing; expected a pack, a folder of clips, or a built-in sample"):
         open_clips(tmp_path / "nowhere")
+
+
+def deep(folder: Path, depth: int, name: str = "a") -> Path:
+    """A file so many folders below."""
+    for _ in range(depth):
+        folder /= name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file").write_bytes(b"x")
+    return folder / "file"
+
+
+def test_the_key_of_a_source_tells_of_every_file_that_a_layout_reads(tmp_path: Path):
+    def key() -> str:
+        return source_key(tmp_path, Options(), [])
+
+    keys = [key()]
+    for depth in (0, 2, 24):
+        path = deep(tmp_path, depth)
+        keys.append(key())
+        path.write_bytes(b"longer")
+        keys.append(key())
+    (tmp_path / "link").symlink_to("a")
+    keys.append(key())
+    (tmp_path / "loop").symlink_to("loop")
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+    deep(tmp_path, 26)
+    assert key() == keys[-1]
+
+
+def test_the_key_of_a_source_ends_where_links_go_round_and_hears_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in "abcdefgh":
+        (tmp_path / name).symlink_to(".")
+    polls = []
+    monkeypatch.setattr("foreframe.data.importing.stopping.poll", lambda: polls.append(1))
+    assert source_key(tmp_path, Options(), [])
+    assert len(polls) == 1

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foreframe.clip import ClipSpec
+from foreframe.data.manifest import read_episodes
 from foreframe.data.npy import header
 from foreframe.data.pack import Pack, PackWriter
 from foreframe.errors import DataError
@@ -70,7 +71,11 @@ def put(folder: Path, name: str, content: bytes) -> None:
 def edit_episodes(folder: Path, change) -> None:
     episodes = json.loads((folder / "episodes.json").read_text())
     episodes = change(episodes) or episodes
-    put(folder, "episodes.json", json.dumps(episodes).encode())
+    put(folder, "episodes.json", lines(episodes))
+
+
+def lines(episodes: list) -> bytes:
+    return ("[\n" + ",\n".join(map(json.dumps, episodes)) + "\n]\n").encode()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,6 @@ def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: str, mess
             lambda e: e[1].update(name=""),
             r"\[1\]\.name: expected printable text, with no '\.\.' between slashes, found ''",
         ),
-        (lambda e: {"episodes": e}, "expected a list of episodes, found dict"),
         (lambda e: e[0].update(lenght=3), "unknown key '.0..lenght'; did you mean 'length'"),
     ],
 )
@@ -342,3 +346,70 @@ def test_a_name_that_no_reader_takes_is_refused_by_the_writer_too(tmp_path: Path
     with pytest.raises(DataError, match=r"name: 'e\\u0301' occurs twice, also as '\\xe9'"):
         names("\u00e9", "e\u0301")
     assert list(tmp_path.iterdir()) == []
+
+
+def listed(count: int) -> list[dict]:
+    return [{"name": f"clip{n}", "split": "train", "start": n, "length": 1} for n in range(count)]
+
+
+def read(tmp_path: Path, content: bytes, count: int):
+    path = tmp_path / "episodes.json"
+    path.write_bytes(content)
+    return read_episodes(path, {"train": {"episodes": count, "frames": count}})
+
+
+def test_an_index_of_many_blocks_is_read_whole(tmp_path: Path):
+    for count in (1, 2, 3000, *range(4085, 4101)):
+        episodes = read(tmp_path, lines(listed(count)), count)
+        assert [episode.name for episode in episodes] == [f"clip{n}" for n in range(count)]
+
+
+def test_an_index_may_end_anywhere_in_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("foreframe.data.manifest.MAX_LINE_BYTES", 200)
+    content = lines(listed(5))
+    for blanks in range(220):
+        padded = content.replace(b'"clip0"', b" " * blanks + b'"clip0"') if blanks < 120 else content
+        assert len(read(tmp_path, padded, 5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"episodes": []}', "expected a list with one episode a line, as it was written"),
+        (json.dumps(listed(3)).encode(), "expected a list with one episode a line"),
+        (lines(listed(3))[:-1], "expected a list with one episode a line"),
+        (lines(listed(3)) + b" ", "expected a list with one episode a line"),
+        (lines(listed(3))[:-3] + b",\n", "expected a list with one episode a line"),
+        (b"[\n" + b"x" * 2**18 + b"\n]\n", "expected a list with one episode a line"),
+        (b"[\n3\n]\n", r"\[0\]: expected an object, found int"),
+        (b"[\n3],[3\n]\n", "expected JSON: Extra data"),
+        (b"[\n\n]\n", r"expected the splits of the manifest"),
+        (b"", "expected a list with one episode a line"),
+    ],
+)
+def test_an_index_set_in_another_way_is_refused(tmp_path: Path, content: bytes, message: str):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, content, 3)
+
+
+def test_more_clips_left_out_than_a_reader_takes_are_counted(tmp_path: Path):
+    reason = "\U0001f600" * 50
+    with PackWriter(tmp_path / "pack", SPEC, ("a", "b")) as writer:
+        writer.add("c", "train", *clip(3, 0))
+        for number in range(12_000):
+            writer.leave_out(f"clip{number}", [reason])
+    left_out = Pack.open(tmp_path / "pack").manifest.left_out
+    more = 12_000 - (len(left_out) - 1)
+    assert 1000 < more < 11_000
+    assert [item.clip for item in left_out[:-1]] == [f"clip{number}" for number in range(12_000 - more)]
+    assert left_out[-1].clip == f"{more:,} more"
+    assert "foreframe data check" in left_out[-1].reasons[0]
+
+
+@pytest.mark.nightly
+def test_a_pack_of_a_hundred_thousand_clips_is_opened(tmp_path: Path):
+    count = 100_000
+    with PackWriter(tmp_path / "pack", ClipSpec(1, 1, 1, "none", 0)) as writer:
+        for number in range(count):
+            writer.add(f"train/a folder with a long name/episode_{number:06d}", "train", np.zeros((1, 1, 1, 1), "u1"))
+    assert len(Pack.open(tmp_path / "pack").episodes) == count

@@ -12,7 +12,7 @@ import pytest
 
 from foreframe.data import parquet
 from foreframe.data.parquet import Table, holds_numbers, numbers, opened
-from foreframe.errors import DataError, UsageError
+from foreframe.errors import DataError, UsageError, printable
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -34,7 +34,7 @@ def found(path: Path, columns: tuple[str, ...] = ("a",)) -> str:
     with pytest.raises(DataError) as caught, Table(path, columns) as table:
         table.read(0, table.rows)
     assert len(caught.value.faults) == 1
-    assert caught.value.faults[0].path == str(path)
+    assert caught.value.faults[0].path == printable(str(path))
     return str(caught.value.faults[0])
 
 

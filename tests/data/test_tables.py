@@ -144,6 +144,30 @@ def test_nan_is_told_by_line_and_column_and_not_where_it_stands_in_a_text(tmp_pa
         read_json(tmp_path / "a.json", "a.json")
 
 
+def test_json_that_is_no_text_or_takes_much_memory_is_told(tmp_path: Path):
+    path = tmp_path / "a.json"
+    for content, words in (
+        (b'["caf\xe9"]', "a.json, byte 5: expected text in UTF-8, found the byte 0xe9"),
+        (b"[" + b"{}," * 2**18 + b"{}]", "CSV or parquet, found values that would take more than 60 MiB of memory"),
+    ):
+        path.write_bytes(content)
+        assert words in named(path)[0]
+        with pytest.raises(DataError, match=words):
+            read_json(path, "a.json")
+
+
+def test_a_table_of_known_rows_that_is_wrong_everywhere_is_told_in_a_bounded_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tables, "MAX_FAULTS", 3)
+    for content in ("x\n" * 9, "1,2\n" * 9):
+        path = saved(tmp_path / "a.csv", content)
+        told = [str(fault) for fault in read_table(path, "a.csv", 1, 9)[1]]
+        assert len(told) == 4
+        assert told[2].startswith("a.csv, row 3")
+        assert told[3] == "a.csv: expected at most 3 faults, found more: the rest was not looked at"
+
+
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 

@@ -18,6 +18,7 @@ from foreframe.data.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.models import pose_cvae, pose_unet, svg
 from foreframe.recipe import FORMAT, OptimizerConfig, RunConfig
+from foreframe.train import Trainer
 from tests import runs
 from tests.conftest import Figure
 
@@ -165,6 +166,37 @@ def test_a_number_that_cannot_be_is_refused_with_its_dotted_path(
         RunConfig.read(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}/config.json: {message}")
     figure("sizes refused before memory", 1, 1)
+
+
+def test_a_condition_without_numbers_to_standardise_it_by_is_refused_before_the_model_is_built(
+    tmp_path: Path, vector_pack: Pack, monkeypatch: pytest.MonkeyPatch
+):
+    whole = RunConfig.of("tiny", runs.TINY, vector_pack)
+    bare = replace(whole, cond_stats=())
+    monkeypatch.setattr(models, "build", lambda *_: pytest.fail("it was built"))
+    with pytest.raises(ConfigError, match="cond_stats: expected those of 2 numbers to standardise the condition by"):
+        Trainer(bare, vector_pack, tmp_path, runs.CPU)
+    monkeypatch.undo()
+    Trainer(replace(bare, train=replace(runs.TINY, standardise=False)), vector_pack, tmp_path, runs.CPU)
+
+
+def test_clips_of_a_step_beyond_this_machine_are_refused_before_the_model_is_built(
+    tmp_path: Path, vector_pack: Pack, image_pack: Pack, monkeypatch: pytest.MonkeyPatch
+):
+    pictures = replace(runs.TINY, model=pose_unet.Config(width=8))
+    for pack, train, numbers in ((vector_pack, runs.TINY, 3 * 64 * 64 + 2), (image_pack, pictures, 6 * 32 * 64)):
+        needed = 4 * 2 * 5 * numbers
+        config = RunConfig.of("tiny", train, pack)
+        with monkeypatch.context() as patch:
+            patch.setattr(models, "build", lambda *_: pytest.fail("it was built"))
+            patch.setattr(models, "memory", lambda: needed - 1)  # noqa: B023 (called in this turn)
+            with pytest.raises(
+                ConfigError, match=rf"train\.batch: 2 clips of 5 frames .* {needed:,} bytes .* {needed - 1:,}"
+            ):
+                Trainer(config, pack, tmp_path, runs.CPU)
+            patch.setattr(models, "memory", lambda: needed)  # noqa: B023
+            with pytest.raises(pytest.fail.Exception, match="it was built"):
+                Trainer(config, pack, tmp_path, runs.CPU)
 
 
 def test_a_configuration_that_is_no_object_is_refused(tmp_path: Path):

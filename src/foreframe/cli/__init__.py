@@ -23,7 +23,7 @@ from foreframe.cli.experiments import diagnose, report, sweep
 from foreframe.cli.shared import import_torch
 from foreframe.cli.training import Train, presets, replay, resume, train
 from foreframe.cli.using import bench, compare, demo, evaluate, export, rollout
-from foreframe.errors import ForeframeError, UsageError
+from foreframe.errors import ForeframeError, UsageError, printable
 
 VERBS: dict[str, Callable[..., Any]] = {
     "presets": presets,
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, MemoryError, RuntimeError) as error:
         if debug:
             raise
-        print(f"foreframe: {_told(error)}; --debug shows where", file=sys.stderr)
+        print(f"foreframe: {printable(_told(error))}; --debug shows where", file=sys.stderr)
         raise SystemExit(1) from None
 
 

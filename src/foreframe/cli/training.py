@@ -11,7 +11,7 @@ import tyro
 
 from foreframe import stopping
 from foreframe.cli.shared import Device, import_torch
-from foreframe.errors import UsageError
+from foreframe.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from foreframe.train import Trainer
@@ -181,7 +181,7 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
     ended = trainer.run(max_minutes)
     if not trainer.world.first:
         return
-    print(f"{trainer.run_path}: {ended}")
+    print(printable(f"{trainer.run_path}: {ended}"))
     if stopping.asked():  # whoever asked does not wait for pictures
         return
     rows = read_log(trainer.run_path)

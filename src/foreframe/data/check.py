@@ -79,10 +79,10 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
     Raises:
         DataError: there is none, its manifest is damaged, or its files are as they were written and yet no pack.
     """
+    manifest = read_manifest(Path(folder) / MANIFEST)[0]
     try:
         pack = Pack.open(folder)
     except DataError:
-        manifest, _ = read_manifest(Path(folder) / MANIFEST)
         if not (faults := changed(Path(folder), manifest)):
             raise
         return Report(str(folder), "pack", manifest.spec, faults=faults)

@@ -6,15 +6,20 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from foreframe.errors import Fault
+from foreframe.errors import Fault, printable
 
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 """Names of folders, in lower case, that hold a split."""
 _PLATFORM_FILES = {"thumbs.db", "desktop.ini"}
+DEEPEST = 24
+"""Folders within folders that are followed."""
+shown = printable
+"""Texts as messages and JSON may hold them."""
 
 
 @dataclass
@@ -37,7 +42,7 @@ class Finds:
 
 
 def listing(folder: Path, finds: Finds) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in `folder`, each sorted by the bytes of their NFC form.
+    """Names of the files and of the folders in `folder`, each sorted by the bytes of their NFC form, then of their own.
 
     Links that leave the source or lead nowhere, pipes and devices become faults; hidden and platform files
     are noted and left.
@@ -58,7 +63,33 @@ def listing(folder: Path, finds: Finds) -> tuple[list[str], list[str]]:
                     finds.fault(folder / entry.name, "a plain file or a folder", "a pipe, socket or device")
     except OSError as error:
         finds.fault(folder, "a folder that can be read", error.strerror or type(error).__name__)
-    return sorted(files, key=_nfc), sorted(folders, key=_nfc)
+    return sorted(files, key=_order), sorted(folders, key=_order)
+
+
+def some_files(folder: Path, depth: int = 8, links: bool = True) -> Iterator[Path]:
+    """A few thousand of the files below a folder, without an error whatever is there; for a quick look.
+
+    links: Enter links to folders.
+    """
+    left = 4000
+    todo = [(folder, depth)]
+    while todo and left > 0:
+        inner, deeper = todo.pop()
+        folders = []
+        try:
+            with os.scandir(inner) as entries:
+                for entry in islice(entries, 1000):
+                    left -= 1
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=links):
+                        folders.append(entry.name)
+                    else:
+                        yield inner / entry.name
+        except OSError:
+            continue
+        if deeper:
+            todo += [(inner / name, deeper - 1) for name in sorted(folders, reverse=True)]
 
 
 def may_enter(folder: Path, finds: Finds) -> bool:
@@ -106,13 +137,6 @@ def relative(path: Path, root: Path) -> str:
     return shown("/".join(path.relative_to(root).parts) or str(root))
 
 
-def shown(text: str) -> str:
-    """`text` fit for one line of a message and for JSON: line breaks, control characters, stray bytes escaped."""
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
 def runs(numbers: Iterable[int]) -> str:
     """Whole numbers in a few words: 3, 5 to 8, 11."""
     stretches: list[list[int]] = []
@@ -137,6 +161,10 @@ def _bad_link(path: Path, root: Path) -> str:
     except (OSError, RuntimeError) as error:
         return f"a link that leads nowhere ({'a loop' if 'loop' in str(error).lower() else 'no such file'})"
     return "" if target.is_relative_to(root.resolve()) else f"a link to {shown(str(target))}"
+
+
+def _order(name: str) -> tuple[bytes, bytes]:
+    return _nfc(name), os.fsencode(name)
 
 
 def _nfc(name: str) -> bytes:

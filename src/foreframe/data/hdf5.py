@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import re
 import struct
 import zlib
@@ -21,14 +20,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.folders import not_plain
+from foreframe.data.folders import not_plain, some_files
 from foreframe.data.folders import shown as printable
 from foreframe.errors import DataError, Fault, UsageError
 
@@ -93,7 +91,7 @@ def library() -> Any:
 def glance(folder: Path) -> bytes:
     """Beginning and end of an HDF5 file below `folder`, to look for names in; empty if there is none. Never raises."""
     found = 0
-    for path in islice(_files(folder), 200):
+    for path in sorted(some_files(folder, links=False), key=lambda path: (len(path.parts), path)):
         if path.suffix.lower() not in SUFFIXES:
             continue
         try:
@@ -484,13 +482,6 @@ def _remember(kept: OrderedDict[str, Any], name: str, item: Any, limit: int) -> 
     kept[name] = item
     if len(kept) > limit:
         kept.popitem(last=False)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Files below a folder, level by level as they come; links to folders are not entered."""
-    for base, folders, files in os.walk(folder):
-        folders.sort()
-        yield from (Path(base, name) for name in sorted(files))
 
 
 def _error(shown: str, name: str, expected: str, found: str) -> DataError:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ import foreframe
 from foreframe import stopping
 from foreframe.data.check import find_layout, open_source
 from foreframe.data.clips import Options
-from foreframe.data.folders import shown
+from foreframe.data.folders import DEEPEST, shown
 from foreframe.data.inspection import inspect
 from foreframe.data.manifest import read_bytes
 from foreframe.data.pack import Pack, PackWriter
@@ -122,16 +123,30 @@ def source_key(folder: Path, options: Options, others: Iterable[object]) -> str:
     digest = hashlib.sha256(json.dumps([str(folder.resolve()), *others, used(options)]).encode())
     if options.lists is not None:
         digest.update(read_bytes(options.lists))
-    for base, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
+    todo = [(os.fspath(folder), 0)]
+    while todo:
+        stopping.poll()
+        base, depth = todo.pop()
+        files, folders = _inside(base)
+        for name in files:
             try:
                 found = Path(base, name).stat()
                 facts = f"{found.st_size} {found.st_mtime_ns}"
             except OSError as error:
                 facts = f"errno {error.errno}"
             digest.update(os.fsencode(f"{base}/{name}\0{facts}\n"))
+        if depth < DEEPEST:  # no layout looks farther
+            todo += [(os.path.join(base, name), depth + 1) for name in reversed(folders)]  # noqa: PTH118 (bytes as before)
     return digest.hexdigest()
+
+
+def _inside(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the files of a folder, links to folders among them, and of its folders, each sorted."""
+    names: dict[bool, list[str]] = {False: [], True: []}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            names[entry.is_dir(follow_symlinks=False)].append(entry.name)
+    return sorted(names[False]), sorted(names[True])
 
 
 def _tell(report: Report) -> None:
@@ -140,7 +155,7 @@ def _tell(report: Report) -> None:
         print(f"left out, as the manifest lists: {count(len(report.left_out), 'item')}", file=sys.stderr)
     for kind, lines in (("warning", report.warnings), ("note", report.notes)):
         for line in lines[:TOLD]:
-            print(f"{kind}: {line}", file=sys.stderr)
+            print(f"{kind}: {shown(line)}", file=sys.stderr)
         if len(lines) > TOLD:
             print(f"... and {len(lines) - TOLD:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr)
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from foreframe import disk
+from foreframe import config, disk
 from foreframe.errors import DataError, DiskError
 
 JOURNAL, LOCK, ARRAYS = "journal.jsonl", "lock", "arrays"
@@ -116,15 +116,15 @@ class Journal:
         safe = whole = end = 0
         clips: dict[str, tuple[int, int]] = {}
         path = self.folder / JOURNAL
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             first, *lines = path.read_bytes().splitlines(keepends=True)
-            if json.loads(first) != {"key": self.key}:
+            if config.parse(first) != {"key": self.key}:
                 return 0
             end = len(first)
             for line in lines:
                 if not line.endswith(b"\n"):  # cut short
                     break
-                entry = json.loads(line)
+                entry = config.parse(line)
                 end += len(line)
                 if "safe" in entry:
                     safe, whole = int(entry["safe"]), end

@@ -6,19 +6,24 @@ import hashlib
 import json
 import math
 import re
+import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from foreframe import config
 from foreframe.clip import ClipSpec, CondKind
 from foreframe.errors import DataError, nearest
 
 LAYOUT_VERSION = 3
 FRAMES, COND, EPISODES, MANIFEST = "frames.npy", "cond.npy", "episodes.json", "manifest.json"
 CONVENTION = "cond[t] leads into frame t"
-MAX_JSON_BYTES = 256 * 2**20
+MAX_JSON_BYTES = config.MEMORY // 3
+"""Of a manifest, and of lists of splits: more could not be read in the memory that any JSON may take."""
+MAX_LINE_BYTES = 2**16
+"""Of one episode in its list."""
 MAX_SIDE = 2**16
 _SEAL = re.compile(rb'\n "sha256": "([^"\n]*)"')
 """Where a manifest says its own hash: the only line that begins like this, for none of its text has line breaks."""
@@ -35,7 +40,7 @@ def fit_name(text: str) -> bool:
     return bool(text) and text.isprintable() and ".." not in text.replace("\\", "/").split("/")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Episode:
     """One uncut run of frames: `start` is its first frame in frames.npy; no window leaves it.
 
@@ -185,14 +190,18 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
     return manifest, content
 
 
-def read_episodes(path: Path, content: bytes, frames_per_split: Mapping[str, Mapping[str, int]]) -> tuple[Episode, ...]:
-    """episodes.json; episodes must follow each other without gap or overlap and match the counts of the manifest."""
-    raw = _parse(path, content)
-    if not isinstance(raw, list):
-        raise DataError(f"{path}: expected a list of episodes, found {type(raw).__name__}")
+def read_episodes(path: Path, frames_per_split: Mapping[str, Mapping[str, int]]) -> tuple[Episode, ...]:
+    """episodes.json; episodes must follow each other without gap or overlap and match the counts of the manifest.
+
+    It is read some lines at a time, so that nothing but episodes takes memory, however large it is.
+
+    Raises:
+        DataError: it is not what was written; the message has the number of the episode, from 0.
+        OSError: it cannot be read.
+    """
     episodes: list[Episode] = []
     end = 0
-    for number, value in enumerate(raw):
+    for number, value in enumerate(_lines(path)):
         item = _fields(path, f"[{number}]", value, {"name": str, "split": str, "start": int, "length": int})
         if item["start"] != end or item["length"] < 1:
             raise DataError(
@@ -201,7 +210,7 @@ def read_episodes(path: Path, content: bytes, frames_per_split: Mapping[str, Map
             )
         end += item["length"]
         try:
-            episodes.append(Episode(**item))
+            episodes.append(Episode(item["name"], sys.intern(item["split"]), item["start"], item["length"]))
         except DataError as error:
             raise DataError(f"{path}: [{number}].{error}") from error
     try:
@@ -212,6 +221,25 @@ def read_episodes(path: Path, content: bytes, frames_per_split: Mapping[str, Map
     if found != frames_per_split:
         raise DataError(f"{path}: expected the splits of the manifest, {dict(frames_per_split)}, found {found}")
     return tuple(episodes)
+
+
+def _lines(path: Path) -> Iterator[object]:
+    """What stands in each line of a list."""
+    with path.open("rb") as file:
+        begun = file.read(2) == b"[\n"
+        while begun:
+            block = file.read(MAX_LINE_BYTES) + file.readline(MAX_LINE_BYTES)
+            ends = not block.endswith(b",\n")
+            if ends:
+                block += file.read(3)
+                if not block.endswith(b"\n]\n") or file.read(1):
+                    break
+            items = _parse(path, b"[" + block[: -3 if ends else -2] + b"]")
+            assert isinstance(items, list)
+            yield from items
+            if ends:
+                return
+    raise DataError(f"{path}: expected a list with one episode a line, as it was written; import its source again")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -263,7 +291,7 @@ def _parse(path: Path, content: bytes) -> object:
     try:
         if _SURROGATE.search(content):
             raise ValueError("text with an escaped surrogate")
-        return json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        return config.parse(content, unique, refuse)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON: {error}") from error
 
@@ -299,7 +327,9 @@ def _insist_on_seal(path: Path, content: bytes) -> bool:
     seal = _SEAL.search(content)
     if seal is None:
         return False
-    found = hashlib.sha256(content[: seal.start(1)] + content[seal.end(1) :]).hexdigest()
+    digest = hashlib.sha256(memoryview(content)[: seal.start(1)])
+    digest.update(memoryview(content)[seal.end(1) :])
+    found = digest.hexdigest()
     if found.encode() != seal[1]:
         said = seal[1][:64].decode("ascii", "backslashreplace")
         raise DataError(

@@ -24,7 +24,6 @@ from foreframe.data.manifest import (
     ColumnStats,
     Episode,
     Manifest,
-    read_bytes,
     read_episodes,
     read_manifest,
 )
@@ -87,12 +86,11 @@ class Pack:
             size = (path / name).stat().st_size
             if size != record.size:
                 raise DataError(f"{path / name}: expected {record.size} bytes as in the manifest, found {size}")
-        listed = read_bytes(path / EPISODES)
-        expected, found = manifest.files[EPISODES].sha256, hashlib.sha256(listed).hexdigest()
+        expected, found = manifest.files[EPISODES].sha256, sha256(path / EPISODES)
         if found != expected:
             fault = Fault(str(path / EPISODES), "", f"SHA-256 {expected}", found)
             raise DataError(f"{path}: {CHANGED}", [fault])
-        episodes = read_episodes(path / EPISODES, listed, manifest.splits)
+        episodes = read_episodes(path / EPISODES, manifest.splits)
         total = sum(episode.length for episode in episodes)
         frames = open_array(path / FRAMES, np.dtype(np.uint8), (total, *picture_shape(manifest.spec)))
         cond = None

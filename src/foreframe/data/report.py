@@ -13,7 +13,7 @@ from rich.text import Text
 from foreframe.clip import ClipSpec
 from foreframe.data.alignment import AlignmentResult
 from foreframe.data.manifest import LeftOut
-from foreframe.errors import DataError, Fault
+from foreframe.errors import DataError, Fault, printable
 
 SHOWN = 200
 """Faults, warnings or notes that are printed; JSON always holds all of them."""
@@ -72,7 +72,7 @@ class Report:
         yield from self._parts()
 
     def _parts(self) -> Iterator[Text | Table]:
-        yield Text.assemble((self.path, "bold"), f"  {self.layout}, {self.spec or 'no readable picture'}")
+        yield Text.assemble((printable(self.path), "bold"), f"  {self.layout}, {self.spec or 'no readable picture'}")
         if self.clips:
             table = _table("split", "clips", "frames", "shortest", "longest")
             for split, lengths in self.splits().items():
@@ -93,7 +93,7 @@ class Report:
                 yield Text(f"... and {len(self.faults) - SHOWN:,} more; the JSON form lists all of them")
         for title, style, lines in (("warning", "yellow", self.warnings), ("note", "cyan", self.notes)):
             for line in lines[:SHOWN]:
-                yield Text.assemble((f"{title}: ", style), line)
+                yield Text.assemble((f"{title}: ", style), printable(line))
             if len(lines) > SHOWN:
                 yield Text(f"... and {len(lines) - SHOWN:,} more {title}s")
         if self.alignment is not None and not self.alignment.warning:

@@ -14,7 +14,7 @@ from foreframe.data.importing import import_clips, source_key
 from foreframe.data.journal import BusyError
 from foreframe.data.pack import Pack, PackWriter, is_pack
 from foreframe.data.shaping import refuse_options, shifted
-from foreframe.errors import DataError
+from foreframe.errors import DataError, printable
 
 SAMPLES = ("push", "dance")
 CACHE_VERSION = 3
@@ -55,7 +55,7 @@ def open_clips(
 
     def make() -> None:
         if progress:
-            print(f"packing {path} into {target}", file=sys.stderr, flush=True)
+            print(printable(f"packing {path} into {target}"), file=sys.stderr, flush=True)
         import_clips(path, target, chosen.NAME, options, progress=progress)
 
     return _made_once(target, make)

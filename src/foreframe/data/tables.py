@@ -12,24 +12,27 @@ A column `action` of lists of three is three columns action_0, action_1, action_
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe import config
 from foreframe.data.clips import NumberFault
 from foreframe.data.folders import not_plain
 from foreframe.data.parquet import Table, holds_numbers, numbers
 from foreframe.errors import DataError, Fault
 
 MAX_TABLE_BYTES = 64 * 2**20
-MAX_JSON_BYTES = 32 * 2**20
-"""JSON takes many times its size in memory while it is read."""
+MAX_JSON_BYTES = config.MEMORY // 3
+"""JSON takes many times its size in memory while it is read; CSV and parquet do not."""
 MAX_NUMBERS = 2**24
 """Numbers in one table; parquet can pack far more of them into a small file."""
 MAX_COLUMNS = 4096
@@ -71,7 +74,11 @@ def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray
     count = content.count(b"\n") + 1 if content else 0
     if count != rows:
         faults.append(Fault(shown, "", f"{rows} rows, one for each frame", f"{count}"))
-    for number, raw in enumerate(content.split(b"\n", rows)[: min(rows, count)], start=1):
+    for number, raw in enumerate(islice(BytesIO(content), min(rows, count)), start=1):
+        if len(faults) > MAX_FAULTS:
+            faults[MAX_FAULTS:] = [_too_many(shown)]
+            break
+        raw = raw.removesuffix(b"\n")
         found = raw.count(b",") + 1
         if found != columns:
             faults.append(
@@ -88,6 +95,10 @@ def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray
             else:
                 table[number - 1, column - 1] = value
     return table, faults
+
+
+def _too_many(shown: str) -> Fault:
+    return Fault(shown, "", f"at most {MAX_FAULTS:,} faults", "more: the rest was not looked at")
 
 
 def _finite(text: str) -> float | None:
@@ -122,7 +133,7 @@ def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTa
         values, names, wrong = reader(path)
         faults += (_fault(shown, *facts) for facts in wrong[:MAX_FAULTS])
         if len(wrong) > MAX_FAULTS:
-            faults.append(Fault(shown, "", f"at most {MAX_FAULTS:,} faults", "more: the rest was not looked at"))
+            faults.append(_too_many(shown))
     except OSError as error:
         values, names = _empty(rows)
         faults.append(Fault(shown, "", "a file that can be read", error.strerror or type(error).__name__))
@@ -164,6 +175,19 @@ def _empty(rows: int | None) -> tuple[NDArray[np.float32], tuple[str, ...]]:
 
 def _text(path: Path, limit: int) -> str:
     """What a file of UTF-8 says."""
+    content = _content(path, limit)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise _no_text(content, error) from error
+
+
+def _no_text(content: bytes, error: UnicodeDecodeError) -> _Wrong:
+    return _Wrong(f"byte {error.start}", "text in UTF-8", f"the byte 0x{content[error.start]:02x}")
+
+
+def _content(path: Path, limit: int) -> bytes:
+    """The bytes of a file of UTF-8."""
     facts = path.stat()
     if odd := not_plain(facts.st_mode):
         raise _Wrong("", "a file that can be read", odd)
@@ -172,10 +196,7 @@ def _text(path: Path, limit: int) -> str:
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
         raise _Wrong("row 1", "plain text", "a byte-order mark; save the file as UTF-8 without BOM")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise _Wrong(f"byte {error.start}", "text in UTF-8", f"the byte 0x{content[error.start]:02x}") from error
+    return content
 
 
 def _names_of(names: Sequence[str], where: str) -> tuple[str, ...]:
@@ -255,7 +276,8 @@ def read_json(path: Path, shown: str) -> Any:
     """What a JSON file holds: UTF-8 without byte-order mark, no key twice in one object, no NaN and no Infinity.
 
     Raises:
-        DataError: with one fault, of a file that is none of this, or larger than 32 MiB.
+        DataError: with one fault, of a file that is none of this, larger than 20 MiB, or that takes more memory than
+            `config.parse` allows.
     """
     try:
         return _json(path)
@@ -268,7 +290,7 @@ def read_json(path: Path, shown: str) -> Any:
 
 def _json(path: Path) -> Any:
     def constant(word: str) -> None:
-        raise _Wrong(place_of(text, word), "finite numbers", word)
+        raise _Wrong(place_of(content.decode(), word), "finite numbers", word)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -277,10 +299,14 @@ def _json(path: Path) -> Any:
             raise _Wrong("", "each key once", f"two keys {twice[:40]!a}")
         return made
 
-    text = _text(path, MAX_JSON_BYTES)
+    content = _content(path, MAX_JSON_BYTES)
     try:
-        return json.loads(text, parse_constant=constant, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
+        return config.parse(content, unique, constant)
+    except config.TooLargeError as error:
+        raise _Wrong("", "JSON of fewer values, or a table as CSV or parquet", str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _no_text(content, error) from error
+    except JSONDecodeError as error:
         raise _Wrong(f"line {error.lineno}, column {error.colno}", "JSON", error.msg) from error
     except (ValueError, RecursionError) as error:
         raise _Wrong("", "JSON", "a number of too many digits or brackets nested too deep") from error

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe import disk, stopping
+from foreframe import config, disk, stopping
 from foreframe.clip import ClipSpec
 from foreframe.data import placing
 from foreframe.data.journal import ARRAYS, Journal, StoppedError
@@ -38,6 +38,8 @@ from foreframe.errors import DataError, DiskError
 
 BLOCK = 2**20
 """Bytes of a file that are hashed at a time."""
+_ITEM_BYTES, _LETTER_BYTES = 1000, 9
+"""Memory that a reader takes at most for a clip left out or a reason, and for each byte of its text."""
 
 
 def picture_shape(spec: ClipSpec) -> tuple[int, int, int]:
@@ -111,6 +113,7 @@ class PackWriter:
         self.overwrite = overwrite
         self.expected = expected
         self.left_out: list[LeftOut] = []
+        self._told = self._untold = 0  # bytes that a reader of the list takes at most; clips that are not in it
         self.episodes: list[Episode] = []
         if spec.cond == "vector" and len(self.cond_names) != spec.cond_size:
             raise DataError(f"cond_names: expected {spec.cond_size} names, found {len(self.cond_names)}")
@@ -250,8 +253,17 @@ class PackWriter:
         return parts[FRAMES], parts.get(COND)
 
     def leave_out(self, clip: str, reasons: Iterable[str]) -> None:
-        """Record in the manifest that a clip of the source is not in the pack, and why."""
-        self.left_out.append(LeftOut(clip, tuple(reasons)))
+        """Record in the manifest that a clip of the source is not in the pack, and why.
+
+        Where its list gets longer than any reader takes, it ends with how many more there are.
+        """
+        item = LeftOut(clip, tuple(reasons))
+        self._told += _ITEM_BYTES * (1 + len(item.reasons))
+        self._told += _LETTER_BYTES * len("".join([clip, *item.reasons]).encode("utf-8", "surrogatepass"))
+        if self._told > config.MEMORY // 2:
+            self._untold += 1
+        else:
+            self.left_out.append(item)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -315,7 +327,7 @@ class PackWriter:
             self.fps,
             count_splits(episodes),
             self.source,
-            tuple(self.left_out),
+            (*self.left_out, *self._rest()),
             records,
         )
         stopping.poll()  # from here on it is only a moment
@@ -326,6 +338,10 @@ class PackWriter:
         self._put_in_place()
         self._placed = True
         disk.sync(self.dst.parent)
+
+    def _rest(self) -> tuple[LeftOut, ...]:
+        why = "too many to be listed; `foreframe data check` of the source tells of them"
+        return (LeftOut(f"{self._untold:,} more", (why,)),) if self._untold else ()
 
     def _put_in_place(self) -> None:
         refuse_existing(self.dst, self.overwrite)

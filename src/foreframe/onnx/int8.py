@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from foreframe import config
 from foreframe.onnx.proto import NEXT, cut, note, package, quietly
 from foreframe.onnx.runner import OnnxModel
 
@@ -24,7 +24,7 @@ def quantise(step: Path, small: Path, calls: list[dict[str, Any]]) -> None:
     """
     onnx, tools = package("onnx"), package("onnxruntime.quantization")
     proto = onnx.load(str(step))
-    about = json.loads(proto.metadata_props[0].value)
+    about = config.parse(proto.metadata_props[0].value.encode())
     _subpixel(proto)
     with quietly():
         tools.quantize_static(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from foreframe import config
 from foreframe.clip import Clip
 from foreframe.errors import CheckpointError
 from foreframe.onnx.graphs import Graph
@@ -123,5 +123,5 @@ def _notes(path: Path, session: Any) -> dict[str, Any]:
     written = session.get_modelmeta().custom_metadata_map.get("foreframe")
     if written is None:
         raise CheckpointError(f"{path}: an ONNX file, but none that `foreframe export` wrote")
-    found: dict[str, Any] = json.loads(written)
+    found: dict[str, Any] = config.parse(written.encode())
     return found

@@ -20,6 +20,7 @@ from foreframe.checkpoint import TrainedModel
 from foreframe.clip import ClipSpec
 from foreframe.data.folders import by_number
 from foreframe.data.pack import Pack
+from foreframe.data.report import count
 from foreframe.data.tables import read_table
 from foreframe.disk import put_all
 from foreframe.errors import DataError
@@ -30,6 +31,10 @@ from foreframe.rollout import ModeName, draw_noise, predict, ready
 from foreframe.video.write import encode_gif, encode_mp4, encode_png
 
 STRIP_COLUMNS = 12
+MAX_COND_BYTES = 16 * 2**20
+"""Of a CSV of conditions: 100,000 rows of 16 long numbers."""
+TOLD = 5
+"""Faults of it that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -237,10 +242,17 @@ def _pose_folder(folder: Path, spec: ClipSpec) -> NDArray[np.uint8]:
 def _table(path: Path, columns: int) -> NDArray[np.float32]:
     if not path.is_file():
         raise DataError(f"--cond {path}: expected a CSV file with {columns} columns, there is none")
-    rows = sum(1 for line in path.read_bytes().splitlines() if line.strip())
+    size = path.stat().st_size
+    if size > MAX_COND_BYTES:
+        raise DataError(f"--cond {path}: {size} bytes, expected at most {MAX_COND_BYTES}")
+    with path.open("rb") as file:
+        rows = sum(1 for line in file if line.strip())
+    if 2 * rows * columns > MAX_COND_BYTES:  # a number has two signs at least: so many are not in there
+        raise DataError(f"--cond {path}: expected {columns} numbers in each of its {rows} rows, found fewer")
     values, faults = read_table(path, str(path), columns, rows)
     if faults:
-        raise DataError(f"--cond {path}: cannot be used", faults)
+        more = f", the first {TOLD} are" if len(faults) > TOLD else ""
+        raise DataError(f"--cond {path}: cannot be used; {count(len(faults), 'fault')}{more}", faults[:TOLD])
     return values
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foreframe import config
 from foreframe.data.clips import Size
 from foreframe.data.folders import Finds, shown
 from foreframe.data.parquet import Table, holds_numbers, numbers
@@ -488,8 +489,7 @@ def _parse(content: bytes, strict: bool) -> tuple[str, Any]:
         return made
 
     try:
-        text = content.decode()
-        return "", json.loads(text, parse_constant=refuse if strict else float, object_pairs_hook=unique)
+        return "", config.parse(content, unique, refuse if strict else float)
     except json.JSONDecodeError as error:
         if not content.strip():
             return "an empty file", None

@@ -9,13 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from foreframe.data.clips import Read, Size, SourceClip
-from foreframe.data.folders import SPLIT_OF, Finds, listing, relative, shown
+from foreframe.data.folders import SPLIT_OF, Finds, listing, relative, shown, some_files
 from foreframe.data.layouts._shared import (
     gaps,
     outside,
     pictures_of,
     read_frames_of,
-    some_files,
     splits,
     walk,
 )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.clips import NumberFault, Piece, Size
-from foreframe.data.folders import SPLIT_OF, Finds, by_number, counted, listing, relative, shown
+from foreframe.data.folders import DEEPEST, SPLIT_OF, Finds, by_number, counted, listing, relative, shown
 from foreframe.data.pictures import PICTURES, read_pictures
 from foreframe.data.tables import read_named_table
 from foreframe.errors import Fault
 
-_DEEPEST = 24
-"""Folders within folders that are followed."""
 _WAYS = 64
 """Ways through links by which one folder is entered: links to folders of links would double them at every step."""
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})([^0-9]*)", re.DOTALL)
@@ -32,29 +29,6 @@ def safely(look: Callable[[], bool]) -> bool:
         return look()
     except OSError:
         return False
-
-
-def some_files(folder: Path, depth: int = 8) -> Iterator[Path]:
-    """A few thousand of the files below a folder, without an error whatever is there; for a quick look."""
-    left = 4000
-    todo = [(folder, depth)]
-    while todo and left > 0:
-        inner, deeper = todo.pop()
-        folders = []
-        try:
-            with os.scandir(inner) as entries:
-                for entry in islice(entries, 1000):
-                    left -= 1
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        folders.append(entry.name)
-                    else:
-                        yield inner / entry.name
-        except OSError:
-            continue
-        if deeper:
-            todo += [(inner / name, deeper - 1) for name in sorted(folders, reverse=True)]
 
 
 def splits(folder: Path, finds: Finds) -> list[tuple[str, Path]]:
@@ -103,8 +77,8 @@ def walk(folder: Path, finds: Finds) -> Iterator[tuple[Path, list[str]]]:
         for name in sorted(folders, key=by_number):
             inner = path / name
             real = inner.resolve() if inner.is_symlink() else around[-1] / name
-            if real in around or len(around) > _DEEPEST:
-                finds.fault(inner, f"folders {_DEEPEST} deep at most", "a link to a folder around it, or a deeper one")
+            if real in around or len(around) > DEEPEST:
+                finds.fault(inner, f"folders {DEEPEST} deep at most", "a link to a folder around it, or a deeper one")
             elif ways[real] == _WAYS:
                 finds.fault(inner, f"at most {_WAYS} ways into one folder", "a link that makes one more")
             else:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from foreframe.data.clips import Options, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown
+from foreframe.data.folders import Finds, relative, shown, some_files
 from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
 from foreframe.data.layouts._shared import (
     agree,
@@ -30,7 +30,6 @@ from foreframe.data.layouts._shared import (
     read_frames_of,
     read_rows_of,
     size_notes,
-    some_files,
     splits,
     walk,
 )

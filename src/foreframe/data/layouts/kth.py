@@ -29,8 +29,7 @@ import av
 import numpy as np
 
 from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, listing, relative
-from foreframe.data.layouts._shared import some_files
+from foreframe.data.folders import Finds, listing, relative, some_files
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, Fault
 from foreframe.video import VideoInfo, probe_video, read_frames

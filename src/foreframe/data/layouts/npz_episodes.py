@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown
+from foreframe.data.folders import Finds, relative, shown, some_files
 from foreframe.data.layouts._arrays import (
     Pictures,
     columns,
@@ -32,7 +32,6 @@ from foreframe.data.layouts._arrays import (
     shared_columns,
     split_of,
 )
-from foreframe.data.layouts._shared import some_files
 from foreframe.data.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, Fault

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown
+from foreframe.data.folders import Finds, relative, shown, some_files
 from foreframe.data.layouts._arrays import (
     Pictures,
     columns,
@@ -39,7 +39,6 @@ from foreframe.data.layouts._arrays import (
     split_of,
     usual_camera,
 )
-from foreframe.data.layouts._shared import some_files
 from foreframe.data.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.pictures import example_picture
 from foreframe.errors import DataError, Fault, UsageError, nearest

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown
+from foreframe.data.folders import Finds, relative, shown, some_files
 from foreframe.data.layouts._shared import (
     agree,
     named_like_a_file,
@@ -29,7 +29,6 @@ from foreframe.data.layouts._shared import (
     read_beside,
     read_rows_of,
     size_notes,
-    some_files,
     splits,
     walk,
 )
