@@ -346,6 +346,11 @@ def jobs(run, pack, folder: Path) -> dict[str, tuple[list[object], list[str]]]:
     return {
         "evaluate": (["evaluate", run, "--samples", 4, "--json", folder / "r.json"], ["r.json"]),
         "rollout": (["rollout", run, "--samples", 2, "--out", folder], rollouts),
+        "diagnose": (["diagnose", run, "--samples", 4, "--json", folder / "d.json"], ["d.json"]),
+        "report": (
+            ["report", run, "--samples", 4, "--no-diagnosis", "--out", folder],
+            ["index.html", "results.csv", "results.md"],
+        ),
         "show": (["data", "show", pack.path, "--out", folder / "c.html"], ["c.html"]),
         "bench": (["bench", "data", "--quick", "--rounds", 1, "--json", folder / "b.json"], ["b.json"]),
         "export": (
@@ -378,7 +383,15 @@ def is_stopped_well(arguments, names: list[str], folder: Path, moment: float, nu
     return end.stopped
 
 
-MOMENTS = {"evaluate": (0.02, 0.1), "rollout": (0.05, 0.3), "show": (0.05, 0.2), "bench": (0.1, 0.6), "export": (0.5,)}
+MOMENTS = {
+    "evaluate": (0.02, 0.1),
+    "rollout": (0.05, 0.3),
+    "diagnose": (0.3,),
+    "report": (0.1, 0.5),
+    "show": (0.05, 0.2),
+    "bench": (0.1, 0.6),
+    "export": (0.5,),
+}
 
 
 def test_a_signal_ends_every_verb_at_once_and_leaves_nothing_half_done(run, pack, tmp_path, figure):

@@ -31,6 +31,7 @@ def sweep(
     horizon: int = 0,
     samples: int = 10,
     clips: int = 0,
+    panels: int = 3,
     diagnosis: bool = True,
 ) -> None:
     """Train every variant of a grid, score them all in one way, and write a page that compares them.
@@ -51,6 +52,7 @@ def sweep(
         horizon: Frames predicted when scoring; 0: the preset's, -1: to the end of the shortest clip.
         samples: Rollouts of each clip when scoring.
         clips: Score at most this many clips; 0: all.
+        panels: Clips of each run that are shown moving.
         diagnosis: Also measure what scores hide (`foreframe diagnose`).
     """
     from foreframe import runtime
@@ -59,11 +61,11 @@ def sweep(
     from foreframe.report.gathering import Request
     from foreframe.sweep import engines, find, run
 
-    at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
+    at_least(samples=(samples, 1), clips=(clips, 0), panels=(panels, 0), horizon=(horizon, -1))
     found = find(grid)
     chosen = runtime.choose_device(device, threads)
     pack = open_clips(data, progress=True)
-    request = Request(split, horizon, samples, clips, diagnose=diagnosis)
+    request = Request(split, horizon, samples, clips, panels, diagnose=diagnosis)
     cells = run.plan(found, pack, out, scale, seeds)
     workers, threads = run.workers_and_threads(workers, threads, len(cells), chosen.type)
     with run.held(out):

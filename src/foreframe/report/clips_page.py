@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foreframe import disk
 from foreframe.data.manifest import ColumnStats
 from foreframe.data.pack import Episode, Pack
 from foreframe.data.report import count
@@ -121,8 +122,7 @@ def write_clips_page(pack: Pack, out: Path, *, clips: int = 6, split: str | None
     looks = _look(pack, known)
     drawings, still = _drawings(pack, episodes)
     budget = max(20_000, GIF_BYTES // len(episodes) - 25_000)
-    render(
-        out,
+    page = render(
         "clips_page.html.j2",
         title=_title(pack),
         intro=[_intro(pack)],
@@ -146,6 +146,7 @@ def write_clips_page(pack: Pack, out: Path, *, clips: int = 6, split: str | None
         left_out_count=count(len(pack.manifest.left_out), "item"),
         left_out_more=max(0, len(pack.manifest.left_out) - EXCLUDED),
     )
+    disk.put(out, page)
     return out
 
 

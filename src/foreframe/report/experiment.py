@@ -140,8 +140,8 @@ def write_report(
     header, lines = _plain(variants, metrics)
     files[out / "results.csv"] = _csv(header, lines)
     files[out / "results.md"] = b"\n".join(map(_markdown, results))
+    files[out / "index.html"] = render("experiment.html.j2", **page).encode()
     disk.put_all(files, [path for path in _earlier(out) if path not in files])
-    render(out / "index.html", "experiment.html.j2", **page)
     return out / "index.html"
 
 

@@ -72,8 +72,7 @@ def write_page(
         DiskError: the disk refused; a page that was there is untouched.
         ValueError: a row of a table is not as long as its header.
     """
-    render(
-        Path(path),
+    page = render(
         "page.html.j2",
         title=title,
         intro=[part.strip() for part in intro.split("\n\n") if part.strip()],
@@ -82,10 +81,11 @@ def write_page(
         media=[_embed(*medium) for medium in media],
         details=flat(details or {}),
     )
+    disk.put(Path(path), page)
 
 
-def render(path: Path, template: str, **values: Any) -> None:
-    """Fill in a template that extends base.html.j2, and write the page whole or not at all.
+def render(template: str, **values: Any) -> str:
+    """A page: a template that extends base.html.j2, filled in.
 
     values: `title` and `intro`, a list of paragraphs, and what else the template names; all text is escaped.
     """
@@ -96,8 +96,7 @@ def render(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(template).render(version=__version__, **values)
-    disk.put(path, page)
+    return environment.get_template(template).render(version=__version__, **values)
 
 
 def _template(name: str) -> str:
