@@ -46,7 +46,10 @@ class LocalTask:
             )
 
     def poll(self) -> int | None:
-        return self.process.poll()
+        code = self.process.poll()
+        if code is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+        return code
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -104,7 +107,8 @@ def carry(run: str, job: str) -> int:
     task = LocalTask(Path(run), job)
     while True:
         try:
-            return task.process.wait()
+            task.process.wait()
+            return int(task.poll() or 0)
         except KeyboardInterrupt:
             task.stop()
 
