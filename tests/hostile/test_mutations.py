@@ -76,7 +76,7 @@ def values_changed(values: Any, draw: Random) -> Any:
         how = draw.randrange(5)
         if key is None or how == 0:
             if isinstance(group, dict):
-                group[draw.choice(("x", "__class__", "step", "sha256", ""))] = draw.choice(ODD)
+                group[draw.choice(("x", "__class__", "step", "sha256", ""))] = _odd(draw)
             else:
                 group.append(_odd(draw))
         elif how == 1:

@@ -69,17 +69,11 @@ def compare(paths: Sequence[Path]) -> Comparison:
     if len(paths) < 2:
         raise UsageError(f"expected two results or more to compare, found {len(paths)}")
     results = [read_result(path) for path in paths]
-    protocols = [{k: v for k, v in one["protocol"].items() if k not in ABOUT_THE_MODEL} for one in results]
+    protocols = [how_measured(one) for one in results]
     together = all("fvd" in one for one in protocols)
     if not together:  # where one was scored without it, the rest compares
         protocols = [{key: value for key, value in one.items() if key != "fvd"} for one in protocols]
-    unlike = []
-    for path, protocol in zip(paths[1:], protocols[1:], strict=True):
-        lines = config.differences(_method(protocols[0]), _method(protocol))
-        unlike += [f"{paths[0]} and {path}:", *(f"  {line}" for line in lines)] if lines else []
-    if unlike:
-        listed = "\n  ".join(unlike)
-        raise UsageError(f"these were measured in different ways, so their numbers do not compare:\n  {listed}")
+    refuse_unlike(list(map(str, paths)), list(map(_method, protocols)))
     metrics = list(results[0]["scores"])
     differences: list[dict[str, Difference]] = [{}]
     for other, protocol in zip(results[1:], protocols[1:], strict=True):
@@ -91,6 +85,22 @@ def compare(paths: Sequence[Path]) -> Comparison:
     fvd = [one["fvd"]["value"] for one in results] if together else []
     scores = [one["scores"] for one in results]
     return Comparison(_names(paths, results), metrics, scores, differences, protocols[0], fvd)
+
+
+def how_measured(result: dict[str, Any]) -> dict[str, Any]:
+    """A result's protocol without what is about the model."""
+    return {key: value for key, value in result["protocol"].items() if key not in ABOUT_THE_MODEL}
+
+
+def refuse_unlike(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> None:
+    """Raises UsageError for results measured in different ways; each difference from the first is named."""
+    unlike = []
+    for name, protocol in zip(names[1:], protocols[1:], strict=True):
+        lines = config.differences(protocols[0], protocol)
+        unlike += [f"{names[0]} and {name}:", *(f"  {line}" for line in lines)] if lines else []
+    if unlike:
+        listed = "\n  ".join(unlike)
+        raise UsageError(f"these were measured in different ways, so their numbers do not compare:\n  {listed}")
 
 
 def read_result(path: Path) -> dict[str, Any]:

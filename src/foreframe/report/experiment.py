@@ -21,6 +21,7 @@ from foreframe import config, disk, stopping
 from foreframe.errors import UsageError
 from foreframe.report import experiment_diagnosis as hidden
 from foreframe.report import experiment_figures, figures
+from foreframe.report.comparison import how_measured, refuse_unlike
 from foreframe.report.experiment_figures import Drawn
 from foreframe.report.experiment_numbers import (
     Score,
@@ -33,7 +34,6 @@ from foreframe.report.experiment_numbers import (
     group,
     label,
     number,
-    refuse_unlike,
     run_names,
     scores,
     seed_noise,
@@ -83,7 +83,7 @@ def write_report(
     if not runs:
         raise UsageError("expected one run or more to report on, found none")
     names = run_names(runs)
-    refuse_unlike(names, runs)
+    refuse_unlike(names, [how_measured(run.prediction) for run in runs])
     variants = group(names, runs, groups)
     metrics = list(runs[0].prediction["protocol"]["metrics"])
     files: dict[Path, bytes] = {}

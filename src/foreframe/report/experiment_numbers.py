@@ -14,7 +14,6 @@ from foreframe import config
 from foreframe.errors import UsageError
 from foreframe.metrics import METRICS, summarise, t_quantile
 from foreframe.metrics.paired import Difference, paired_difference
-from foreframe.report.comparison import ABOUT_THE_MODEL
 from foreframe.report.gathering import Gathered
 
 BASELINES = {
@@ -75,20 +74,6 @@ class Apart:
     def told(self) -> bool:
         """Whether no interval holds 0: only then may the difference be claimed."""
         return self.clips["significant"] and (self.seeds is None or abs(self.clips["mean"]) > self.seeds)
-
-
-def refuse_unlike(names: Sequence[str], runs: Sequence[Gathered]) -> None:
-    """Raises UsageError for runs scored on other clips or in another way; each difference is named."""
-    protocols = [
-        {key: value for key, value in run.prediction["protocol"].items() if key not in ABOUT_THE_MODEL} for run in runs
-    ]
-    unlike = []
-    for name, protocol in zip(names[1:], protocols[1:], strict=True):
-        lines = config.differences(protocols[0], protocol)
-        unlike += [f"{names[0]} and {name}:", *(f"  {line}" for line in lines)] if lines else []
-    if unlike:
-        listed = "\n  ".join(unlike)
-        raise UsageError(f"these were measured in different ways, so their numbers do not compare:\n  {listed}")
 
 
 def run_names(runs: Sequence[Gathered]) -> list[str]:
