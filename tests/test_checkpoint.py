@@ -188,6 +188,15 @@ def test_weights_of_another_model_are_refused_tensor_by_tensor(tmp_path):
         assert part in str(error.value)
 
 
+def test_weights_that_are_not_finite_are_refused_by_name_and_losses_that_were_not_are_remembered(tmp_path):
+    wrong = {"a": torch.tensor([0.0, torch.nan, 1.0]), "b": torch.tensor([torch.inf])}
+    checkpoint.save(tmp_path, 5, {"weights": wrong, "watch": wrong}, NEW, None)
+    found = checkpoint.newest(tmp_path)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: holds numbers that are not finite, in a, b"):
+        found.tensors("weights", wrong)
+    assert found.tensors("watch", wrong)["b"].isinf().all()
+
+
 KINDS = [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, lambda p, lr: torch.optim.SGD(p, lr, 0.9)]
 
 
