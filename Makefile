@@ -9,7 +9,7 @@ GUARDS := tests/data tests/contract tests/hostile tests/reliability $(addprefix 
 	checkpoint.py cli.py config.py disk.py log.py products.py train.py)
 COVERED := --cov --cov-report= --cov-fail-under=0
 
-.PHONY: demo test check e2e nightly setup lock clean
+.PHONY: demo test check e2e nightly bench setup lock clean
 
 demo: setup  ## Train on the sample inside, score it, and leave GIFs and a page in demo/
 	$(BIN)/foreframe demo --out $(DEMO)
@@ -20,15 +20,15 @@ test: setup  ## Every test of a change: at most 10 minutes on 2 cores, no networ
 	$(BIN)/python -m pytest -m "alone and not nightly" $(COVERED) --cov-append
 
 check: setup  ## Style, types, floors, and that each branch of what guards files is tested
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(MAKE) --no-print-directory .coverage
 	$(BIN)/coverage report
 
 # Left by `make test`; made anew here only if something has changed since.
-.coverage: $(shell find src tests -name '*.py')
+.coverage: $(shell find src tests benchmarks -name '*.py')
 	$(MAKE) --no-print-directory test
 
 e2e: setup  ## The whole way through the command line, and the scripts of runs/ at toy size
@@ -37,6 +37,9 @@ e2e: setup  ## The whole way through the command line, and the scripts of runs/ 
 nightly: setup  ## What takes long
 	$(BIN)/python -m pytest -n 2 -m "(nightly or e2e) and not alone"
 	$(BIN)/python -m pytest -m "alone and nightly" || test $$? -eq 5  # 5: there is none
+
+bench: setup  ## Measure this machine against the plain code; writes bench.json
+	$(BIN)/python -m benchmarks all
 
 setup: $(VENV)/.ready
 

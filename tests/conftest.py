@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from foreframe.clip import Clip, ClipSpec
-from foreframe.data.pack import Pack, PackWriter
+from foreframe.data.pack.pack import Pack, PackWriter
 
 torch.set_num_threads(1)
 # How long an example takes says how busy the machine is, and nothing else.

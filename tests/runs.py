@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 from foreframe.log import read_log
 from foreframe.models.svg import Config
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
-from foreframe.train import Trainer
+from foreframe.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 TINY = TrainConfig(

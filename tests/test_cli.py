@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from foreframe import cli, stopping
+from foreframe import cli, signals
 from tests.conftest import write_pack
 
 TINY = [
@@ -216,7 +216,7 @@ def test_help_needs_neither_torch_nor_anything_else_heavy(arguments):
 
 def test_without_a_test_split_val_is_scored_and_conditions_of_other_names_are_noted(capsys, run, tmp_path):
     from foreframe.clip import ClipSpec
-    from foreframe.data.pack import PackWriter
+    from foreframe.data.pack.pack import PackWriter
     from tests.conftest import moving_square
 
     spec = ClipSpec(3, 64, 64, "vector", 2)
@@ -231,7 +231,7 @@ def test_without_a_test_split_val_is_scored_and_conditions_of_other_names_are_no
 
 def test_clips_too_short_are_named_when_training_and_when_scoring(capsys, tmp_path):
     from foreframe.clip import ClipSpec
-    from foreframe.data.pack import PackWriter
+    from foreframe.data.pack.pack import PackWriter
     from tests.conftest import moving_square
 
     with PackWriter(tmp_path / "pack", ClipSpec(3, 64, 64), (), fps=10, source={"layout": "test"}) as writer:
@@ -309,7 +309,7 @@ def ended(arguments, folder: Path, moment: float, number: int, again: float | No
             with said.open("w") as sys.stdout:
                 sys.stderr, sys.unraisablehook = sys.stdout, sys.__unraisablehook__
                 warnings.simplefilter("ignore", ResourceWarning)  # as outside of tests: who is stopped closes no files
-                stopping.ignore()
+                signals.ignore()
                 os.write(begins, b".")
                 try:
                     cli.main([str(argument) for argument in arguments])
@@ -352,7 +352,6 @@ def jobs(run, pack, folder: Path) -> dict[str, tuple[list[object], list[str]]]:
             ["index.html", "results.csv", "results.md"],
         ),
         "show": (["data", "show", pack.path, "--out", folder / "c.html"], ["c.html"]),
-        "bench": (["bench", "data", "--quick", "--rounds", 1, "--json", folder / "b.json"], ["b.json"]),
         "export": (
             ["export", run, "--onnx", folder / "m.onnx", "--overwrite", "--threads", 1],
             ["m.onnx", "m.start.onnx", "m.context.onnx"],
@@ -389,7 +388,6 @@ MOMENTS = {
     "diagnose": (0.3,),
     "report": (0.1, 0.5),
     "show": (0.05, 0.2),
-    "bench": (0.1, 0.6),
     "export": (0.5,),
 }
 
@@ -399,7 +397,7 @@ def test_a_signal_ends_every_verb_at_once_and_leaves_nothing_half_done(run, pack
     landed, tried = 0, 0
     for verb, (arguments, names) in jobs(run, pack, folder).items():
         for moment in MOMENTS[verb]:
-            number = stopping.SIGNALS[tried % len(stopping.SIGNALS)]
+            number = signals.SIGNALS[tried % len(signals.SIGNALS)]
             landed += is_stopped_well(arguments, names, folder, moment, number)
             tried += 1
     assert landed >= 4, "commands that are done before the signal comes show little"
@@ -415,7 +413,7 @@ def test_a_signal_ends_every_verb_at_any_moment(run, pack, tmp_path, figure):
         ended(arguments, tmp_path, 0.0, 0)
         whole = min(time.monotonic() - begun, 20.0)
         for part in range(15):
-            number = stopping.SIGNALS[tried % len(stopping.SIGNALS)]
+            number = signals.SIGNALS[tried % len(signals.SIGNALS)]
             landed += is_stopped_well(arguments, names, folder, whole * (part + 0.5) / 15, number)
             tried += 1
     assert landed > 0.7 * tried, "most must come before the end, or little is shown"
@@ -424,11 +422,11 @@ def test_a_signal_ends_every_verb_at_any_moment(run, pack, tmp_path, figure):
 
 def test_a_second_signal_ends_a_command_that_would_finish_first(monkeypatch, tmp_path):
     def careful() -> None:
-        with stopping.gently():
+        with signals.gently():
             time.sleep(60)
 
     monkeypatch.setitem(cli.VERBS, "presets", careful)
-    for number in stopping.SIGNALS:
+    for number in signals.SIGNALS:
         end = ended(["presets"], tmp_path, 0.1, number, again=0.1)
         assert end.signal == number
         assert end.seconds < PROMPT
@@ -436,7 +434,7 @@ def test_a_second_signal_ends_a_command_that_would_finish_first(monkeypatch, tmp
 
 def test_what_is_kept_is_said_by_verb(monkeypatch, capsys):
     def stops(*_: object, **__: object) -> None:
-        raise stopping.Stopped(signal.SIGTERM)
+        raise signals.Stopped(signal.SIGTERM)
 
     for table, name in ((cli.VERBS, "demo"), (cli.DATA, "layouts")):
         monkeypatch.setitem(table, name, lambda: stops())
@@ -464,7 +462,7 @@ def test_a_signal_while_libraries_are_imported_is_heard(run, tmp_path, moments, 
         process.stdout.readline()
         time.sleep(0.05 + 0.2 * moment)
         asked = time.monotonic()
-        process.send_signal(stopping.SIGNALS[moment % len(stopping.SIGNALS)])
+        process.send_signal(signals.SIGNALS[moment % len(signals.SIGNALS)])
         _, err = process.communicate(timeout=60)
         well += (
             process.returncode == 0

@@ -18,16 +18,16 @@ from torch.multiprocessing import spawn
 
 from foreframe import checkpoint, runtime
 from foreframe.clip import Clip
-from foreframe.data.augment import AugmentConfig
-from foreframe.data.pack import Pack
+from foreframe.data.loading.augment import AugmentConfig
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, UsageError
 from foreframe.log import read_log
 from foreframe.models import pose_unet, svg
-from foreframe.optimizer import make_optimizer
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
-from foreframe.step import Drawn, Given, share_of
-from foreframe.train import Trainer
+from foreframe.training.optimizer import make_optimizer
+from foreframe.training.step import Drawn, Given, share_of
+from foreframe.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 COMMON = TrainConfig(
@@ -275,7 +275,8 @@ def test_one_process_asks_for_no_launcher():
 
 SCRIPT = """
     import os
-    from foreframe import cli, train
+    from foreframe import cli
+    from foreframe.training import trainer as train
 
     step = train.Trainer.one_step
 

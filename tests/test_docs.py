@@ -21,20 +21,20 @@ import foreframe.data.layouts as folder_of_layouts
 from foreframe import cli, models
 from foreframe import config as settings
 from foreframe.clip import ClipSpec
-from foreframe.data.augment import AugmentConfig
-from foreframe.data.clips import Options
-from foreframe.data.manifest import Episode, FileRecord, LeftOut, Manifest
-from foreframe.data.pack import Pack
-from foreframe.data.report import ClipLine, Report
-from foreframe.data.shaping import shape
+from foreframe.data.ingest.report import ClipLine, Report
+from foreframe.data.ingest.transform import shape
+from foreframe.data.layouts.contract import Options
+from foreframe.data.loading.augment import AugmentConfig
+from foreframe.data.pack.manifest import Episode, FileRecord, LeftOut, Manifest
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, Fault
-from foreframe.evaluate import Protocol
+from foreframe.evaluation import Protocol
 from foreframe.losses import LossConfig
 from foreframe.metrics import Summary
 from foreframe.presets import find, presets
 from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
-from foreframe.train import Trainer
+from foreframe.training.trainer import Trainer
 from tests.contract import test_layouts as layout_contract
 from tests.contract import test_models as model_contract
 
@@ -137,7 +137,7 @@ def test_every_command_in_the_pages_parses(monkeypatch, capsys):
         for name, verb in list(table.items()):
             monkeypatch.setitem(table, name, _stub(verb))
     # `train` reads its settings in two passes and opens its clips after both.
-    monkeypatch.setattr("foreframe.data.sources.open_clips", _parsed)
+    monkeypatch.setattr("foreframe.data.open.open_clips", _parsed)
     monkeypatch.setattr("foreframe.runtime.choose_device", lambda *_: torch.device("cpu"))
     monkeypatch.setattr("foreframe.runtime.processes", _parsed)
     found = commands()

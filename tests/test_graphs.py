@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreframe import graphs, runtime
+from foreframe import runtime
 from foreframe.errors import UsageError
 from foreframe.models import svg
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
-from foreframe.train import Trainer
+from foreframe.training import graphs
+from foreframe.training.trainer import Trainer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="recordings are a matter of CUDA devices")
 

@@ -18,7 +18,7 @@ from torch import nn
 from foreframe import checkpoint, models
 from foreframe.clip import ClipSpec
 from foreframe.errors import CheckpointError, TrainingError, UsageError
-from foreframe.evaluate import Protocol, evaluate
+from foreframe.evaluation import Protocol, evaluate
 from foreframe.gaussian import Gaussian
 from foreframe.models import pose_cvae, pose_unet, svg
 from foreframe.onnx import OnnxModel, export, write_steps

@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from foreframe import checkpoint, crash, runtime, stopping
-from foreframe.data.pack import Pack
+from foreframe import checkpoint, runtime, signals
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import TrainingError
 from foreframe.log import read_log
 from foreframe.recipe import RunConfig
-from foreframe.train import Trainer
+from foreframe.training import crash
+from foreframe.training.trainer import Trainer
 from tests.conftest import write_pack
 
 PROC = Path("/proc/self/environ")
@@ -36,7 +37,10 @@ STEPS, VALIDATES = 6, 4
 SCRIPT = """
     import contextlib, os, signal, sys, time
     from pathlib import Path
-    from foreframe import checkpoint, cli, disk, evaluate, runtime, stopping, train
+    from foreframe import checkpoint, cli, disk, runtime
+    from foreframe import evaluation
+    from foreframe import signals
+    from foreframe.training import trainer as train
     from foreframe.errors import DataError
 
     RANK = int(os.environ.get("LOCAL_RANK", "0"))
@@ -61,7 +65,7 @@ SCRIPT = """
         elif what == "waits":
             for _ in range(1200):
                 time.sleep(0.1)
-                stopping.poll()
+                signals.poll()
         elif what == "sleeps":
             time.sleep(120)
         elif what.startswith("every-"):
@@ -500,7 +504,7 @@ def test_of_two_that_fail_one_speaks_and_a_goodbye_is_no_loss(watches):
 
 def test_where_one_was_asked_to_stop_the_other_has_not_failed(watches):
     meet(watches)
-    asked = stopping.Stopped(signal.SIGTERM)
+    asked = signals.Stopped(signal.SIGTERM)
     assert watches[0].last_word(asked) is asked
     silent = watches[1].last_word(ValueError("a consequence"))
     assert isinstance(silent, SystemExit)

@@ -18,24 +18,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from benchmarks.suites import Suite
 
-from foreframe import disk, models, stopping, video
-from foreframe.bench import run as bench
-from foreframe.bench.suites import Suite
+from benchmarks import run as bench
+from foreframe import disk, models, signals, video
 from foreframe.checkpoint import TrainedModel
-from foreframe.data.check import check
-from foreframe.data.pack import Pack
-from foreframe.data.sheet import contact_sheet
-from foreframe.data.tfrecord import write_records
+from foreframe.cli.clips import data_check
+from foreframe.data.formats.tfrecord import write_records
+from foreframe.data.pack.pack import Pack
 from foreframe.disk import put_all
 from foreframe.errors import DiskError
 from foreframe.models import svg
 from foreframe.onnx import exporting
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
-from foreframe.report import figures, gallery
-from foreframe.report.clips_page import write_clips_page
-from foreframe.report.page import write_page
+from foreframe.report import plots
+from foreframe.report import rollout as gallery
+from foreframe.report.clips.page import write_clips_page
+from foreframe.report.clips.sheet import contact_sheet
+from foreframe.report.html import write_page
 from foreframe.report.tables import write_result
 from foreframe.rollout import ready
 
@@ -142,7 +143,7 @@ def products(
         gallery.write_rollout(trained, start, folder, torch.device("cpu"), "prediction", 1, 1.0, 0, 1, 5.0)
 
     def check_pack(folder: Path) -> None:
-        check(vector_pack.path, json=folder / "x.json", workers=0)
+        data_check(str(vector_pack.path), json=folder / "x.json", workers=0)
 
     def measure(folder: Path) -> None:
         bench.run_bench(["metrics"], "cpu", 1, 1, True, folder / "x.json")
@@ -155,10 +156,10 @@ def products(
         ),
         "result": Product(("x.json",), lambda folder: write_result({"scores": 1}, folder / "x.json")),
         "curve": Product(
-            ("x.png",), lambda folder: figures.per_frame_figure(CURVES, 2, "PSNR", "T", folder / "x.png"), True
+            ("x.png",), lambda folder: plots.per_frame_figure(CURVES, 2, "PSNR", "T", folder / "x.png"), True
         ),
         "training": Product(
-            ("x.svg",), lambda folder: figures.training_figure([{"step": 1, "loss": 1.0}], folder / "x.svg"), True
+            ("x.svg",), lambda folder: plots.training_figure([{"step": 1, "loss": 1.0}], folder / "x.svg"), True
         ),
         "png": Product(("x.png",), lambda folder: video.write_png(folder / "x.png", FRAMES[0])),
         "gif": Product(("x.gif",), lambda folder: video.write_gif(folder / "x.gif", FRAMES, 10)),
@@ -283,10 +284,10 @@ def test_a_signal_while_names_are_changed_is_heard_when_all_are(tmp_path, monkey
 
     def replace(*given: Any) -> None:
         real(*given)
-        os.kill(os.getpid(), stopping.SIGNALS[0]) if not stopping.asked() else None
+        os.kill(os.getpid(), signals.SIGNALS[0]) if not signals.asked() else None
 
     monkeypatch.setattr(os, "replace", replace)
-    with stopping.requests(), pytest.raises(stopping.Stopped):
+    with signals.requests(), pytest.raises(signals.Stopped):
         put_all(files)
     assert tree(tmp_path) == {"a": b"new", "b": b"new"}
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from foreframe import checkpoint
-from foreframe.data.prefetch import Feed
+from foreframe.data.loading.prefetch import Feed
 from foreframe.errors import ConfigError, DataError
 from foreframe.log import read_log
-from foreframe.optimizer import average_share, update_average
 from foreframe.recipe import DataSource, OptimizerConfig, RunConfig
 from foreframe.schedules import Clock, ForcingSchedule
-from foreframe.step import draw_forcing
-from foreframe.train import Trainer
+from foreframe.training.optimizer import average_share, update_average
+from foreframe.training.step import draw_forcing
+from foreframe.training.trainer import Trainer
 from tests.conftest import write_pack
 from tests.runs import TINY, again, content, make
 
@@ -71,9 +71,9 @@ def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole)
         from pathlib import Path
         import torch
         torch.set_num_threads(1)
-        from foreframe.data.pack import Pack
+        from foreframe.data.pack.pack import Pack
         from foreframe.recipe import RunConfig
-        from foreframe.train import Trainer
+        from foreframe.training.trainer import Trainer
         run = Path(sys.argv[1])
         config = RunConfig.read(run)
         trainer = Trainer(config, Pack.open(config.data.path), run, torch.device("cpu"))

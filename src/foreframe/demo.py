@@ -6,16 +6,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from foreframe import evaluate, runtime, stopping
+from foreframe import evaluation, runtime, signals
 from foreframe.checkpoint import load_run
-from foreframe.data.sources import open_clips
+from foreframe.data.open import open_clips
 from foreframe.errors import UsageError
 from foreframe.log import Bar, read_log
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
-from foreframe.report import figures, gallery, page, tables
+from foreframe.report import html as page
+from foreframe.report import plots, tables
+from foreframe.report import rollout as gallery
 from foreframe.rollout import ModeName
-from foreframe.train import Trainer, describe_model
+from foreframe.training.trainer import Trainer, describe_model
 
 PRESET = "push-demo"
 CLIPS_SHOWN = 6
@@ -34,15 +36,15 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     trainer = _trainer(run, pack, device)
     print(f"{PRESET}: {describe_model(trainer.model)}; training on {len(pack.split('train'))} clips")
     print(trainer.run(max_minutes))
-    stopping.poll()
+    signals.poll()
     trained = load_run(run, "newest", device)
     results: dict[str, dict[str, Any]] = {}
     wanted: list[tuple[ModeName, int]] = [("prediction", SAMPLES), ("reconstruction", 1)]
     for mode, samples in wanted:
-        horizon = evaluate.default_horizon(trained.config, pack, "test")
-        protocol = evaluate.Protocol("test", trained.config.train.context, horizon, mode, samples)
+        horizon = evaluation.default_horizon(trained.config, pack, "test")
+        protocol = evaluation.Protocol("test", trained.config.train.context, horizon, mode, samples)
         with Bar(f"scoring {mode}", samples * len(pack.split("test"))) as bar:
-            results[mode] = evaluate.evaluate_run(trained, pack, protocol, device, bar.done)
+            results[mode] = evaluation.evaluate_run(trained, pack, protocol, device, bar.done)
         tables.write_result(results[mode], out / f"{mode}.json")
     tables.print_result(results["prediction"])
     for clip in range(min(CLIPS_SHOWN, len(pack.split("test")))):
@@ -77,14 +79,14 @@ def _write_page(
     shown = [("PSNR over the predicted frames", out / "psnr.svg")]
     log = read_log(run)
     if log:  # none when it was stopped within the first steps
-        figures.training_figure(log, out / "training.svg")
+        plots.training_figure(log, out / "training.svg")
         shown.append(("The training", out / "training.svg"))
     curves = {
         "prediction": prediction["scores"]["psnr"],
         "repeat last context frame": prediction["baselines"]["repeat_last"]["psnr"],
         "median frame": prediction["baselines"]["median_frame"]["psnr"],
     }
-    figures.per_frame_figure(
+    plots.per_frame_figure(
         curves,
         config.train.context,
         "PSNR (dB)",

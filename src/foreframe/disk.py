@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from foreframe import stopping
+from foreframe import signals
 from foreframe.errors import DiskError
 
 TEMPORARY = ".tmp-"
@@ -64,7 +64,7 @@ def put_all(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
             for path, data in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(drafts[path], data)
-            with stopping.gently():
+            with signals.gently():
                 for path, draft in drafts.items():
                     draft.replace(path)
                 for path in gone:
@@ -78,7 +78,7 @@ def put_all(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
             sync(path.parent)
     except OSError as error:
         raise refused(path, error, needed) from error
-    stopping.poll()
+    signals.poll()
 
 
 def write(path: Path, data: bytes) -> str:

@@ -78,3 +78,26 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest of `names`, or an empty string: the tail of an error message."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+class NumberFault(Fault):
+    """Numbers of one row that cannot be used.
+
+    It counts only where one of `columns` is chosen: a NaN in a column that nobody asked for does no harm. Rows that
+    lead into a frame left out by a stride are not looked at; those that lead into no frame at all, such as the last
+    one with a shift of 1, are. What is wrong with a row or a table as a whole (its length, its rows, its encoding) is
+    a plain `Fault` and always counts.
+
+    columns: indices of the numbers, as in `Survey.columns`. row: which row of the clip; not looked at in a `Piece`,
+    whose faults stand under their row.
+    """
+
+    columns: tuple[int, ...]
+    row: int
+
+    def __init__(
+        self, path: str, where: str, expected: str, found: str, columns: tuple[int, ...], row: int = -1
+    ) -> None:
+        super().__init__(path, where, expected, found)
+        object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "row", row)

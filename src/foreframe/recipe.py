@@ -11,9 +11,9 @@ import foreframe
 from foreframe import config as settings
 from foreframe import disk, models
 from foreframe.clip import ClipSpec
-from foreframe.data.augment import AugmentConfig
-from foreframe.data.manifest import MAX_SIDE, ColumnStats
-from foreframe.data.pack import Pack
+from foreframe.data.loading.augment import AugmentConfig
+from foreframe.data.pack.manifest import MAX_SIDE, ColumnStats
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.losses import LossConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule

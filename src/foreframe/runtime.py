@@ -35,7 +35,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from foreframe import stopping
+from foreframe import signals
 from foreframe.errors import ConfigError, TrainingError, UsageError
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def processes(device: DeviceName, threads: int | None = None, devices: int = 1, 
             world.wait()
         except BaseException as error:
             # Who is asked to stop now is ending already, and must not leave the others behind.
-            with stopping.gently():
+            with signals.gently():
                 ending = watch.last_word(error)
             if ending is error:
                 raise
@@ -343,14 +343,14 @@ def _started(device: torch.device, devices: int, nodes: int) -> Iterator[_Place]
     before = {name: os.environ.get(name) for name in (*known, "LOCAL_RANK")}
     children = []
     try:
-        with stopping.gently():
+        with signals.gently():
             for number in range(1, devices):
                 children.append(_start(known | {"LOCAL_RANK": str(number)}))
-        stopping.poll()
+        signals.poll()
         os.environ.update(known, LOCAL_RANK="0")
         yield _Place(node * devices, size, nodes, address, port, store, children)
     finally:
-        with stopping.gently():
+        with signals.gently():
             _end(children)
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -366,7 +366,7 @@ def _start(names: dict[str, str]) -> subprocess.Popen[bytes]:
     """
     environment = os.environ | {"TORCH_CPP_LOG_LEVEL": "ERROR"} | names | {_STARTED_BY: str(os.getpid())}
     blocks = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS) if blocks else ()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS) if blocks else ()
     try:
         return subprocess.Popen([sys.executable, *sys.orig_argv[1:]], stdin=subprocess.DEVNULL, env=environment)
     finally:
@@ -563,7 +563,7 @@ class _Watch:
         if isinstance(error, RuntimeError):
             # Where a collective has broken off, the reason is another process, of which the watch is about to hear.
             self._ended.wait(PATIENCE_SECONDS)
-        if not self._speaks_first("stopped" if isinstance(error, stopping.Stopped) else "failed"):
+        if not self._speaks_first("stopped" if isinstance(error, signals.Stopped) else "failed"):
             return SystemExit(self._code())
         return TrainingError(self._told()) if self._lost else error
 
@@ -621,11 +621,11 @@ class _Watch:
 
     def _pass_on(self) -> None:
         """A request to stop is one to all: while one validates, only those that wait for it may have heard of it."""
-        asked, known = stopping.asked(), self.notes.check([_ASKED])
+        asked, known = signals.asked(), self.notes.check([_ASKED])
         if asked and not known:
             self.notes.set(_ASKED, str(asked))
         elif known and not asked:
-            stopping.tell(int(self.notes.get(_ASKED)))
+            signals.tell(int(self.notes.get(_ASKED)))
 
     def _listen(self, seconds: float) -> None:
         """Hear what comes over the lines: a goodbye, or that one breaks."""
@@ -677,4 +677,4 @@ def _listening(address: str) -> socket.socket:
 def _hear_signals() -> None:
     """Answer the signals that `_start` has kept from this process, now that it is with the others."""
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)

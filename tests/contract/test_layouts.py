@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import foreframe.data.layouts as folder_of_layouts
-from foreframe.data.check import find_layout, open_source, scan
-from foreframe.data.clips import Options
-from foreframe.data.importing import import_clips
-from foreframe.data.layouts import GENERAL, Layout, layouts
+from foreframe.data.ingest.check import scan
+from foreframe.data.ingest.run import import_clips
+from foreframe.data.ingest.transform import open_source
+from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.registry import GENERAL, Layout, find_layout, layouts
 from foreframe.errors import DataError, UsageError
 
 ALL = list(layouts().values())
@@ -198,7 +199,7 @@ def test_the_files_of_a_folder_are_seen_in_the_same_order_whatever_order_the_dis
         def close(self):
             pass
 
-    monkeypatch.setattr("foreframe.data.folders.os.scandir", Backwards)
+    monkeypatch.setattr("foreframe.data.formats.folders.os.scandir", Backwards)
     assert import_clips(source, tmp_path / "two").hash == plain
 
 

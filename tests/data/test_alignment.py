@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
-from foreframe.data import sample
-from foreframe.data.alignment import Alignment
-from foreframe.data.check import scan
-from foreframe.data.clips import Options
-from foreframe.data.shaping import shifted
+from foreframe.data.formats import sample
+from foreframe.data.ingest.alignment import Alignment
+from foreframe.data.ingest.check import scan
+from foreframe.data.ingest.transform import shifted
+from foreframe.data.layouts.contract import Options
 
 REAL = Path(os.environ.get("FOREFRAME_REALDATA", Path(__file__).parents[3] / "shared" / "realdata"))
 
@@ -91,7 +91,7 @@ def test_reading_in_pieces_changes_nothing_and_only_so_many_frames_are_looked_at
         for start, stop in ((0, 1), (1, 2), (2, 30), (30, 40)):
             alignment.add(frames[start:stop], rows[start:stop], new=start == 0)
     assert alignment.result(ClipSpec(3, 64, 64, "vector", 2)) == found(clips, 0)
-    monkeypatch.setattr("foreframe.data.alignment.MAX_FRAMES", 100)
+    monkeypatch.setattr("foreframe.data.ingest.alignment.MAX_FRAMES", 100)
     enough = Alignment()
     for start in range(0, 400, 40):
         enough.add(clips[0][0], clips[0][1], new=start in (0, 80, 120))

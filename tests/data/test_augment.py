@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foreframe.clip import Clip, ClipSpec
-from foreframe.data.augment import AugmentConfig, augment
+from foreframe.data.loading.augment import AugmentConfig, augment
 from foreframe.errors import ConfigError
 from foreframe.seeds import generator
 from tests.conftest import random_clip

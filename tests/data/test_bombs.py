@@ -26,16 +26,16 @@ import pytest
 from PIL import Image
 
 from foreframe import config
-from foreframe.data.check import check_pack
-from foreframe.data.folders import Finds
-from foreframe.data.hdf5 import open_file
-from foreframe.data.layouts._lerobot_meta import MAX_STATS_BYTES, _json
-from foreframe.data.manifest import read_bytes, read_episodes
-from foreframe.data.npz import open_npz
-from foreframe.data.parquet import Table
-from foreframe.data.pictures import picture_size
-from foreframe.data.tables import read_json, read_named_table, read_table
-from foreframe.data.tfrecord import crc32c, index_records
+from foreframe.data.formats.folders import Finds
+from foreframe.data.formats.hdf5 import open_file
+from foreframe.data.formats.images import picture_size
+from foreframe.data.formats.npz import open_npz
+from foreframe.data.formats.parquet import Table
+from foreframe.data.formats.tables import read_json, read_named_table, read_table
+from foreframe.data.formats.tfrecord import crc32c, index_records
+from foreframe.data.ingest.check import check_pack
+from foreframe.data.layouts.lerobot.meta import MAX_STATS_BYTES, _json
+from foreframe.data.pack.manifest import read_bytes, read_episodes
 from foreframe.errors import Fault, ForeframeError
 from foreframe.video import probe_video, read_at, read_frames, read_image, read_video
 

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from foreframe.cli.clips import data_check
 from foreframe.clip import ClipSpec
-from foreframe.data import check as check_module
-from foreframe.data.check import check, check_pack, scan
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.importing import import_clips
-from foreframe.data.inspection import inspect
+from foreframe.data.ingest import check as check_module
+from foreframe.data.ingest.check import check_pack, scan
+from foreframe.data.ingest.run import import_clips
+from foreframe.data.ingest.transform import shape
+from foreframe.data.ingest.validate import inspect
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.pack import Pack, PackWriter
-from foreframe.data.shaping import shape
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import write_png
 
@@ -157,7 +158,7 @@ def test_an_unreadable_folder_is_a_fault(bair: Path, monkeypatch: pytest.MonkeyP
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr("foreframe.data.folders.os.scandir", guarded)
+    monkeypatch.setattr("foreframe.data.formats.folders.os.scandir", guarded)
     assert f"{ONE}: expected a folder that can be read, found Permission denied" in map(str, scan(bair).faults)
 
 
@@ -263,10 +264,11 @@ def _nothing(start: int, stop: int) -> Piece:
 
 
 def test_check_prints_writes_json_and_says_whether_all_is_well(bair: Path, tmp_path: Path, capsys):
-    assert check(bair, json=tmp_path / "new" / "report.json")
+    data_check(str(bair), json=tmp_path / "new" / "report.json")
     assert "nothing wrong found" in capsys.readouterr().out
     assert json.loads((tmp_path / "new" / "report.json").read_text())["ok"] is True
-    assert not check(bair, length=13)
+    with pytest.raises(SystemExit, match="1"):
+        data_check(str(bair), length=13)
     assert "expected 13 frames or more, found 12" in capsys.readouterr().out
 
 
@@ -354,9 +356,9 @@ def test_a_sample_is_checked_as_the_pack_it_becomes(tmp_path: Path, monkeypatch:
     write(tmp_path / "pack", ("a", "train", 4, moving(0)))
     opened = []
     monkeypatch.setattr(
-        "foreframe.data.sources.open_clips", lambda src, **_: opened.append(src) or Pack.open(tmp_path / "pack")
+        "foreframe.data.open.open_clips", lambda src, **_: opened.append(src) or Pack.open(tmp_path / "pack")
     )
-    assert check("push")
+    data_check("push")
     assert opened == ["push"]
     assert "nothing wrong found" in capsys.readouterr().out
 

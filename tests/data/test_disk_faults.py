@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe import disk
+from foreframe import disk, placing
 from foreframe.clip import ClipSpec
-from foreframe.data import journal, placing, reading
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.exporting import export
-from foreframe.data.importing import pack_source
-from foreframe.data.pack import Pack, PackWriter
-from foreframe.data.shaping import Source, shape
+from foreframe.data.exports.run import export
+from foreframe.data.ingest import pool
+from foreframe.data.ingest.run import pack_source
+from foreframe.data.ingest.transform import Source, shape
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.pack import journal
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, DiskError, Fault
 from tests.data.exports.conftest import tiny_pack
 
@@ -239,8 +240,8 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_costs_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert content(folder / "pack") == before
     read: list[str] = []
-    real = reading._read
-    monkeypatch.setattr(reading, "_read", lambda clip, *range: read.append(clip.name) or real(clip, *range))
+    real = pool._read
+    monkeypatch.setattr(pool, "_read", lambda clip, *range: read.append(clip.name) or real(clip, *range))
     pack(folder / "pack", *range(60))
     assert content(folder / "pack") == content(pack(folder.parent / "other", *range(60)).path)
     kept = max(0, (limit - 128) // (3 * 72) - 1)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from foreframe.data import exporting
-from foreframe.data.exporting import export
 from foreframe.data.exports import exports
-from foreframe.data.pack import Pack
+from foreframe.data.exports import run as exporting
+from foreframe.data.exports.run import export
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import DataError, DiskError, UsageError
 from tests.data.exports.conftest import tiny_pack
 

@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from foreframe.data import folders
-from foreframe.data.folders import Finds, by_number, counted, listing, may_enter, not_plain, numbered, relative, runs
+from foreframe.data.formats import folders
+from foreframe.data.formats.folders import (
+    Finds,
+    by_number,
+    counted,
+    listing,
+    may_enter,
+    not_plain,
+    numbered,
+    relative,
+    runs,
+)
 from foreframe.errors import Fault
 
 NFD = unicodedata.normalize("NFD", "é")
@@ -143,7 +153,7 @@ def test_names_of_one_form_come_in_the_same_order_whatever_order_the_disk_gives(
     for backwards in (False, True):
         with real(tmp_path) as entries:
             given = sorted(entries, key=lambda entry: entry.name, reverse=backwards)
-        monkeypatch.setattr("foreframe.data.folders.os.scandir", lambda _, given=given: nullcontext(given))
+        monkeypatch.setattr("foreframe.data.formats.folders.os.scandir", lambda _, given=given: nullcontext(given))
         seen.append(listing(tmp_path, Finds(tmp_path)))
     assert seen[0] == seen[1] == (["e", "f", NFD, "é"], ["e.d", "f.d", f"{NFD}.d", "é.d"])
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe.data import hdf5
-from foreframe.data.hdf5 import open_file
+from foreframe.data.formats import hdf5
+from foreframe.data.formats.hdf5 import open_file
 from foreframe.errors import DataError, Fault, UsageError
 
 h5py = pytest.importorskip("h5py")

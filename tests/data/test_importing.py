@@ -15,14 +15,18 @@ import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
-from foreframe.data import importing, reading, sample, sources
-from foreframe.data.check import scan
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.importing import import_clips, pack_source, source_key
+from foreframe.data import open as sources
+from foreframe.data.cache import source_key
+from foreframe.data.formats import sample
+from foreframe.data.ingest import pool
+from foreframe.data.ingest import run as importing
+from foreframe.data.ingest.check import scan
+from foreframe.data.ingest.run import import_clips, pack_source
+from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.pack import PackWriter
-from foreframe.data.shaping import shape
-from foreframe.data.sources import open_clips
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.open import open_clips
+from foreframe.data.pack.pack import PackWriter
 from foreframe.errors import DataError
 from foreframe.video import read_png
 
@@ -105,7 +109,7 @@ def test_skipping_cuts_a_take_at_bad_frames(dance: Path, tmp_path: Path):
 
 
 def test_takes_longer_than_a_reading_step_are_cut_at_their_bad_frames_too(dance: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("foreframe.data.reading.CHUNK", 4)
+    monkeypatch.setattr("foreframe.data.ingest.pool.CHUNK", 4)
     plain = import_clips(dance, tmp_path / "plain")
     for number, expected in ((4, ["000000-000003", "000005-000011"]), (3, ["000000-000002", "000004-000011"])):
         shutil.copytree(dance, tmp_path / f"d{number}")
@@ -217,7 +221,7 @@ def test_an_interrupted_import_leaves_no_pack_and_goes_on_where_it_was(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".pack.partial", "bair", "plain"]
     with monkeypatch.context() as patched:
         read = []
-        patched.setattr(reading, "_read", lambda clip, start, stop: read.append(clip.name) or clip.read(start, stop))
+        patched.setattr(pool, "_read", lambda clip, start, stop: read.append(clip.name) or clip.read(start, stop))
         assert import_clips(bair, tmp_path / "pack", progress=True).hash == plain.hash
     assert "going on with 2 clips done before" in capsys.readouterr().err
     assert len(read) == 2
@@ -238,7 +242,7 @@ def test_an_import_of_a_changed_source_or_with_other_options_starts_anew(
     if changed == "source":
         os.utime(bair / ONE / "0.png", ns=(1, 1))
     read = []
-    monkeypatch.setattr(reading, "_read", lambda clip, *range: read.append(clip.name) or clip.read(*range))
+    monkeypatch.setattr(pool, "_read", lambda clip, *range: read.append(clip.name) or clip.read(*range))
     options = Options(size=(8, 8)) if changed == "options" else Options()
     import_clips(bair, tmp_path / "pack", options=options).verify()
     assert len(read) == (0 if changed == "nothing" else 4)
@@ -445,6 +449,6 @@ def test_the_key_of_a_source_ends_where_links_go_round_and_hears_a_signal(
     for name in "abcdefgh":
         (tmp_path / name).symlink_to(".")
     polls = []
-    monkeypatch.setattr("foreframe.data.importing.stopping.poll", lambda: polls.append(1))
+    monkeypatch.setattr("foreframe.data.ingest.run.stopping.poll", lambda: polls.append(1))
     assert source_key(tmp_path, Options(), [])
     assert len(polls) == 1

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.inspection import inspect
-from foreframe.data.manifest import LeftOut
-from foreframe.data.pack import Pack, PackWriter
-from foreframe.data.reading import CHUNK
-from foreframe.data.report import Report
-from foreframe.data.shaping import Source, shape
+from foreframe.data.ingest.pool import CHUNK
+from foreframe.data.ingest.report import Report
+from foreframe.data.ingest.transform import Source, shape
+from foreframe.data.ingest.validate import inspect
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.pack.manifest import LeftOut
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, Fault
 from tests.data.test_alignment import moving_ball
 

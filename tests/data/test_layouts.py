@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from foreframe.data.clips import Options
-from foreframe.data.importing import import_clips
+from foreframe.data.formats.tables import read_table
+from foreframe.data.ingest.run import import_clips
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.pack import Pack
-from foreframe.data.tables import read_table
-from foreframe.data.windows import Windows
+from foreframe.data.layouts.contract import Options
+from foreframe.data.loading.windows import Windows
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, DataError, UsageError
 from foreframe.video import read_png, write_png
 

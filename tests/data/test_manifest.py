@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foreframe.clip import ClipSpec
-from foreframe.data.manifest import read_episodes
-from foreframe.data.npy import header
-from foreframe.data.pack import Pack, PackWriter
+from foreframe.data.pack.manifest import read_episodes
+from foreframe.data.pack.npy import header
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError
 
 SPEC = ClipSpec(3, 8, 10, "vector", 2)
@@ -317,7 +317,7 @@ def test_a_hostile_pack_is_refused_before_memory_is_taken(folder: Path, where: s
 def test_an_index_that_is_no_file_or_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
     path = folder / "manifest.json"
     with monkeypatch.context() as patch:
-        patch.setattr("foreframe.data.manifest.MAX_JSON_BYTES", 100)
+        patch.setattr("foreframe.data.pack.manifest.MAX_JSON_BYTES", 100)
         with pytest.raises(DataError, match=r"manifest\.json: expected at most 100 bytes, found \d+"):
             Pack.open(folder)
     with monkeypatch.context() as patch:
@@ -365,7 +365,7 @@ def test_an_index_of_many_blocks_is_read_whole(tmp_path: Path):
 
 
 def test_an_index_may_end_anywhere_in_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("foreframe.data.manifest.MAX_LINE_BYTES", 200)
+    monkeypatch.setattr("foreframe.data.pack.manifest.MAX_LINE_BYTES", 200)
     content = lines(listed(5))
     for blanks in range(220):
         padded = content.replace(b'"clip0"', b" " * blanks + b'"clip0"') if blanks < 120 else content

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreframe.data.tables import read_json, read_named_table
+from foreframe.data.formats.tables import read_json, read_named_table
 from foreframe.errors import DataError, UsageError
 
 

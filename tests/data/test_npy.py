@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe.data.npy import HEADER_BYTES, header, open_array
+from foreframe.data.pack.npy import HEADER_BYTES, header, open_array
 from foreframe.errors import DataError
 
 U1, F4 = np.dtype(np.uint8), np.dtype(np.float32)

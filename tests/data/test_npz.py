@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe.data import npz
-from foreframe.data.npz import members, open_npz
+from foreframe.data.formats import npz
+from foreframe.data.formats.npz import members, open_npz
 from foreframe.errors import DataError, Fault
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
-from foreframe.data.check import check_pack
-from foreframe.data.manifest import Episode
-from foreframe.data.pack import Pack, PackWriter, is_pack
+from foreframe.data.ingest.check import check_pack
+from foreframe.data.pack.manifest import Episode
+from foreframe.data.pack.pack import Pack, PackWriter, is_pack
 from foreframe.errors import DataError, DiskError
 
 SPEC = ClipSpec(3, 8, 10, "vector", 2)
@@ -404,10 +404,10 @@ def test_what_cannot_be_read_is_said_and_not_raised(folder: Path, monkeypatch: p
         raise OSError(errno.EIO, "Input/output error")
 
     whole = Pack.open(folder)
-    monkeypatch.setattr("foreframe.data.pack.sha256", broken)
+    monkeypatch.setattr("foreframe.data.pack.pack.sha256", broken)
     with pytest.raises(DataError, match=r"cond\.npy: expected a file that can be read, found Input/output error"):
         whole.verify()
-    monkeypatch.setattr("foreframe.data.pack.open_array", lambda *_: broken(folder))
+    monkeypatch.setattr("foreframe.data.pack.pack.open_array", lambda *_: broken(folder))
     with pytest.raises(DataError, match=r"pack: cannot be read: Input/output error"):
         Pack.open(folder)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe.data import parquet
-from foreframe.data.parquet import Table, holds_numbers, numbers, opened
+from foreframe.data.formats import parquet
+from foreframe.data.formats.parquet import Table, holds_numbers, numbers, opened
 from foreframe.errors import DataError, UsageError, printable
 
 pa = pytest.importorskip("pyarrow")

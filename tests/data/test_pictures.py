@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foreframe.data import pictures
-from foreframe.data.pictures import check_size, commonest_size, fitted, picture_size, read_pictures, size_of
+from foreframe.data.formats import images as pictures
+from foreframe.data.formats.images import check_size, commonest_size, fitted, picture_size, read_pictures, size_of
 from foreframe.errors import DataError, UsageError
 from foreframe.video import decode_image, read_image, write_png
 

@@ -5,9 +5,9 @@ import threading
 import pytest
 import torch
 
-from foreframe.data import prefetch
-from foreframe.data.prefetch import Ahead, Feed, fits, size
-from foreframe.data.windows import Windows
+from foreframe.data.loading import prefetch
+from foreframe.data.loading.prefetch import Ahead, Feed, fits, size
+from foreframe.data.loading.windows import Windows
 from tests.conftest import write_pack
 
 CPU = torch.device("cpu")

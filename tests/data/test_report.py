@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from foreframe.clip import ClipSpec
-from foreframe.data.alignment import AlignmentResult
-from foreframe.data.manifest import LeftOut
-from foreframe.data.report import SHOWN, ClipLine, Report, count
+from foreframe.data.ingest.alignment import AlignmentResult
+from foreframe.data.ingest.report import SHOWN, ClipLine, Report, count
+from foreframe.data.pack.manifest import LeftOut
 from foreframe.errors import DataError, Fault
 
 SPEC = ClipSpec(3, 8, 10, "vector", 2)

@@ -19,22 +19,23 @@ import pytest
 
 from foreframe import disk
 from foreframe.clip import ClipSpec
-from foreframe.data import journal, reading, writing
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.importing import import_clips, pack_source
-from foreframe.data.journal import BusyError, Journal, StoppedError
-from foreframe.data.making import make_clips
-from foreframe.data.pack import PackWriter
-from foreframe.data.shaping import shape
+from foreframe.data.ingest import pool
+from foreframe.data.ingest.run import import_clips, pack_source
+from foreframe.data.ingest.transform import shape
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.pack import journal, writer
+from foreframe.data.pack.journal import BusyError, Journal, StoppedError
+from foreframe.data.pack.pack import PackWriter
 from foreframe.errors import DataError, UsageError
+from foreframe.sim.make import make_clips
 
 SPEC = ClipSpec(3, 4, 5, "vector", 2)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from foreframe.data import journal
-from foreframe.data.importing import import_clips
-from foreframe.data.pack import PackWriter
+from foreframe.data.pack import journal
+from foreframe.data.ingest.run import import_clips
+from foreframe.data.pack.pack import PackWriter
 journal.SECONDS = 0.0
 left = int(sys.argv[3])
 append = PackWriter.append
@@ -54,8 +55,8 @@ import os, signal, sys, threading, time
 from functools import partial
 from pathlib import Path
 from tests.data.test_restart import _slowly, ready
-from foreframe.data import worker
-from foreframe.data.importing import pack_source
+from foreframe.data.ingest import worker
+from foreframe.data.ingest.run import pack_source
 if __name__ == "__main__":
     start, started = worker.start, []
     def signalled():
@@ -149,7 +150,7 @@ def test_an_interrupt_while_a_pack_is_finished_costs_nothing(tmp_path: Path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr({"sha256": writing, "sync": disk, "_put_in_place": PackWriter}[at], at, stop)
+        patched.setattr({"sha256": writer, "sync": disk, "_put_in_place": PackWriter}[at], at, stop)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "pack")
     assert write(tmp_path / "pack") == [f"clip-{number}" for number in range(5)]
@@ -247,7 +248,7 @@ def test_clips_come_in_their_order_from_any_number_of_processes():
     for workers in (0, 2):
         seen = [
             (clip.name, start, "error" if isinstance(outcome, DataError) else int(outcome.frames[0, 0, 0, 0]))
-            for clip, start, outcome in reading.read_clips(clips, workers)
+            for clip, start, outcome in pool.read_clips(clips, workers)
         ]
         whole = [(f"c{n}", start, n) for n in range(7) for start in (0, 64, 128)]
         broken = [item if item[:2] != ("c3", 64) else ("c3", 64, "error") for item in whole if item[:2] != ("c3", 128)]
@@ -256,7 +257,7 @@ def test_clips_come_in_their_order_from_any_number_of_processes():
 
 def test_a_reading_process_that_dies_is_an_error_not_a_hang():
     with pytest.raises(DataError, match="the process that was reading it died"):
-        list(reading.read_clips(ready(_die).clips, 1))
+        list(pool.read_clips(ready(_die).clips, 1))
 
 
 @pytest.mark.parametrize(("last", "workers"), [("_die", 1), ("_no_memory", 0), ("_no_memory", 1)])
@@ -275,7 +276,7 @@ def test_what_was_read_before_memory_ran_out_is_kept(
 def test_another_error_names_the_clip_that_was_read(tmp_path: Path):
     for workers in (0, 1):
         with pytest.raises(ZeroDivisionError) as caught:
-            list(reading.read_clips(ready(_divide).clips, workers))
+            list(pool.read_clips(ready(_divide).clips, workers))
         assert caught.value.__notes__ == ["This happened while frames 0 to 63 of the clip c0 were read."]
 
 
@@ -287,12 +288,12 @@ def test_a_disk_that_cannot_be_read_is_a_fault_of_the_clip(tmp_path: Path):
 def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_long_ones(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(reading, "AHEAD_BYTES", 3 * 4 * 6 * 100)
+    monkeypatch.setattr(pool, "AHEAD_BYTES", 3 * 4 * 6 * 100)
     short = [SourceClip(f"s{n}", "train", 2, partial(_frames, n % 3)) for n in range(60)]
     long = [SourceClip(f"l{n}", "train", 64, partial(_frames, n % 3)) for n in range(60)]
     clips = shape(Survey("test", (*short, *long), (4, 6)), Options()).clips
     most = 0
-    with reading._Lanes(clips, 1) as lanes:
+    with pool._Lanes(clips, 1) as lanes:
         for number in range(len(clips)):
             lanes.next(number)
             most = max(most, lanes.bytes[0])
@@ -300,7 +301,7 @@ def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_l
 
 
 def test_what_is_no_longer_wanted_is_not_read():
-    with reading._Lanes(ready(*(partial(_slowly, n) for n in range(40))).clips, 1) as lanes:
+    with pool._Lanes(ready(*(partial(_slowly, n) for n in range(40))).clips, 1) as lanes:
         assert int(lanes.next(0).frames[0, 0, 0, 0]) == 0
         (process,) = lanes.processes
         assert process.is_alive()
@@ -316,10 +317,10 @@ def test_reading_processes_that_cannot_all_be_started_leave_none(monkeypatch: py
         begun.append(start())
         return begun[0]
 
-    start = reading.worker.start
-    monkeypatch.setattr(reading.worker, "start", refuse)
+    start = pool.worker.start
+    monkeypatch.setattr(pool.worker, "start", refuse)
     with pytest.raises(BlockingIOError):
-        list(reading.read_clips(ready(*[partial(_frames, 1)] * 4).clips, 2))
+        list(pool.read_clips(ready(*[partial(_frames, 1)] * 4).clips, 2))
     assert begun[0][0].exitcode == -signal.SIGKILL
 
 
@@ -334,7 +335,7 @@ def test_reading_processes_that_cannot_all_be_started_leave_none(monkeypatch: py
 def test_a_reading_process_sends_what_reading_gave_up_to_what_ends_it(reads: list, sent: list[str]):
     here, there = Pipe()
     here.send(ready(*reads).clips)
-    reading.serve(there)
+    pool.serve(there)
     there.close()
     for kind in sent:
         assert type(here.recv()).__name__ == kind
@@ -344,7 +345,7 @@ def test_a_reading_process_sends_what_reading_gave_up_to_what_ends_it(reads: lis
 
 def test_fewer_than_no_processes_are_refused():
     with pytest.raises(UsageError, match="workers: expected 0 or more, found -1"):
-        reading.processes(ready(_die).clips, -1)
+        pool.processes(ready(_die).clips, -1)
 
 
 @pytest.mark.nightly  # it looks at the clock
@@ -364,7 +365,7 @@ def test_ctrl_c_ends_an_import_soon_without_a_word_from_its_workers(tmp_path: Pa
 def test_many_frames_are_read_in_other_processes_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     few, many = ready(_die).clips, ready(*[_die] * 40).clips
-    assert (reading.processes(few, None), reading.processes(many, None), reading.processes(many, 0)) == (0, 4, 0)
+    assert (pool.processes(few, None), pool.processes(many, None), pool.processes(many, 0)) == (0, 4, 0)
 
 
 def test_a_pack_from_a_source_holds_what_was_read(tmp_path: Path):

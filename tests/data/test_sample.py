@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreframe.data import dance_sim, sample
-from foreframe.data.dance_sim import DanceClip
-from foreframe.data.push_sim import PushClip
-from foreframe.data.sample import DanceSampleClip, SampleClip
+from foreframe.data.formats import sample
+from foreframe.data.formats.sample import DanceSampleClip, SampleClip
 from foreframe.errors import DataError
+from foreframe.sim import samples
+from foreframe.sim.dance import DanceClip
+from foreframe.sim.push import PushClip
+from foreframe.video.skeleton import OPENPOSE_25, draw_poses
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +44,20 @@ def tiny_dance(seed: int, length: int = 3) -> DanceClip:
     frames = np.full((length, 16, 24, 3), rng.integers(40, 200, 3), np.uint8)
     joints = rng.uniform(-4, 20, (length, 25, 3)).astype(np.float32)
     joints[..., 2] = (joints[..., :2] >= -0.5).all(-1)
-    return DanceClip(frames, dance_sim.draw_poses(joints, (16, 24)), joints)
+    return DanceClip(frames, draw_poses(joints, OPENPOSE_25.bones, (16, 24)), joints)
 
 
 @pytest.fixture
 def small_dance(tmp_path: Path) -> Path:
     path = tmp_path / "dance.sample"
-    path.write_bytes(sample.encode_sample([tiny_dance(0), tiny_dance(1)], ["train", "val"], {"seed": 7}))
+    path.write_bytes(samples.encode_sample([tiny_dance(0), tiny_dance(1)], ["train", "val"], {"seed": 7}))
     return path
 
 
 @pytest.fixture
 def small_file(tmp_path: Path) -> Path:
     path = tmp_path / "small.sample"
-    path.write_bytes(sample.encode_sample([tiny(0), tiny(1)], ["train", "val"], {"seed": 7}))
+    path.write_bytes(samples.encode_sample([tiny(0), tiny(1)], ["train", "val"], {"seed": 7}))
     return path
 
 
@@ -108,7 +110,7 @@ def test_the_header_says_how_the_sample_was_made() -> None:
     header = sample.header()
     assert header["seed"] == 0
     assert header["mujoco"].split(".")[0] == "3"
-    assert header["simulator"] == "foreframe.data.push_sim"
+    assert header["simulator"] == "foreframe.sim.push"
 
 
 def test_the_sample_is_small_enough_to_ship() -> None:
@@ -166,13 +168,13 @@ def test_what_was_encoded_comes_back(small_file: Path) -> None:
 
 
 def test_encoding_twice_gives_the_same_bytes(small_file: Path) -> None:
-    again = sample.encode_sample([tiny(0), tiny(1)], ["train", "val"], {"seed": 7})
+    again = samples.encode_sample([tiny(0), tiny(1)], ["train", "val"], {"seed": 7})
     assert again == small_file.read_bytes()
 
 
 def test_too_few_splits_are_refused() -> None:
     with pytest.raises(ValueError, match="2 clips and 1 splits"):
-        sample.encode_sample([tiny(0), tiny(1)], ["train"])
+        samples.encode_sample([tiny(0), tiny(1)], ["train"])
 
 
 def test_colours_come_back_within_rounding() -> None:
@@ -187,7 +189,7 @@ def test_every_dance_decodes_to_its_stored_hash(dances: list[DanceSampleClip]) -
     lines = [f"{clip.name} {clip.split} {sample.clip_hash(clip)}" for clip in dances]
     assert lines == header["clips"]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == header["sha256"]
-    assert header["simulator"] == "foreframe.data.dance_sim"
+    assert header["simulator"] == "foreframe.sim.dance"
     assert Counter(clip.split for clip in dances) == sample.DANCE_SPLITS == header["splits"]
 
 
@@ -230,7 +232,7 @@ def test_a_pose_fits_the_frame_of_its_number_better_than_any_near_it(dances: lis
 
 def test_poses_are_drawn_from_the_joints_that_come_with_them(dances: list[DanceSampleClip]) -> None:
     for clip in dances[:2]:
-        np.testing.assert_array_equal(dance_sim.draw_poses(clip.joints, (64, 64)), clip.poses)
+        np.testing.assert_array_equal(draw_poses(clip.joints, OPENPOSE_25.bones, (64, 64)), clip.poses)
 
 
 def test_what_was_encoded_of_a_dance_comes_back(small_dance: Path) -> None:
@@ -241,13 +243,13 @@ def test_what_was_encoded_of_a_dance_comes_back(small_dance: Path) -> None:
         np.testing.assert_array_equal(seen.joints[..., 2], given.joints[..., 2])
         assert np.abs(seen.frames.astype(int) - given.frames).mean() < 4
         assert np.abs(seen.poses.astype(int) - given.poses).max() <= 0.05 * 255
-    again = sample.encode_sample([tiny_dance(0), tiny_dance(1)], ["train", "val"], {"seed": 7})
+    again = samples.encode_sample([tiny_dance(0), tiny_dance(1)], ["train", "val"], {"seed": 7})
     assert again == small_dance.read_bytes()
 
 
 def test_another_way_of_drawing_poses_is_found(small_dance: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = dance_sim.draw_poses
-    monkeypatch.setattr(dance_sim, "draw_poses", lambda joints, size: right(joints, size) ^ np.uint8(1))
+    right = draw_poses
+    monkeypatch.setattr(sample, "draw_poses", lambda joints, bones, size: right(joints, bones, size) ^ np.uint8(1))
     with pytest.raises(DataError, match="clip dance-0000 should decode to SHA-256"):
         next(sample.decode_dance(small_dance))
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreframe.data.clips import NumberFault, Options, Piece, SourceClip, Survey
-from foreframe.data.pictures import fitted
-from foreframe.data.shaping import ReadyClip, refuse_options, shape, shifted, used
-from foreframe.errors import DataError, Fault, UsageError
+from foreframe.data.formats.images import fitted
+from foreframe.data.ingest.transform import ReadyClip, refuse_options, shape, shifted
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.errors import DataError, Fault, NumberFault, UsageError
 
 LENGTH = 11
 
@@ -373,7 +373,7 @@ def test_where_no_picture_can_be_read_there_is_no_kind_of_clip():
 
 def test_options_of_an_import_are_refused_for_a_pack_and_written_in_plain_values(tmp_path: Path):
     options = Options(size=(8, 8), lists=tmp_path / "splits.json", stride=2)
-    assert used(options) == {"size": [8, 8], "stride": 2, "lists": "splits.json"}
+    assert options.used() == {"size": [8, 8], "stride": 2, "lists": "splits.json"}
     refuse_options(Options(), "packs/push")
     with pytest.raises(UsageError, match=r"packs/push: packed already, so size, stride, lists cannot be chosen"):
         refuse_options(options, "packs/push")

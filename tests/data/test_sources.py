@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
-from foreframe.data import sample, sources
-from foreframe.data.clips import Options
-from foreframe.data.journal import BusyError
-from foreframe.data.pack import Pack, PackWriter
-from foreframe.data.sources import cache_folder, is_sample, open_clips
+from foreframe.data import open as sources
+from foreframe.data.cache import cache_folder
+from foreframe.data.formats import sample
+from foreframe.data.layouts.contract import Options
+from foreframe.data.open import is_sample, open_clips
+from foreframe.data.pack.journal import BusyError
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, UsageError
 
 SPEC = ClipSpec(3, 4, 6)

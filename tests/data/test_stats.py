@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreframe.data.manifest import Episode
-from foreframe.data.stats import column_stats
+from foreframe.data.pack.manifest import Episode
+from foreframe.data.pack.stats import column_stats
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 99), data=st.data())

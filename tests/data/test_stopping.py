@@ -18,14 +18,17 @@ from typing import NamedTuple
 
 import pytest
 
-from foreframe import disk, stopping
+from foreframe import disk, placing, signals
 from foreframe.cli import main
-from foreframe.data import exporting, importing, journal, placing, reading, worker, writing
 from foreframe.data.exports import bair_lab as bair_form
 from foreframe.data.exports import lerobot
-from foreframe.data.journal import Journal
+from foreframe.data.exports import run as exporting
+from foreframe.data.ingest import pool, worker
+from foreframe.data.ingest import run as importing
 from foreframe.data.layouts import bair_lab
-from foreframe.data.pack import Pack, PackWriter
+from foreframe.data.pack import journal, writer
+from foreframe.data.pack.journal import Journal
+from foreframe.data.pack.pack import Pack, PackWriter
 from tests.data.exports.conftest import tiny_pack
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
@@ -44,13 +47,13 @@ STAGES = {
     "scan": (Path, "stat"),
     "survey": (importing, "open_source"),
     "start": (worker, "start"),
-    "chunk": (reading._Lanes, "next"),
-    "read": (reading, "_read"),
+    "chunk": (pool._Lanes, "next"),
+    "read": (pool, "_read"),
     "write": (PackWriter, "_write"),
     "note": (Journal, "note"),
-    "header": (writing, "header"),
-    "hash": (writing, "sha256"),
-    "statistics": (writing, "column_stats"),
+    "header": (writer, "header"),
+    "hash": (writer, "sha256"),
+    "statistics": (writer, "column_stats"),
     "file": (disk, "write"),
     "folder": (disk, "sync"),
     "place": (placing, "put"),
@@ -68,7 +71,7 @@ import os, signal, sys, threading, time
 from pathlib import Path
 if __name__ == "__main__":
     from foreframe.cli import main
-    from foreframe.data import worker
+    from foreframe.data.ingest import worker
     start, begun = worker.start, []
     def signalled():
         process, connection = start()
@@ -205,8 +208,8 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many chunks and hashed blocks in a little source, and every clip on the disk at once."""
-    monkeypatch.setattr(reading, "CHUNK", 12)
-    monkeypatch.setattr(writing, "BLOCK", 2**12)
+    monkeypatch.setattr(pool, "CHUNK", 12)
+    monkeypatch.setattr(writer, "BLOCK", 2**12)
     monkeypatch.setattr(journal, "SECONDS", 0.0)
 
 
@@ -275,8 +278,8 @@ def test_a_check_that_is_asked_to_stop_ends_well(source: Path, tmp_path: Path, f
 
 
 def test_hashing_a_long_file_ends_at_the_next_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "long").write_bytes(bytes(9 * writing.BLOCK))
-    polls, poll = [], stopping.poll
+    (tmp_path / "long").write_bytes(bytes(9 * writer.BLOCK))
+    polls, poll = [], signals.poll
 
     def polled() -> None:
         polls.append(1)
@@ -284,9 +287,9 @@ def test_hashing_a_long_file_ends_at_the_next_block(tmp_path: Path, monkeypatch:
             os.kill(os.getpid(), signal.SIGTERM)
         poll()
 
-    monkeypatch.setattr(stopping, "poll", polled)
-    with stopping.requests(), stopping.gently(), pytest.raises(stopping.Stopped):
-        writing.sha256(tmp_path / "long")
+    monkeypatch.setattr(signals, "poll", polled)
+    with signals.requests(), signals.gently(), pytest.raises(signals.Stopped):
+        writer.sha256(tmp_path / "long")
     assert len(polls) == 3
 
 

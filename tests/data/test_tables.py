@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe.data import tables
-from foreframe.data.tables import read_json, read_named_table, read_table
+from foreframe.data.formats import tables
+from foreframe.data.formats.tables import read_json, read_named_table, read_table
 from foreframe.errors import DataError
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreframe.data.tfrecord import (
+from foreframe.data.formats.tfrecord import (
     MAX_RECORD_BYTES,
     Record,
     crc32c,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreframe.clip import Clip, ClipSpec
-from foreframe.data.pack import Pack, PackWriter
-from foreframe.data.windows import Windows, batch_indices
+from foreframe.data.loading.windows import Windows, batch_indices
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError
 
 

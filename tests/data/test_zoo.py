@@ -38,15 +38,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foreframe.cli import main
-from foreframe.data import check, importing
-from foreframe.data.check import open_source, scan
-from foreframe.data.clips import Options
-from foreframe.data.importing import import_clips
-from foreframe.data.layouts import layouts
-from foreframe.data.pack import Pack
-from foreframe.data.pictures import example_picture
-from foreframe.data.tables import read_named_table, read_table
-from foreframe.data.tfrecord import _masked, crc32c, index_records, parse_example, read_record, write_records
+from foreframe.data.formats.images import example_picture
+from foreframe.data.formats.tables import read_named_table, read_table
+from foreframe.data.formats.tfrecord import _masked, crc32c, index_records, parse_example, read_record, write_records
+from foreframe.data.ingest import check
+from foreframe.data.ingest import run as importing
+from foreframe.data.ingest.check import scan
+from foreframe.data.ingest.run import import_clips
+from foreframe.data.ingest.transform import open_source
+from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.registry import layouts
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import read_video, write_mp4, write_png
 
@@ -1526,7 +1528,7 @@ def living(case: Case, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     with monkeypatch.context() as patch:
         if case.denied or case.backwards:
-            patch.setattr("foreframe.data.folders.os.scandir", guarded)
+            patch.setattr("foreframe.data.formats.folders.os.scandir", guarded)
         if case.late:
             patch.setattr(check, "open_source", damaged_behind)
             patch.setattr(importing, "open_source", damaged_behind)

@@ -12,14 +12,14 @@ import torch
 from foreframe import diagnose as package
 from foreframe import disk
 from foreframe.checkpoint import load_run
-from foreframe.data.pack import Pack, PackWriter
-from foreframe.data.sources import open_clips
-from foreframe.data.windows import Windows
+from foreframe.data.loading.windows import Windows
+from foreframe.data.open import open_clips
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.diagnose import Request, decoder, diagnose, print_diagnosis, total
 from foreframe.diagnose.obedience import Obedience
 from foreframe.diagnose.unrolling import Rollouts
 from foreframe.errors import DataError, DiskError, UsageError
-from foreframe.evaluate import Protocol, evaluate
+from foreframe.evaluation import Protocol, evaluate
 from foreframe.presets import find
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 from foreframe.unrolled import Step

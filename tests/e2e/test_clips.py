@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 from tests.e2e.test_whole_way import COMMAND, foreframe
 
 pytestmark = pytest.mark.e2e

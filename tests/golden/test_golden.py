@@ -16,7 +16,7 @@ from foreframe.log import read_log
 from foreframe.models import pose_cvae, pose_unet, svg
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
-from foreframe.train import Trainer
+from foreframe.training.trainer import Trainer
 from tests.conftest import write_pack
 
 HERE = Path(__file__).parent

@@ -73,7 +73,7 @@ from PIL import Image  # noqa: E402
 
 from foreframe import cli  # noqa: E402
 from foreframe.data.layouts import layouts  # noqa: E402
-from foreframe.data.manifest import FileRecord, read_manifest  # noqa: E402
+from foreframe.data.pack.manifest import FileRecord, read_manifest  # noqa: E402
 from tests import runs  # noqa: E402
 from tests.conftest import write_pack  # noqa: E402
 from tests.hostile.zoo import Hostile, zoo  # noqa: E402

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreframe import checkpoint, config, models
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, ForeframeError
 from foreframe.recipe import RunConfig
 from tests import runs

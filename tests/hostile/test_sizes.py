@@ -14,11 +14,11 @@ import torch
 
 from foreframe import __version__, models
 from foreframe.clip import ClipSpec
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.models import pose_cvae, pose_unet, svg
 from foreframe.recipe import FORMAT, OptimizerConfig, RunConfig
-from foreframe.train import Trainer
+from foreframe.training.trainer import Trainer
 from tests import runs
 from tests.conftest import Figure
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from foreframe.data.clips import NumberFault
-from foreframe.data.report import Report
-from foreframe.errors import ConfigError, DataError, Fault, ForeframeError, printable
-from foreframe.report import gallery
+from foreframe.data.ingest.report import Report
+from foreframe.errors import ConfigError, DataError, Fault, ForeframeError, NumberFault, printable
+from foreframe.report import rollout as gallery
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\r\u202e\x9b1m\udcff"
 SHOWN = r"a\x1b]0;owned\x07\x1b[2J\r\u202e\x9b1m\udcff"

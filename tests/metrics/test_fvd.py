@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from foreframe.errors import UsageError
-from foreframe.evaluate import Protocol, evaluate
+from foreframe.evaluation import Protocol, evaluate
 from foreframe.metrics.fvd import Fvd, bias, frechet_distance
 from foreframe.metrics.i3d import I3d, _Mixed, _Pool, _Unit, load_i3d
 from foreframe.report.comparison import compare
@@ -506,7 +506,7 @@ def test_a_result_holds_the_distance_of_the_model_and_of_the_baselines_and_how_i
 def test_the_distance_does_not_depend_on_the_batch_or_on_how_samples_are_grouped(model, pack, monkeypatch):
     protocol, fvd = Protocol("train", 2, 7, samples=3), Fvd(Cheap(), "")
     one = evaluate(model, pack, protocol, CPU, batch=1, fvd=fvd)["fvd"]
-    monkeypatch.setattr("foreframe.evaluate.ROWS", 4)
+    monkeypatch.setattr("foreframe.evaluation.ROWS", 4)
     other = evaluate(model, pack, protocol, CPU, batch=3, fvd=fvd)["fvd"]
     assert one["value"] == pytest.approx(other["value"], rel=1e-5)
     assert one["baselines"] == pytest.approx(other["baselines"], rel=1e-6)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from foreframe import models
 from foreframe.errors import UsageError
-from foreframe.evaluate import Protocol, evaluate
+from foreframe.evaluation import Protocol, evaluate
 from foreframe.metrics import METRICS
 from foreframe.metrics.lpips import Lpips, _shapes
 from foreframe.models.svg import Config

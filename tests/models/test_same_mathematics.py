@@ -7,11 +7,11 @@ import itertools
 import pytest
 import torch
 
-from foreframe.bench.plain import plain_model, twin_gradients
 from foreframe.clip import Clip, ClipSpec
 from foreframe.losses import LossConfig, elbo
 from foreframe.models import pose_cvae, svg
 from tests.conftest import random_clip
+from tests.reference.plain import plain_model, twin_gradients
 
 LENGTH = 6
 ACTIONS = ClipSpec(3, 64, 64, "vector", 2)

@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
-from foreframe import checkpoint, stopping
-from foreframe.data.pack import Pack
+from foreframe import checkpoint, signals
+from foreframe.data.pack.pack import Pack
 from foreframe.log import RunLog
-from foreframe.train import Trainer
+from foreframe.training.trainer import Trainer
 from tests.runs import TINY, again, content, make
 
 CONFIG = replace(TINY, steps=10, horizon=2, validate_every=4, save_every=3)
@@ -122,7 +122,7 @@ def stop(pack: Pack, folder: Path, count: int, moments: int, expected: Any) -> d
     for number in range(count):
         run = folder / f"run-{number}"
         begin(pack, run)
-        asked = stopping.SIGNALS[number % len(stopping.SIGNALS)]
+        asked = signals.SIGNALS[number % len(signals.SIGNALS)]
         status = train(pack, run, 1 + number * 7919 % moments, asked)
         found = facts(run)
         last = found["ended"] == f"complete at step {CONFIG.steps} of {CONFIG.steps}"

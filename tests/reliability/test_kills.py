@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from foreframe import stopping
+from foreframe import signals
 
 
 def disturb(pack, folder, count, what):
@@ -37,25 +37,25 @@ def test_runs_asked_to_stop_save_and_say_so_and_go_on_bitwise_equal(vector_pack,
     figure("signals in training: longest way to the end, in milliseconds", round(1000 * found["seconds"]))
 
 
-@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("number", signals.SIGNALS)
 def test_outside_of_gently_a_signal_is_an_exception_and_inside_it_is_remembered(number):
-    with stopping.requests():
-        with pytest.raises(stopping.Stopped, match=number.name):
+    with signals.requests():
+        with pytest.raises(signals.Stopped, match=number.name):
             os.kill(os.getpid(), number)
-        assert stopping.asked() == number
-    assert stopping.asked() == 0
-    with stopping.requests(), stopping.gently():
-        stopping.poll()
-        with stopping.requests():  # changes nothing
+        assert signals.asked() == number
+    assert signals.asked() == 0
+    with signals.requests(), signals.gently():
+        signals.poll()
+        with signals.requests():  # changes nothing
             os.kill(os.getpid(), number)
-        with pytest.raises(stopping.Stopped, match=number.name):
-            stopping.poll()
+        with pytest.raises(signals.Stopped, match=number.name):
+            signals.poll()
 
 
 def test_a_second_signal_ends_the_process_at_once():
     child = os.fork()
     if not child:
-        with stopping.requests(), stopping.gently():
+        with signals.requests(), signals.gently():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(0)
@@ -67,7 +67,7 @@ def test_a_signal_that_a_launcher_passes_on_is_not_a_second_one(monkeypatch, aga
     monkeypatch.setenv("LOCAL_RANK", "0")
     child = os.fork()
     if not child:
-        with stopping.requests(), stopping.gently():
+        with signals.requests(), signals.gently():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), again)
         os._exit(0)
@@ -76,35 +76,35 @@ def test_a_signal_that_a_launcher_passes_on_is_not_a_second_one(monkeypatch, aga
 
 
 def test_what_another_process_was_asked_is_heard_where_the_work_polls():
-    with stopping.requests():
-        stopping.tell(signal.SIGTERM)
-        assert stopping.asked() == signal.SIGTERM
-        with pytest.raises(stopping.Stopped, match="SIGTERM"):
-            stopping.poll()
-    assert not stopping.asked()
+    with signals.requests():
+        signals.tell(signal.SIGTERM)
+        assert signals.asked() == signal.SIGTERM
+        with pytest.raises(signals.Stopped, match="SIGTERM"):
+            signals.poll()
+    assert not signals.asked()
 
 
 def test_signals_are_taken_back_from_a_library_that_took_them():
-    stopping.listen_again()
-    assert signal.getsignal(signal.SIGTERM) is not stopping._heard
-    with stopping.requests():
+    signals.listen_again()
+    assert signal.getsignal(signal.SIGTERM) is not signals._heard
+    with signals.requests():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        stopping.listen_again()
-        with pytest.raises(stopping.Stopped):
+        signals.listen_again()
+        with pytest.raises(signals.Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_handlers_of_before_are_back_afterwards():
-    before = [signal.getsignal(number) for number in stopping.SIGNALS]
-    with stopping.requests():
-        assert [signal.getsignal(number) for number in stopping.SIGNALS] != before
-    assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    with signals.requests():
+        assert [signal.getsignal(number) for number in signals.SIGNALS] != before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def made_into_another_error():
-    with stopping.requests():
+    with signals.requests():
         try:
-            os.kill(os.getpid(), stopping.SIGNALS[0])
+            os.kill(os.getpid(), signals.SIGNALS[0])
         except BaseException:
             raise ValueError("something else") from None
 
@@ -112,9 +112,9 @@ def made_into_another_error():
 def lost_in_a_finalizer():
     class Loses:
         def __del__(self) -> None:
-            os.kill(os.getpid(), stopping.SIGNALS[0])
+            os.kill(os.getpid(), signals.SIGNALS[0])
 
-    with stopping.requests():
+    with signals.requests():
         Loses()
         gc.collect()
         time.sleep(10)
@@ -123,14 +123,14 @@ def lost_in_a_finalizer():
 @pytest.mark.parametrize("lost", [made_into_another_error, lost_in_a_finalizer])
 def test_being_stopped_comes_through_whatever_a_library_does(lost):
     begun = time.monotonic()
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         lost()
     assert time.monotonic() - begun < 5
 
 
 def fails_by_itself():
-    with stopping.requests(), stopping.gently():
-        os.kill(os.getpid(), stopping.SIGNALS[0])
+    with signals.requests(), signals.gently():
+        os.kill(os.getpid(), signals.SIGNALS[0])
         raise ValueError("its own")
 
 

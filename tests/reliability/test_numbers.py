@@ -10,14 +10,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foreframe import checkpoint, crash, evaluate, train, watch
+from foreframe import checkpoint, evaluation
 from foreframe.errors import CheckpointError, ConfigError, TrainingError
 from foreframe.gaussian import Gaussian
 from foreframe.log import read_log
 from foreframe.losses import LossConfig, elbo, kl_per_unit
 from foreframe.recipe import OptimizerConfig
+from foreframe.training import crash, watch
+from foreframe.training import trainer as train
+from foreframe.training.watch import Buffers, Skipped, Spike, Watch
 from foreframe.unrolled import Unrolled
-from foreframe.watch import Buffers, Skipped, Spike, Watch
 from tests.runs import CPU, TINY, again, make
 
 LONG = replace(TINY, steps=24, horizon=2, validate_every=0, save_every=1000, log_every=5)
@@ -312,8 +314,8 @@ def test_a_collapsed_and_an_exploded_posterior_are_said_in_the_log(vector_pack, 
 def test_a_validation_that_is_not_finite_is_told_of_and_is_never_the_best(vector_pack, tmp_path, monkeypatch):
     run = tmp_path / "run"
     trainer = make(vector_pack, run, replace(LONG, steps=4, validate_every=2))
-    noise = evaluate.draw_noise
-    monkeypatch.setattr(evaluate, "draw_noise", lambda *a: noise(*a) * (math.inf if trainer.step == 2 else 1))
+    noise = evaluation.draw_noise
+    monkeypatch.setattr(evaluation, "draw_noise", lambda *a: noise(*a) * (math.inf if trainer.step == 2 else 1))
     assert trainer.run() == "complete at step 4 of 4"
     assert any("validation: frame 3 of 4 is not finite" in row.get("note", "") for row in read_log(run))
     assert checkpoint.newest(run).best["step"] == 4

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from foreframe import checkpoint, disk, train
+from foreframe import checkpoint, disk
 from foreframe.errors import DiskError
 from foreframe.log import RunLog, read_log
+from foreframe.training import trainer as train
 from tests.runs import TINY, again, content, make
 
 SHORT = replace(TINY, steps=8, horizon=2, validate_every=4, save_every=2)

@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foreframe import checkpoint, evaluate, train
+from foreframe import checkpoint, evaluation
 from foreframe.errors import CheckpointError, DataError, TrainingError
 from foreframe.log import read_log
-from foreframe.optimizer import make_optimizer
 from foreframe.recipe import RunConfig
-from foreframe.train import Trainer
+from foreframe.training import trainer as train
+from foreframe.training.optimizer import make_optimizer
+from foreframe.training.trainer import Trainer
 from tests.conftest import write_pack
 from tests.runs import CPU, TINY, again, content, make
 
@@ -109,7 +110,7 @@ def test_a_run_stopped_anywhere_goes_on_bitwise_equal(vector_pack, tmp_path, who
 def test_a_validation_that_was_stopped_is_made_up_for(vector_pack, tmp_path, whole, step, times, monkeypatch):
     run = tmp_path / "run"
     make(vector_pack, run, SHORT)
-    unroll = evaluate.unroll
+    unroll = evaluation.unroll
     for _ in range(times):
         trainer = again(vector_pack, run)
 
@@ -118,11 +119,11 @@ def test_a_validation_that_was_stopped_is_made_up_for(vector_pack, tmp_path, who
                 os.kill(os.getpid(), signal.SIGTERM)
             return unroll(*arguments)
 
-        monkeypatch.setattr(evaluate, "unroll", asked)
+        monkeypatch.setattr(evaluation, "unroll", asked)
         assert trainer.run() == f"stopped by SIGTERM at step {step} of 8"
         assert checkpoint.newest(run).state["owes_validation"] is True
         assert [row["step"] for row in read_log(run) if "val_prediction_psnr" in row] == [4][: step > 4]
-    monkeypatch.setattr(evaluate, "unroll", unroll)
+    monkeypatch.setattr(evaluation, "unroll", unroll)
     assert again(vector_pack, run).run() == "complete at step 8 of 8"
     assert content(run, SHORT.steps) == whole
     assert again(vector_pack, run).run() == "already complete at step 8"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
-from foreframe.data.pack import Pack, PackWriter
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError
-from foreframe.report import clips_page
-from foreframe.report.clips_page import write_clips_page
+from foreframe.report.clips import page as clips_page
+from foreframe.report.clips.page import write_clips_page
 
 EVIL = "<script>alert('1')</script>"
 VOID = ("meta", "link", "img", "br", "path", "polyline")

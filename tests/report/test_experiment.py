@@ -17,11 +17,12 @@ from foreframe.errors import UsageError
 from foreframe.metrics import summarise
 from foreframe.models.svg import Config
 from foreframe.recipe import DataSource, RunConfig, TrainConfig
-from foreframe.report import experiment, experiment_figures
-from foreframe.report.experiment import write_report
-from foreframe.report.experiment_numbers import apart, group, run_names, scores, seed_noise, summary, varied
-from foreframe.report.figures import inline
-from foreframe.report.gathering import Gathered, Panel
+from foreframe.report.experiment import figures as experiment_figures
+from foreframe.report.experiment import page as experiment
+from foreframe.report.experiment.gather import Gathered, Panel
+from foreframe.report.experiment.page import write_report
+from foreframe.report.experiment.statistics import apart, group, run_names, scores, seed_noise, summary, varied
+from foreframe.report.plots import inline
 from foreframe.schedules import BetaSchedule
 from foreframe.video.write import encode_gif
 from tests.report.test_page import Tags

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreframe import checkpoint, disk, evaluate
+from foreframe import checkpoint, disk, evaluation
 from foreframe.errors import CheckpointError, DataError, DiskError, UsageError
-from foreframe.report import gathering
-from foreframe.report.gathering import Request, gather, total
+from foreframe.report.experiment import gather as gathering
+from foreframe.report.experiment.gather import Request, gather, total
 from tests.conftest import write_pack
 from tests.runs import CPU, TINY, make
 
@@ -36,8 +36,10 @@ def run(trained, tmp_path):
 @pytest.fixture
 def scored(monkeypatch):
     """How often a run was scored, once for each mode."""
-    calls, real = [], evaluate.evaluate_run
-    monkeypatch.setattr(evaluate, "evaluate_run", lambda *given, **named: calls.append(given) or real(*given, **named))
+    calls, real = [], evaluation.evaluate_run
+    monkeypatch.setattr(
+        evaluation, "evaluate_run", lambda *given, **named: calls.append(given) or real(*given, **named)
+    )
     return calls
 
 

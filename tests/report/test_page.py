@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foreframe.errors import ForeframeError
-from foreframe.report.page import write_page
+from foreframe.report.html import write_page
 from foreframe.video import write_gif, write_mp4, write_png
 
 

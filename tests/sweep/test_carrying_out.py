@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from foreframe import disk, stopping
+from foreframe import disk, signals
 from foreframe.errors import ConfigError, TrainingError, UsageError
 from foreframe.presets import find as preset
-from foreframe.report.gathering import Request
+from foreframe.report.experiment.gather import Request
 from foreframe.sweep import Grid, cell, table
 from foreframe.sweep.cell import DONE, Job, is_finished, mark
 from foreframe.sweep.engines import OUTPUT
@@ -120,7 +120,7 @@ def test_a_run_that_was_killed_says_so(cells, vector_pack, monkeypatch):
 def test_a_signal_stops_every_run_at_work_and_starts_no_other(cells, vector_pack):
     engine = Played(polls=10**9, at_start=lambda one: len(one.started) == 2 and os.kill(os.getpid(), signal.SIGTERM))
     those = cells()
-    with pytest.raises(stopping.Stopped), stopping.requests():
+    with pytest.raises(signals.Stopped), signals.requests():
         go(those, vector_pack, engine)
     assert engine.started == ["a", "b"]
     assert len(engine.stopped) == 2

@@ -10,9 +10,9 @@ import types
 
 import pytest
 
-from foreframe import stopping
+from foreframe import signals
 from foreframe.errors import UsageError
-from foreframe.report.gathering import Request
+from foreframe.report.experiment.gather import Request
 from foreframe.sweep import cell, engines
 from foreframe.sweep.cell import DONE, SAYS, Job, is_finished
 from foreframe.sweep.engines import OUTPUT, LocalTask, engine
@@ -117,9 +117,9 @@ def test_a_ray_cluster_is_given_the_same_processes_and_leaves_the_signals_alone(
     stands_in("print('begun')")
     ray = Ray()
     monkeypatch.setitem(sys.modules, "ray", ray)
-    with stopping.requests():
+    with signals.requests():
         there = engine("ray", 3, 0.5)
-        with pytest.raises(stopping.Stopped):
+        with pytest.raises(signals.Stopped):
             signal.raise_signal(signal.SIGTERM)
     assert ray.options == {"num_cpus": 3, "num_gpus": 0.5, "max_retries": 0}
     task = there.start(tmp_path, "{}")

@@ -17,12 +17,12 @@ from typing import Any
 
 import tyro
 
-from foreframe import disk, stopping
+from foreframe import disk, signals
 from foreframe.cli.clips import DATA, data
 from foreframe.cli.experiments import diagnose, report, sweep
 from foreframe.cli.shared import import_torch
 from foreframe.cli.training import Train, presets, replay, resume, train
-from foreframe.cli.using import bench, compare, demo, evaluate, export, rollout
+from foreframe.cli.using import compare, demo, evaluate, export, rollout
 from foreframe.errors import ForeframeError, UsageError, printable
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -38,7 +38,6 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sweep": sweep,
     "export": export,
     "demo": demo,
-    "bench": bench,
     "data": data,
 }
 
@@ -49,7 +48,6 @@ KEPT = {
     "demo": "what was done is kept, the same command goes on",
     "sweep": "each run has saved, the same command goes on with all of them",
     "report": "what was scored is kept, the same command goes on",
-    "bench": "suites that were done are written, the same command starts again",
     "data import": "what was packed is kept, the same command goes on",
     "data make": "what was packed is kept, the same command goes on",
 }
@@ -65,9 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        with stopping.requests():
+        with signals.requests():
             _dispatch(arguments)
-    except stopping.Stopped as stopped:
+    except signals.Stopped as stopped:
         kept = KEPT.get(" ".join(arguments[: 2 if arguments[:1] == ["data"] else 1]))
         kept = kept or "nothing is left half done, the same command starts again"
         print(f"foreframe: stopped by {stopped.signal.name}; {kept}", file=sys.stderr)

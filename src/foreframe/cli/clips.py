@@ -46,7 +46,7 @@ class Shaping:
     """How many clips to make, for sources that are made on the fly (moving_mnist)."""
 
     def options(self) -> Any:
-        from foreframe.data.clips import Options
+        from foreframe.data.layouts.contract import Options
 
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
         return Options(**values)
@@ -73,7 +73,7 @@ def data_import(
         overwrite: Replace a pack at DST.
         workers: Processes that read; 0: none but this one. Default: by the amount of work. The pack is the same.
     """
-    from foreframe.data.importing import import_clips
+    from foreframe.data.ingest.run import import_clips
 
     _print_pack(
         import_clips(
@@ -98,9 +98,21 @@ def data_check(
         json: Write the report here too.
         workers: As for `import`.
     """
-    from foreframe.data.check import check
+    from json import dumps
 
-    if not check(src, layout=shape.layout, options=shape.options(), length=length, json=json, workers=workers):
+    from rich.console import Console
+
+    from foreframe import disk
+    from foreframe.data.ingest.check import scan
+    from foreframe.data.open import is_sample, open_clips
+
+    options = shape.options()
+    folder = open_clips(src, options=options, progress=True).path if is_sample(src) else Path(src)
+    report = scan(folder, shape.layout, options, length=length, workers=workers, progress=True)
+    Console().print(report, highlight=False)
+    if json is not None:
+        disk.put(json, dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    if not report.ok:
         raise SystemExit(1)
 
 
@@ -120,9 +132,9 @@ def data_show(
         clips: How many clips.
         split: Only this split. Default: all, in turn.
     """
-    from foreframe.data.sheet import contact_sheet
-    from foreframe.data.sources import open_clips
-    from foreframe.report.clips_page import write_clips_page
+    from foreframe.data.open import open_clips
+    from foreframe.report.clips.page import write_clips_page
+    from foreframe.report.clips.sheet import contact_sheet
 
     suffix = out.suffix.lower()
     if suffix not in (".html", ".png"):
@@ -158,7 +170,7 @@ def data_make(
         workers: Processes; the pack is the same however many. Default: one a core.
         overwrite: Replace a pack at DST.
     """
-    from foreframe.data.making import make_clips
+    from foreframe.sim.make import make_clips
 
     pack = make_clips(
         kind,
@@ -188,8 +200,8 @@ def data_export(
         to: The form.
         overwrite: Replace an earlier export at DST.
     """
-    from foreframe.data.exporting import export
-    from foreframe.data.sources import open_clips
+    from foreframe.data.exports.run import export
+    from foreframe.data.open import open_clips
 
     for note in export(open_clips(src, progress=True), dst, to, overwrite=overwrite, progress=True):
         print(f"note: {note}", file=sys.stderr)
@@ -198,7 +210,7 @@ def data_export(
 
 def data_layouts() -> None:
     """List the kinds of folders that are known, and by what they are recognised."""
-    from foreframe.data.layouts import layouts
+    from foreframe.data.layouts.registry import layouts
 
     for layout in layouts().values():
         print(f"{layout.NAME:16}{layout.DESCRIBE}\n{'':16}{layout.LOOKS_FOR}")

@@ -13,8 +13,8 @@ from foreframe.cli.shared import Device, at_least, known_metrics, open_run
 if TYPE_CHECKING:
     import torch
 
-    from foreframe.data.pack import Pack
-    from foreframe.report.gathering import Gathered, Request
+    from foreframe.data.pack.pack import Pack
+    from foreframe.report.experiment.gather import Gathered, Request
 
 
 def sweep(
@@ -56,9 +56,9 @@ def sweep(
         diagnosis: Also measure what scores hide (`foreframe diagnose`).
     """
     from foreframe import runtime
-    from foreframe.data.sources import open_clips
-    from foreframe.report.experiment import write_report
-    from foreframe.report.gathering import Request
+    from foreframe.data.open import open_clips
+    from foreframe.report.experiment.gather import Request
+    from foreframe.report.experiment.page import write_report
     from foreframe.sweep import engines, find, run
 
     at_least(samples=(samples, 1), clips=(clips, 0), panels=(panels, 0), horizon=(horizon, -1))
@@ -117,9 +117,9 @@ def report(
         threads: CPU threads.
     """
     from foreframe import runtime
-    from foreframe.data.sources import open_clips
-    from foreframe.report.experiment import write_report
-    from foreframe.report.gathering import Request
+    from foreframe.data.open import open_clips
+    from foreframe.report.experiment.gather import Request
+    from foreframe.report.experiment.page import write_report
 
     known_metrics(metrics)
     at_least(samples=(samples, 1), clips=(clips, 0), panels=(panels, 0), horizon=(horizon, -1))
@@ -158,7 +158,7 @@ def diagnose(
         threads: CPU threads.
     """
     from foreframe import diagnose as diagnosis
-    from foreframe.evaluate import default_horizon, default_split, full_horizon
+    from foreframe.evaluation import default_horizon, default_split, full_horizon
     from foreframe.log import Bar
     from foreframe.report.tables import write_result
 
@@ -179,7 +179,7 @@ def diagnose(
 def _gathered(runs: Sequence[Path], request: Request, device: torch.device, pack: Pack | None) -> list[Gathered]:
     """What a report says of each run; says what had to be made again."""
     from foreframe.log import Bar
-    from foreframe.report.gathering import gather, total
+    from foreframe.report.experiment.gather import gather, total
 
     found = []
     for run in runs:

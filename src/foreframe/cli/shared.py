@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from foreframe import stopping
+from foreframe import signals
 from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ Device = Literal["auto", "cpu", "cuda"]
 
 def import_torch() -> None:
     """Import it in one piece: torn apart by a signal, it makes the process crash at its end."""
-    with stopping.gently():
+    with signals.gently():
         importlib.import_module("torch")
-    stopping.poll()
+    signals.poll()
 
 
 def open_run(
@@ -32,8 +32,8 @@ def open_run(
     """The device, the model of a run, and the clips asked for."""
     from foreframe import runtime
     from foreframe.checkpoint import load_run
-    from foreframe.data.pack import Pack
-    from foreframe.data.sources import open_clips
+    from foreframe.data.open import open_clips
+    from foreframe.data.pack.pack import Pack
 
     chosen = runtime.choose_device(device, threads)
     trained = load_run(run, checkpoint, chosen)

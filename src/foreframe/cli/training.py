@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from foreframe import stopping
+from foreframe import signals
 from foreframe.cli.shared import Device, import_torch
 from foreframe.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from foreframe.train import Trainer
+    from foreframe.training.trainer import Trainer
 
 
 def presets() -> None:
@@ -75,9 +75,9 @@ def train(arguments: list[str]) -> None:
     request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
     import_torch()
     from foreframe import runtime
-    from foreframe.data.sources import open_clips
+    from foreframe.data.open import open_clips
     from foreframe.recipe import RunConfig
-    from foreframe.train import Trainer, describe_model
+    from foreframe.training.trainer import Trainer, describe_model
 
     config = _settings(request.preset, rest)
     chosen = {"steps": request.steps, "seed": request.seed}
@@ -145,10 +145,10 @@ def resume(
         accept_changes: Go on although config.json was changed since the newest checkpoint; the changes are listed.
     """
     from foreframe import runtime
-    from foreframe.data.pack import Pack
-    from foreframe.data.sources import open_clips
+    from foreframe.data.open import open_clips
+    from foreframe.data.pack.pack import Pack
     from foreframe.recipe import RunConfig
-    from foreframe.train import Trainer
+    from foreframe.training.trainer import Trainer
 
     config = RunConfig.read(run)
     with runtime.processes(device, threads, devices, nodes) as world:
@@ -166,8 +166,8 @@ def replay(crash: tyro.conf.Positional[Path], threads: int | None = None) -> Non
         crash: Folder of the step, RUN/crash/step-...; nothing else of the run is needed.
         threads: CPU threads.
     """
-    from foreframe import crash as kept
     from foreframe import runtime
+    from foreframe.training import crash as kept
 
     runtime.choose_device("cpu", threads)
     print(kept.replay(crash))
@@ -176,13 +176,13 @@ def replay(crash: tyro.conf.Positional[Path], threads: int | None = None) -> Non
 def _run(trainer: Trainer, max_minutes: float | None) -> None:
     """Train, and draw how it went."""
     from foreframe.log import read_log
-    from foreframe.report.figures import training_figure
+    from foreframe.report.plots import training_figure
 
     ended = trainer.run(max_minutes)
     if not trainer.world.first:
         return
     print(printable(f"{trainer.run_path}: {ended}"))
-    if stopping.asked():  # whoever asked does not wait for pictures
+    if signals.asked():  # whoever asked does not wait for pictures
         return
     rows = read_log(trainer.run_path)
     if rows:

@@ -1,4 +1,4 @@
-"""Verbs that use a run or its results (`evaluate`, `rollout`, `compare`, `export`), and `demo` and `bench`."""
+"""Verbs that use a run or its results (`evaluate`, `rollout`, `compare`, `export`), and `demo`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
     from foreframe.checkpoint import TrainedModel
-    from foreframe.data.pack import Pack
+    from foreframe.data.pack.pack import Pack
     from foreframe.metrics import Fvd
 
 
@@ -59,7 +59,7 @@ def evaluate(
         device: Where to compute.
         threads: CPU threads.
     """
-    from foreframe import evaluate as scoring
+    from foreframe import evaluation as scoring
     from foreframe import runtime
     from foreframe.log import Bar
     from foreframe.metrics import Fvd, Lpips
@@ -130,8 +130,8 @@ def rollout(
         device: Where to compute.
         threads: CPU threads.
     """
-    from foreframe.evaluate import default_split
-    from foreframe.report import gallery
+    from foreframe.evaluation import default_split
+    from foreframe.report import rollout as gallery
 
     at_least(samples=(samples, 1), horizon=(horizon, -1), scale=(scale, 1), clip=(clip, 0))
     if cond is not None and not frames:
@@ -209,34 +209,8 @@ def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None
     run_demo(out, max_minutes, threads)
 
 
-def bench(
-    suite: tyro.conf.Positional[
-        Literal["all", "train", "rollout", "data", "metrics", "growth", "curves", "guard"]
-    ] = "all",
-    device: Device = "auto",
-    json: Path = Path("bench.json"),
-    rounds: int = 5,
-    threads: int = 1,
-    quick: bool = False,
-) -> None:
-    """Measure this machine: training, prediction, reading and scoring, against the plain code they replace.
-
-    Args:
-        suite: One of them, or all; growth counts and draws how cost grows with clips, frames, channels and pixels;
-            curves trains 500 steps by each way and draws their losses; guard says what watching every step costs.
-        device: Where to compute. Reading and scores are work of the CPU on any device.
-        json: Where everything is written; the picture of growth lies beside it.
-        rounds: How often each way is timed; ways take turns inside a round.
-        threads: CPU threads; the goals are of one.
-        quick: A rehearsal at tiny sizes: its numbers say nothing.
-    """
-    from foreframe.bench.run import SUITES, run_bench
-
-    run_bench(tuple(SUITES) if suite == "all" else (suite,), device, threads, rounds, quick, json)
-
-
 def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int:
-    from foreframe.evaluate import default_horizon, full_horizon
+    from foreframe.evaluation import default_horizon, full_horizon
 
     if horizon == -1:
         return full_horizon(pack, split, trained.config.train.context)

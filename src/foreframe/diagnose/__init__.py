@@ -16,7 +16,7 @@ import torch
 
 from foreframe import runtime
 from foreframe.checkpoint import TrainedModel
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 from foreframe.diagnose import decoder
 from foreframe.diagnose.collapse import Collapse
 from foreframe.diagnose.gap import Gap
@@ -25,7 +25,7 @@ from foreframe.diagnose.spread import Spread
 from foreframe.diagnose.table import print_diagnosis
 from foreframe.diagnose.unrolling import Request, Rollouts
 from foreframe.errors import DataError, UsageError
-from foreframe.evaluate import check_spec
+from foreframe.evaluation import check_spec
 
 __all__ = ["Request", "diagnose", "print_diagnosis", "total"]
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foreframe import disk, seeds, stopping
+from foreframe import disk, seeds, signals
 from foreframe.checkpoint import read_tensors, tensor_bytes
 from foreframe.clip import ClipSpec
-from foreframe.data.pack import Pack
-from foreframe.data.sources import cache_folder
-from foreframe.data.windows import channels_first
+from foreframe.data.cache import cache_folder
+from foreframe.data.loading.windows import channels_first
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, DataError, DiskError
 
 VERSION = 1
@@ -142,7 +142,7 @@ def train(pack: Pack) -> Decoder:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS + 1, cycle_momentum=False)
     draw = seeds.generator(0, "condition decoder")
     for _ in range(STEPS):
-        stopping.poll()
+        signals.poll()
         rows = torch.randint(len(numbers), (BATCH,), generator=draw)
         seen = _blurred(_shrunk(_stacked(pack, numbers[rows], decoder.frames)), draw)
         loss = functional.smooth_l1_loss(decoder.standardised(seen), goal[rows])
@@ -201,7 +201,7 @@ def _examples(pack: Pack, frames: int) -> tuple[Tensor, Tensor]:
     numbers = numbers[torch.linspace(0, len(numbers) - 1, min(EXAMPLES, len(numbers)), dtype=torch.float64).long()]
     wanted, known = [], []
     for part in numbers.split(512):
-        stopping.poll()
+        signals.poll()
         given = channels_first(torch.from_numpy(pack.cond[part.numpy()][None]))
         values, there = targets(given)
         wanted.append(values[0])

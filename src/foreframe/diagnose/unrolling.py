@@ -9,11 +9,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from foreframe import evaluate as scoring
-from foreframe import stopping
+from foreframe import evaluation as scoring
+from foreframe import signals
 from foreframe.clip import Clip
-from foreframe.data.pack import Pack
-from foreframe.data.windows import Windows
+from foreframe.data.loading.windows import Windows
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import NotFiniteError
 from foreframe.rollout import ModeName, draw_noise, ready, rollout
 from foreframe.unrolled import Step
@@ -103,7 +103,7 @@ class Rollouts:
         given = self._given(clip, start, stop)
 
         def frames(rows: Clip, numbers: range, mode: ModeName = "prediction") -> Tensor:
-            stopping.poll()
+            signals.poll()
             noise = torch.cat([self._noise(indices, number) for number in numbers])
             found = scoring.unroll(self.model, rows, noise, self.context, mode)
             if advance is not None:

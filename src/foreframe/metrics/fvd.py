@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foreframe import stopping
+from foreframe import signals
 from foreframe.errors import UsageError
 from foreframe.metrics.i3d import CLASSES, SHORTEST, SIDE, load_i3d
 
@@ -69,7 +69,7 @@ class Fvd(nn.Module):
         """
         found = []
         for clip in clips.flatten(0, -5):
-            stopping.poll()
+            signals.poll()
             size = (SIDE, SIDE)
             frames = 2 * functional.interpolate(clip.float(), size, mode="bilinear", align_corners=False) - 1
             # TensorFloat-32, which torch takes for convolutions by default, would make another number on a GPU.

@@ -10,7 +10,7 @@ With `prior="none"` there is no latent: the deterministic baseline.
 Training walks over stretches of steps, not over steps: true frames are encoded in one batch before anything else,
 and where the model is fed true frames the LSTMs run over the whole stretch and its frames are decoded in one batch.
 Only a step that is fed the model's own frame goes alone. Each step's BatchNorm has its own statistics, so this is the
-plain loop over time, up to rounding (`foreframe.bench.plain` holds that loop, and a test compares their gradients).
+plain loop over time, up to rounding (`tests.reference.plain` holds that loop, and a test compares their gradients).
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ import foreframe
 from foreframe import disk, runtime
 from foreframe.checkpoint import TrainedModel, load_run
 from foreframe.clip import Clip, ClipSpec
-from foreframe.data.pack import Pack
-from foreframe.data.sources import open_clips
-from foreframe.data.windows import Windows
+from foreframe.data.loading.windows import Windows
+from foreframe.data.open import open_clips
+from foreframe.data.pack.pack import Pack
 from foreframe.disk import put_all
 from foreframe.errors import TrainingError, UsageError
-from foreframe.evaluate import Protocol, check_spec, default_horizon, default_split, evaluate
+from foreframe.evaluation import Protocol, check_spec, default_horizon, default_split, evaluate
 from foreframe.onnx.graphs import graphs, random_step
 from foreframe.onnx.int8 import Recorder, quantise
 from foreframe.onnx.proto import package

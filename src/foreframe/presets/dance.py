@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from foreframe.data.augment import AugmentConfig
+from foreframe.data.loading.augment import AugmentConfig
 from foreframe.losses import LossConfig
 from foreframe.models import pose_unet
 from foreframe.models.pose_cvae import Config

@@ -16,12 +16,12 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreframe import __version__, config, disk, runtime, stopping
-from foreframe.data.pack import Pack
+from foreframe import __version__, config, disk, runtime, signals
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import ForeframeError
 from foreframe.recipe import RunConfig
-from foreframe.report.gathering import Request, gather
-from foreframe.train import Trainer
+from foreframe.report.experiment.gather import Request, gather
+from foreframe.training.trainer import Trainer
 
 DONE = "cell.json"
 """In the run's folder once everything of it is made."""
@@ -57,7 +57,7 @@ def finish(job: Job) -> str:
     device = runtime.choose_device(job.device, job.threads)
     trainer = Trainer(RunConfig.read(run), pack, run, device)
     ended = trainer.run()
-    if not stopping.asked():
+    if not signals.asked():
         gather(run, job.request, device, pack)
         disk.put(run / DONE, json.dumps(mark(job.request), indent=1) + "\n")
     return ended
@@ -79,11 +79,11 @@ def is_finished(run: Path, request: Request) -> bool:
 def main(arguments: list[str]) -> int:
     """The process; returns its exit code, 0 if it is done or was asked to stop."""
     try:
-        with stopping.requests():
+        with signals.requests():
             threading.Thread(target=_end_with_starter, daemon=True).start()
             job = Job.from_json(arguments[0])
             print(f"{job.run}: {finish(job)}", flush=True)
-    except stopping.Stopped as stopped:
+    except signals.Stopped as stopped:
         print(f"stopped by {stopped}", flush=True)
     except ForeframeError as error:
         print(f"\n{SAYS}{error}", file=sys.stderr, flush=True)
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
 def _end_with_starter() -> None:
     while sys.stdin.buffer.read(1):
         pass
-    if not stopping.asked():
+    if not signals.asked():
         os.kill(os.getpid(), signal.SIGTERM)
 
 

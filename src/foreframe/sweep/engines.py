@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from foreframe import stopping
+from foreframe import signals
 from foreframe.errors import UsageError
 
 EngineName = Literal["local", "ray"]
@@ -95,7 +95,7 @@ class RayEngine:
         self.ray = ray
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-            stopping.listen_again()
+            signals.listen_again()
         self.carry = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(carry)
 
     def start(self, run: Path, job: str) -> Task:

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from foreframe import config, disk, stopping
-from foreframe.data.pack import Pack
+from foreframe import config, disk, signals
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, TrainingError, UsageError
 from foreframe.recipe import RunConfig
-from foreframe.report.gathering import Request
+from foreframe.report.experiment.gather import Request
 from foreframe.runtime import DeviceName
 from foreframe.sweep import Grid
 from foreframe.sweep.cell import SAYS, Job, is_finished
@@ -104,7 +104,7 @@ def carry_out(
     A signal to stop is passed on: each run at work saves, and the same command goes on with all of them.
 
     Raises:
-        stopping.Stopped: a signal asked to.
+        signals.Stopped: a signal asked to.
         TrainingError: a run failed; the others were carried out, and each failed one is named.
     """
     jobs = {
@@ -114,9 +114,9 @@ def carry_out(
     for cell in cells:
         _write_record(cell)
     at_work: dict[Path, tuple[Cell, Task]] = {}
-    with stopping.gently(), Table(cells) as table:
+    with signals.gently(), Table(cells) as table:
         try:
-            while any(cell.state in (State.WAITING, State.AT_WORK) for cell in cells) and not stopping.asked():
+            while any(cell.state in (State.WAITING, State.AT_WORK) for cell in cells) and not signals.asked():
                 waiting = (c for c in cells if c.state is State.WAITING and c.folder not in at_work)
                 for cell in waiting:
                     if is_finished(cell.folder, request):  # before, or by another variant with the same settings
@@ -134,7 +134,7 @@ def carry_out(
                 _collect(at_work, request)
                 time.sleep(POLL_SECONDS)
             table.show(last=True)
-    stopping.poll()
+    signals.poll()
     failed = [cell for cell in cells if cell.state is State.FAILED]
     if failed:
         listed = "\n  ".join(f"{cell.name}: {_last_words(cell.folder)} ({cell.folder / OUTPUT})" for cell in failed)
@@ -184,7 +184,7 @@ def _collect(at_work: dict[Path, tuple[Cell, Task]], request: Request) -> None:
         code = task.poll()
         if code is not None:
             del at_work[folder]
-            ended = State.DONE if is_finished(folder, request) else State.WAITING if stopping.asked() else State.FAILED
+            ended = State.DONE if is_finished(folder, request) else State.WAITING if signals.asked() else State.FAILED
             cell.state = ended
 
 

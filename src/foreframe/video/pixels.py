@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+"""(H, W)."""
 
 
 def pictures(frames: Tensor) -> Pixels:

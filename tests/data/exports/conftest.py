@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from foreframe.clip import ClipSpec
-from foreframe.data.clips import Options
-from foreframe.data.importing import import_clips
-from foreframe.data.pack import Pack, PackWriter
+from foreframe.data.ingest.run import import_clips
+from foreframe.data.layouts.contract import Options
+from foreframe.data.pack.pack import Pack, PackWriter
 
 CLIPS = (("a", "train", 5), ("b", "test", 3), ("c", "val", 4), ("d", "train", 1), ("e", "train", 6))
 BAIR = ("action_0", "action_1", "action_2", "action_3", "position_x", "position_y", "position_z")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from foreframe.clip import ClipSpec
-from foreframe.data.exporting import export
 from foreframe.data.exports import bair_lab
+from foreframe.data.exports.run import export
 from foreframe.data.layouts import bair_lab as layout
-from foreframe.data.pack import Pack, PackWriter
+from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import UsageError
 from tests.data.exports.conftest import BAIR, CLIPS, read_again, tiny_pack
 

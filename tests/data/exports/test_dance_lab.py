@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreframe.data.exporting import export
+from foreframe.data.exports.run import export
 from foreframe.data.layouts import dance_lab as layout
 from foreframe.errors import UsageError
 from foreframe.video import read_png

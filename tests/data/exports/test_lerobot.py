@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from foreframe.clip import ClipSpec
-from foreframe.data.exporting import export
 from foreframe.data.exports import lerobot
-from foreframe.data.pack import Episode, Pack, PackWriter
+from foreframe.data.exports.run import export
+from foreframe.data.pack.pack import Episode, Pack, PackWriter
 from foreframe.errors import UsageError
 from tests.data.exports.conftest import BAIR, CLIPS, read_again, tiny_pack
 

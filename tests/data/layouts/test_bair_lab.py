@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from foreframe.data.check import find_layout, scan
-from foreframe.data.clips import Options
+from foreframe.data.formats.images import example_picture
+from foreframe.data.ingest.check import scan
 from foreframe.data.layouts import bair_lab
-from foreframe.data.pictures import example_picture
+from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.registry import find_layout
 from foreframe.video import write_png
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreframe.data.clips import Options, Survey
+from foreframe.data.formats.tfrecord import crc32c
 from foreframe.data.layouts import bair_lab, bair_tfrecord
 from foreframe.data.layouts.bair_tfrecord import example, recognises, survey
-from foreframe.data.tfrecord import crc32c
+from foreframe.data.layouts.contract import Options, Survey
 from foreframe.errors import DataError, Fault, UsageError
 from tests.data.test_tfrecord import floats, framed, packed_example, strings, whole
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from foreframe.data.check import scan
-from foreframe.data.clips import Options
+from foreframe.data.ingest.check import scan
 from foreframe.data.layouts import dance_lab
+from foreframe.data.layouts.contract import Options
 from foreframe.errors import ConfigError
 
 

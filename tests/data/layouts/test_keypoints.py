@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe.data.check import find_layout, scan
-from foreframe.data.clips import Options
-from foreframe.data.importing import import_clips
+from foreframe.data.formats.images import example_picture
+from foreframe.data.ingest.check import scan
+from foreframe.data.ingest.run import import_clips
 from foreframe.data.layouts import keypoints
-from foreframe.data.pictures import example_picture
-from foreframe.data.skeleton import COCO_17, OPENPOSE_25, draw_pose
+from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.registry import find_layout
 from foreframe.errors import DataError
 from foreframe.video import write_png
+from foreframe.video.skeleton import COCO_17, OPENPOSE_25, draw_pose
 
 HEIGHT, WIDTH, LENGTH = 24, 20, 4
 

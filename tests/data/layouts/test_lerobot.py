@@ -18,11 +18,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data import parquet
-from foreframe.data.clips import Options, SourceClip, Survey
-from foreframe.data.layouts import _lerobot_meta, _lerobot_read, lerobot
-from foreframe.data.layouts._lerobot_meta import fill, inside
-from foreframe.data.pictures import example_picture
+from foreframe.data.formats import parquet
+from foreframe.data.formats.images import example_picture
+from foreframe.data.layouts.contract import Options, SourceClip, Survey
+from foreframe.data.layouts.lerobot import episodes as episode_files
+from foreframe.data.layouts.lerobot import layout as lerobot
+from foreframe.data.layouts.lerobot import meta
+from foreframe.data.layouts.lerobot.meta import fill, inside
 from foreframe.errors import DataError, UsageError
 from foreframe.video import read_video, write_png
 
@@ -911,13 +913,13 @@ def test_a_path_beyond_what_a_file_system_takes_is_a_fault(v3: Path):
 
 
 def test_files_of_meta_that_are_too_long_are_faults(v2: Path, v3: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_lerobot_meta, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(meta, "MAX_LINE_BYTES", 100)
     (v2 / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "' + "x" * 100 + '"}\n')
     assert problems(v2) == ["meta/tasks.jsonl, line 1: expected at most 100 bytes a line, found more"]
-    monkeypatch.setattr(_lerobot_meta, "MAX_INFO_BYTES", 100)
+    monkeypatch.setattr(meta, "MAX_INFO_BYTES", 100)
     assert problems(v2) == ["meta/info.json: expected at most 100 bytes, found more"]
     monkeypatch.undo()
-    monkeypatch.setattr(_lerobot_meta, "MAX_ROWS", 3)
+    monkeypatch.setattr(meta, "MAX_ROWS", 3)
     assert problems(v3) == ["meta/episodes/chunk-000/file-000.parquet: expected at most 3 rows, found 4"]
 
 
@@ -939,7 +941,7 @@ def test_a_list_without_episodes_is_a_fault(v2: Path):
 
 
 def test_behind_very_many_faults_the_rest_of_a_file_is_not_looked_at(v2: Path, v3: Path, monkeypatch: Any):
-    monkeypatch.setattr(_lerobot_meta, "MAX_FAULTS", 5)
+    monkeypatch.setattr(meta, "MAX_FAULTS", 5)
     (v2 / "meta/tasks.jsonl").write_text("7\n" * 1000)
     assert [fault.partition(": ")[0] for fault in problems(v2)] == [
         *(f"meta/tasks.jsonl, line {number}" for number in (1, 2, 3, 4, 5)), "meta/tasks.jsonl, line 5"
@@ -984,7 +986,7 @@ def test_an_episode_index_that_is_no_number_is_a_fault(v2: Path, value: float | 
 
 
 def test_episodes_in_too_many_stretches_are_a_fault(v3: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_lerobot_read, "MAX_ROWS", 6)
+    monkeypatch.setattr(episode_files, "MAX_ROWS", 6)
     path = v3 / "data/chunk-000/file-000.parquet"
     assert problems(v3) == []
     edit(path, schema(), lambda rows: [each.update(episode_index=number % 2) for number, each in enumerate(rows)])
@@ -1036,7 +1038,7 @@ def test_a_picture_that_is_no_plain_file_is_a_fault_and_is_not_opened(pictures: 
 
 
 def test_large_pictures_are_decoded_in_threads_with_the_same_faults(pictures: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_lerobot_read, "LARGE", 1)
+    monkeypatch.setattr(episode_files, "LARGE", 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     path = pictures / "data/chunk-000/file-000.parquet"
     edit(path, schema(image=True), lambda rows: rows[2].update({TOP: None}))

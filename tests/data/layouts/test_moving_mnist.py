@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foreframe.data.clips import Options, SourceClip, Survey
 from foreframe.data.layouts import moving_mnist
+from foreframe.data.layouts.contract import Options, SourceClip, Survey
 from foreframe.data.layouts.moving_mnist import _way, example, recognises, survey
 from foreframe.errors import UsageError
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from foreframe.data import npz
-from foreframe.data.clips import Options, SourceClip, Survey
+from foreframe.data.formats import npz
 from foreframe.data.layouts import npz_episodes, rlds_npz
+from foreframe.data.layouts.contract import Options, SourceClip, Survey
 from foreframe.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe.data import npz
-from foreframe.data.clips import Options, Survey
+from foreframe.data.formats import npz
 from foreframe.data.layouts import npz_episodes, rlds_npz
+from foreframe.data.layouts.contract import Options, Survey
 from foreframe.errors import UsageError
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from foreframe.data import hdf5
-from foreframe.data.clips import Options, Survey
+from foreframe.data.formats import hdf5
 from foreframe.data.layouts import robomimic, robonet
+from foreframe.data.layouts.contract import Options, Survey
 from foreframe.errors import UsageError
 
 h5py = pytest.importorskip("h5py")

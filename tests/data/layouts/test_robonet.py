@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data import hdf5
-from foreframe.data.clips import Options, SourceClip, Survey
+from foreframe.data.formats import hdf5
 from foreframe.data.layouts import robonet
+from foreframe.data.layouts.contract import Options, SourceClip, Survey
 from foreframe.errors import DataError, UsageError
 
 h5py = pytest.importorskip("h5py")

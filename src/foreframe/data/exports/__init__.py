@@ -8,7 +8,7 @@ An export is one file here with
                                                 returns what the form could not hold as it was, one line each
 
 `write` raises UsageError, before it writes anything, where the form cannot hold this pack at all. That a folder is
-whole or absent, and which one may be replaced, is seen to by `foreframe.data.exporting`.
+whole or absent, and which one may be replaced, is seen to by `foreframe.data.exports.run`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 
 Tick = Callable[[int], None]
 

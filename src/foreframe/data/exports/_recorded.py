@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import SPLITS
-from foreframe.data.pack import Episode, Pack
+from foreframe.data.layouts.contract import SPLITS
+from foreframe.data.pack.pack import Episode, Pack
 from foreframe.errors import UsageError
 from foreframe.video.write import encode_png
 

@@ -26,7 +26,7 @@ from foreframe.data.exports._recorded import (
     rows,
     write_pictures,
 )
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import UsageError
 
 NAME = "bair_lab"

@@ -16,7 +16,7 @@ from pathlib import Path
 from foreframe.data.exports import Tick
 from foreframe.data.exports._recorded import only_official_splits, only_rgb_or_grey, ordered, pieces, write_pictures
 from foreframe.data.layouts.dance_lab import SIZE
-from foreframe.data.pack import Pack
+from foreframe.data.pack.pack import Pack
 from foreframe.errors import UsageError
 
 NAME = "dance_lab"

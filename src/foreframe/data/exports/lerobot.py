@@ -31,8 +31,8 @@ from PIL import Image
 from foreframe.data.exports import Tick
 from foreframe.data.exports._recorded import lost, only_rgb_or_grey, ordered, pieces, rows, threads
 from foreframe.data.exports._statistics import STATISTICS, Stats, histogram, of_columns, of_pixels, of_rows
-from foreframe.data.pack import Episode, Pack
-from foreframe.data.parquet import load_pyarrow
+from foreframe.data.formats.parquet import load_pyarrow
+from foreframe.data.pack.pack import Episode, Pack
 
 NAME = "lerobot"
 DESCRIBE = "LeRobotDataset v3.0 with lossless pictures, for Hugging Face's LeRobot"

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import NumberFault, Piece, Size
-from foreframe.data.folders import SPLIT_OF, Finds, relative
+from foreframe.data.formats.folders import SPLIT_OF, Finds, relative
 from foreframe.data.layouts._shared import named_like_a_file, walk
+from foreframe.data.layouts.contract import Piece
+from foreframe.errors import NumberFault
 from foreframe.video import MAX_SIDE
+from foreframe.video.pixels import Size
 
 
 def files_below(folder: Path, finds: Finds, suffixes: Sequence[str]) -> list[Path]:

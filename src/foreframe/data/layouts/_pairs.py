@@ -8,8 +8,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from foreframe.data.clips import Read, Size, SourceClip
-from foreframe.data.folders import SPLIT_OF, Finds, listing, relative, shown, some_files
+from foreframe.data.formats.folders import SPLIT_OF, Finds, listing, relative, shown, some_files
+from foreframe.data.formats.images import PICTURES, commonest_size
 from foreframe.data.layouts._shared import (
     gaps,
     outside,
@@ -18,7 +18,8 @@ from foreframe.data.layouts._shared import (
     splits,
     walk,
 )
-from foreframe.data.pictures import PICTURES, commonest_size
+from foreframe.data.layouts.contract import Read, SourceClip
+from foreframe.video.pixels import Size
 
 FRAMES = ("frames", "images", "img", "rgb")
 """Names of the folder of frames, in lower case."""

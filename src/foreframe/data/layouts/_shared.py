@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import NumberFault, Piece, Size
-from foreframe.data.folders import DEEPEST, SPLIT_OF, Finds, by_number, counted, listing, relative, shown
-from foreframe.data.pictures import PICTURES, read_pictures
-from foreframe.data.tables import read_named_table
-from foreframe.errors import Fault
+from foreframe.data.formats.folders import DEEPEST, SPLIT_OF, Finds, by_number, counted, listing, relative, shown
+from foreframe.data.formats.images import PICTURES, read_pictures
+from foreframe.data.formats.tables import read_named_table
+from foreframe.data.layouts.contract import Piece
+from foreframe.errors import Fault, NumberFault
+from foreframe.video.pixels import Size
 
 _WAYS = 64
 """Ways through links by which one folder is entered: links to folders of links would double them at every step."""

@@ -18,13 +18,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import NumberFault, Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, by_number, counted, listing, may_enter, numbered, relative, runs, shown
+from foreframe.data.formats.folders import (
+    Finds,
+    by_number,
+    counted,
+    listing,
+    may_enter,
+    numbered,
+    relative,
+    runs,
+    shown,
+)
+from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
+from foreframe.data.formats.tables import read_table
 from foreframe.data.layouts._shared import safely
-from foreframe.data.pictures import commonest_size, example_picture, read_pictures
-from foreframe.data.tables import read_table
-from foreframe.errors import Fault
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.errors import Fault, NumberFault
 from foreframe.video import write_png
+from foreframe.video.pixels import Size
 
 NAME = "bair_lab"
 DESCRIBE = "robot pushing: folders of PNG with actions.csv and endeffector_positions.csv (NYCU lab)"

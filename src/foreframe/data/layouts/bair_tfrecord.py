@@ -31,12 +31,12 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import NumberFault, Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, listing, may_enter, relative
+from foreframe.data.formats.folders import Finds, listing, may_enter, relative
+from foreframe.data.formats.images import MAX_SIDE, example_picture
+from foreframe.data.formats.tfrecord import Feature, Record, index_records, parse_example, read_record, write_records
 from foreframe.data.layouts._shared import safely
-from foreframe.data.pictures import MAX_SIDE, example_picture
-from foreframe.data.tfrecord import Feature, Record, index_records, parse_example, read_record, write_records
-from foreframe.errors import DataError, Fault, UsageError, nearest
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest
 
 NAME = "bair_tfrecord"
 DESCRIBE = "robot pushing as published: softmotion30_44k with TFRecord files; camera image_aux1 unless given"

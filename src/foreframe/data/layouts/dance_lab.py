@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, by_number, listing, may_enter, numbered, relative, runs, shown
+from foreframe.data.formats.folders import Finds, by_number, listing, may_enter, numbered, relative, runs, shown
+from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
 from foreframe.data.layouts._shared import gaps, safely
-from foreframe.data.pictures import commonest_size, example_picture, read_pictures
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
 from foreframe.errors import ConfigError
 from foreframe.video import write_png
+from foreframe.video.pixels import Size
 
 NAME = "dance_lab"
 DESCRIBE = "a dancing person with pictures of the pose of each frame (NYCU lab); 32x64 unless a size is given"

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.clips import Options, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.images import PICTURES, commonest_size, example_picture
+from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
 from foreframe.data.layouts._shared import (
     agree,
@@ -33,10 +34,10 @@ from foreframe.data.layouts._shared import (
     splits,
     walk,
 )
-from foreframe.data.pictures import PICTURES, commonest_size, example_picture
-from foreframe.data.tables import TABLES
+from foreframe.data.layouts.contract import Options, SourceClip, Survey
 from foreframe.errors import Fault
 from foreframe.video import write_png
+from foreframe.video.pixels import Size
 
 NAME = "frame_folders"
 DESCRIBE = "folders of PNG or JPEG, one for each clip, alone or with a table of conditions in each"

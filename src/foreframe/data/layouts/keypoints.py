@@ -31,15 +31,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, relative
+from foreframe.data.formats.folders import Finds, relative
+from foreframe.data.formats.images import example_picture
+from foreframe.data.formats.tables import read_json, read_named_table
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, folders, looks_paired, takes
 from foreframe.data.layouts._shared import size_notes
-from foreframe.data.pictures import example_picture
-from foreframe.data.skeleton import COCO_17, FARTHEST, OPENPOSE_25, draw_pose
-from foreframe.data.tables import read_json, read_named_table
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
 from foreframe.errors import DataError, Fault
 from foreframe.video import write_png
+from foreframe.video.pixels import Size
+from foreframe.video.skeleton import COCO_17, FARTHEST, OPENPOSE_25, draw_pose
 
 NAME = "keypoints"
 DESCRIBE = "a folder of frames and beside it one of keypoints (OpenPose, COCO, CSV, JSON), drawn as stick figures"

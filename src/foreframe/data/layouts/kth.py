@@ -28,11 +28,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, listing, relative, some_files
-from foreframe.data.pictures import example_picture
+from foreframe.data.formats.folders import Finds, listing, relative, some_files
+from foreframe.data.formats.images import example_picture
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
 from foreframe.errors import DataError, Fault
 from foreframe.video import VideoInfo, probe_video, read_frames
+from foreframe.video.pixels import Size
 
 NAME = "kth"
 DESCRIBE = "KTH actions: personNN_ACTION_dM_uncomp.avi, with 00sequences.txt or without"

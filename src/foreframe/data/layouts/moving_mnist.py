@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data.clips import SPLITS, Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, listing, may_enter, relative
+from foreframe.data.formats.folders import Finds, listing, may_enter, relative
 from foreframe.data.layouts._shared import safely
+from foreframe.data.layouts.contract import SPLITS, Options, Piece, SourceClip, Survey
 from foreframe.errors import DataError, Fault, UsageError
 
 NAME = "moving_mnist"

@@ -13,11 +13,11 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from foreframe.data.clips import Options, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown
+from foreframe.data.formats.folders import Finds, relative, shown
+from foreframe.data.formats.images import PICTURES, example_picture
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, few_sizes, folders, looks_paired, takes
 from foreframe.data.layouts._shared import read_frames_of, size_notes
-from foreframe.data.pictures import PICTURES, example_picture
+from foreframe.data.layouts.contract import Options, SourceClip, Survey
 from foreframe.video import write_png
 
 NAME = "pose_folders"

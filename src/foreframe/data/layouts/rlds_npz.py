@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.images import example_picture
+from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
     Pictures,
     columns,
@@ -39,8 +40,7 @@ from foreframe.data.layouts._arrays import (
     split_of,
     usual_camera,
 )
-from foreframe.data.npz import SUFFIX, Archive, members, open_npz
-from foreframe.data.pictures import example_picture
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
 from foreframe.errors import DataError, Fault, UsageError, nearest
 
 NAME = "rlds_npz"

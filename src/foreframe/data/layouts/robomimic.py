@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from foreframe.data.clips import Options, Piece, Read, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown
-from foreframe.data.hdf5 import SUFFIXES, Header, Store, glance, library, open_file
+from foreframe.data.formats.folders import Finds, relative, shown
+from foreframe.data.formats.hdf5 import SUFFIXES, Header, Store, glance, library, open_file
+from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import (
     Pictures,
     columns,
@@ -40,7 +40,7 @@ from foreframe.data.layouts._arrays import (
     shared_columns,
     usual_camera,
 )
-from foreframe.data.pictures import example_picture
+from foreframe.data.layouts.contract import Options, Piece, Read, SourceClip, Survey
 from foreframe.errors import DataError, Fault, UsageError, nearest
 
 NAME = "robomimic"

@@ -39,13 +39,14 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data.clips import Options, Piece, Size, SourceClip, Survey
-from foreframe.data.folders import Finds, relative
-from foreframe.data.hdf5 import SUFFIXES, Store, glance, library, open_file
+from foreframe.data.formats.folders import Finds, relative
+from foreframe.data.formats.hdf5 import SUFFIXES, Store, glance, library, open_file
+from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import columns, files_below, finite_rows
-from foreframe.data.pictures import example_picture
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import MAX_SIDE, Pixels
+from foreframe.video.pixels import Size
 
 NAME = "robonet"
 DESCRIBE = "robots pushing things: an HDF5 file for each trajectory, with films inside (RoboNet)"

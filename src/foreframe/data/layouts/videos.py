@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.clips import Options, Piece, SourceClip, Survey
-from foreframe.data.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.images import example_picture
+from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts._shared import (
     agree,
     named_like_a_file,
@@ -32,8 +33,7 @@ from foreframe.data.layouts._shared import (
     splits,
     walk,
 )
-from foreframe.data.pictures import example_picture
-from foreframe.data.tables import TABLES
+from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
 from foreframe.errors import DataError, Fault
 from foreframe.video import VideoInfo, probe_video, read_frames, write_gif, write_mp4
 

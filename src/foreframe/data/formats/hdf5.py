@@ -1,0 +1,524 @@
+"""HDF5 files read strictly: hard links only, nothing outside the file, every size checked before anything is read.
+
+A file of this format may point into other files (external links, external storage, virtual datasets) and may ask for
+filters that are loaded as plugins. None of this is followed. HDF5 keeps no checksums unless its writer asked for
+them: a file cut short is noticed by the length in its header, a dataset never filled by its missing chunks, but
+numbers changed in place cannot be told from others.
+
+The library inflates a chunk to whatever it becomes, even if it should have been a hundred bytes. So chunks are looked
+at before they are read, and those that could become large are inflated here first, no further than they may grow.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.data.formats.folders import not_plain, some_files
+from foreframe.data.formats.folders import shown as printable
+from foreframe.errors import DataError, Fault, UsageError
+
+SUFFIXES = (".hdf5", ".h5")
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+OPEN = 2
+"""Files that a process keeps open."""
+KEPT = 4
+"""Datasets of a file that stay open with their decoded chunks, of at most `CHUNK_CACHE` bytes each."""
+CHUNK_CACHE = 2**24
+KNOWN = 32
+"""Groups, and datasets without chunks, that stay open so that they need not be looked up again."""
+MAX_CHUNK = 2**28
+"""Bytes of the largest chunk that is decoded: each is decoded as a whole, however little of it is wanted."""
+MAX_READ = 2**31
+"""Bytes read at once."""
+MAX_NAMES = 2**26
+"""Bytes of the texts in one dataset."""
+MAX_TEXTS = 2**20
+"""Texts in one dataset."""
+MAX_LIST = 64
+"""Numbers or texts in one attribute."""
+FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+"""Others believe the size that is written in the file, whatever that is."""
+BULK = 2**25
+"""Bytes that a chunk may become, however small it is in the file; a larger one has to be its share of the file."""
+MOST_PACKED = 256
+"""Bytes in a chunk of more than `BULK` for each byte in the file."""
+MAX_HEAPS = 2**30
+"""Bytes of the largest file whose heaps of texts are checked before the library reads them."""
+_HEAD, _TAIL = 2**22, 2**20
+_HEAP = b"GCOL\x01\x00\x00\x00"
+_TEXT = np.dtype([("size", "<u4"), ("heap", "<u8"), ("number", "<u4")])
+"""What stands in the place of a text of any length: its bytes are in a heap."""
+_ANY_LENGTH = 9
+_DEFLATE, _LZF = 1, 32000
+_DEFLATE_AT_BEST = 1032
+"""Bytes that one byte of deflate can become."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a dataset holds, judged without reading it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def library() -> Any:
+    """The module h5py.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UsageError("reading HDF5 needs h5py: pip install 'foreframe[hdf5]'") from error
+    return h5py
+
+
+def glance(folder: Path) -> bytes:
+    """Beginning and end of an HDF5 file below `folder`, to look for names in; empty if there is none. Never raises."""
+    found = 0
+    for path in sorted(some_files(folder, links=False), key=lambda path: (len(path.parts), path)):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            if not_plain(path.stat().st_mode):
+                continue
+            with path.open("rb") as file:
+                if file.read(len(SIGNATURE)) == SIGNATURE:
+                    file.seek(0)
+                    head = file.read(_HEAD)
+                    file.seek(max(len(head), path.stat().st_size - _TAIL))
+                    return head + file.read(_TAIL)
+        except OSError:
+            pass
+        found += 1
+        if found == 8:
+            break
+    return b""
+
+
+def open_file(path: Path, shown: str) -> Store:
+    """The file at `path`, open; the last ones stay open. `shown` is the path as it is to be printed.
+
+    Raises:
+        DataError: no HDF5 file, or cut short.
+        UsageError: h5py is not installed.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise _error(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
+    if odd := not_plain(facts.st_mode):
+        raise _error(shown, "", "a file that can be read", odd)
+    state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    store = _STORES.pop(path, None)
+    if store is not None and store.state != state:
+        store.close()
+        store = None
+    if store is None:
+        store = Store(path, shown, state)
+    _STORES[path] = store
+    while len(_STORES) > OPEN:
+        _STORES.popitem(last=False)[1].close()
+    return store
+
+
+class Store:
+    """An HDF5 file open for reading. Names are paths from its root, as in `data/demo_0/actions`.
+
+    Every method raises DataError, with the file and the name in its fault.
+    """
+
+    def __init__(self, path: Path, shown: str, state: tuple[int, int, int]) -> None:
+        self.shown, self.state = shown, state
+        self.size = state[1]
+        self.h5py = library()
+        self.kept: OrderedDict[str, Any] = OrderedDict()
+        self.known: OrderedDict[str, Any] = OrderedDict()
+        self.last: tuple[str, Any] = ("", None)
+        self.doubtful: dict[str, _Doubtful] = {}
+        self.path, self.heaps_checked = path, False
+        if not self.size:
+            raise self.error("", "an HDF5 file", "an empty file")
+        with self._errors("", "an HDF5 file, whole and undamaged"):
+            self.file = self.h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE)
+
+    def close(self) -> None:
+        self.kept.clear()
+        self.known.clear()
+        self.last = ("", None)
+        self.file.close()
+
+    def error(self, name: str, expected: str, found: str) -> DataError:
+        return _error(self.shown, name, expected, found)
+
+    def has(self, name: str) -> bool:
+        """Whether there is something of this name; links to elsewhere do not count."""
+        return self._find(name) is not None
+
+    def names(self, group: str) -> list[str]:
+        """Names in a group, in the order of their bytes; a link that is not hard is a fault."""
+        with self._errors(group, "a group that can be read"):
+            found = self._group(group)
+            names = sorted(_text(name) for name in found)
+            for name in names:
+                self._insist_hard(found, name, f"{group}/{name}".lstrip("/"))
+        return names
+
+    def has_numbers(self, name: str) -> bool:
+        """Whether there is a dataset of plain numbers of this name."""
+        found = self._find(name)
+        with self._errors(name, "a type that numpy knows"):
+            return isinstance(found, self.h5py.Dataset) and _plain(found.dtype)
+
+    def header(self, name: str) -> Header:
+        """Shape and type of a dataset of numbers, of which every byte lies in this file."""
+        dataset = self._checked(name)
+        return Header(dataset.shape, dataset.dtype)
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows start to stop-1 of a dataset of numbers, in this machine's byte order."""
+        dataset = self._checked(name)
+        head = Header(dataset.shape, dataset.dtype)
+        if not head.shape or not 0 <= start <= stop <= head.shape[0]:
+            raise self.error(name, f"rows {start} to {stop - 1}", f"{head.shape[0] if head.shape else 'no'} rows")
+        wanted = (stop - start) * math.prod(head.shape[1:]) * head.dtype.itemsize
+        if wanted > MAX_READ:
+            raise self.error(name, f"at most {MAX_READ} bytes for rows {start} to {stop - 1}", str(wanted))
+        with self._errors(name, "data that can be read"):
+            self._check_growth(dataset, name, start, stop)
+            values = dataset[start:stop]
+        return np.ascontiguousarray(values, head.dtype.newbyteorder("="))
+
+    def texts(self, name: str) -> list[str]:
+        """A dataset of texts, one for each row."""
+        dataset = self._dataset(name)
+        with self._errors(name, "texts in UTF-8"):
+            kind = dataset.dtype
+            if kind.kind != "S" and self.h5py.check_string_dtype(kind) is None:
+                raise self.error(name, "texts", _words(self.h5py, kind))
+            if len(dataset.shape) != 1:
+                raise self.error(name, "one row of texts", f"shape {_shape(dataset.shape)}")
+            if dataset.shape[0] > MAX_TEXTS:
+                raise self.error(name, f"at most {MAX_TEXTS} texts", f"{dataset.shape[0]}")
+            self._check_place(dataset, name)
+            self._check_growth(dataset, name, 0, dataset.shape[0])
+            if kind.kind != "S":
+                self._check_heaps()
+            size = dataset.shape[0] * kind.itemsize if kind.kind == "S" else self._bytes_of_texts(dataset, name)
+            if size > MAX_NAMES:
+                raise self.error(name, f"at most {MAX_NAMES} bytes", f"{size}")
+            return [bytes(text).decode() for text in dataset[:]]
+
+    def attribute(self, name: str, key: str) -> Any:
+        """An attribute: a number, a text, or a list of at most 64 of either; None where there is none."""
+        owner = self._object(name)
+        with self._errors(name, f"an attribute {key} that can be read"):
+            if not self.h5py.h5a.exists(owner.id, key.encode()):
+                return None
+            found = self.h5py.h5a.open(owner.id, key.encode())
+            text = found.dtype.kind == "S" or self.h5py.check_string_dtype(found.dtype) is not None
+            if (
+                math.prod(found.shape) > MAX_LIST
+                or not (text or found.dtype.kind in "biuf")
+                or found.dtype.itemsize > 2**16
+            ):
+                words = f"{_words(self.h5py, found.dtype)} of shape {_shape(found.shape)}"
+                raise self.error(name, f"a few numbers or a text as attribute {key}", words)
+            if found.dtype.kind == "O":
+                self._check_heaps()
+                self._check_attributes(key.encode())
+            value = owner.attrs[key]
+            plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+            return _decoded(plain)
+
+    def _find(self, name: str) -> Any:
+        """The object of this name, or None. No link is followed before it is known to be hard."""
+        if not name:
+            return self.file
+        if name in self.known:
+            self.known.move_to_end(name)
+            return self.known[name]
+        if name == self.last[0]:
+            return self.last[1]
+        above, _, part = name.rpartition("/")
+        group = self._find(above)
+        with self._errors(name, "a name that can be looked up"):
+            if not isinstance(group, self.h5py.Group):
+                return None
+            if not group.id.links.exists(part.encode("utf-8", "surrogateescape")):
+                return None
+            self._insist_hard(group, part, name)
+            found = group[part]
+        if isinstance(found, self.h5py.Group):
+            _remember(self.known, name, found, KNOWN)
+        else:
+            self.last = (name, found)
+        return found
+
+    def _object(self, name: str) -> Any:
+        found = self._find(name)
+        if found is None:
+            raise self.error(name, "it to be there", "nothing of this name")
+        return found
+
+    def _group(self, name: str) -> Any:
+        found = self._object(name)
+        if not isinstance(found, self.h5py.Group):
+            raise self.error(name, "a group", "a dataset")
+        return found
+
+    def _dataset(self, name: str) -> Any:
+        found = self._object(name)
+        if not isinstance(found, self.h5py.Dataset):
+            raise self.error(name, "a dataset", "a group")
+        return found
+
+    def _checked(self, name: str) -> Any:
+        """A dataset of numbers, once it is known that every byte lies in this file."""
+        if name in self.kept:
+            self.kept.move_to_end(name)
+            return self.kept[name]
+        found = self._dataset(name)
+        if name in self.known:
+            return found
+        with self._errors(name, "a dataset that can be read"):
+            if not _plain(found.dtype):
+                raise self.error(name, "plain numbers", _words(self.h5py, found.dtype))
+            self._check_place(found, name)
+            chunked = found.chunks is not None
+        _remember(self.kept if chunked else self.known, name, found, KEPT if chunked else KNOWN)
+        return found
+
+    def _insist_hard(self, group: Any, part: str, name: str) -> None:
+        h5l = self.h5py.h5l
+        kind = group.id.links.get_info(part.encode("utf-8", "surrogateescape")).type
+        if kind != h5l.TYPE_HARD:
+            known = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
+            raise self.error(name, "data in this place of this file", known.get(kind, "another kind of link"))
+
+    def _check_place(self, dataset: Any, name: str) -> None:
+        """Insist that all of a dataset lies in this file and can be decoded piece by piece."""
+        plan = dataset.id.get_create_plist()
+        layout, h5d = plan.get_layout(), self.h5py.h5d
+        if layout == h5d.VIRTUAL:
+            raise self.error(name, "data in this file", "a virtual dataset, made of others")
+        if plan.get_external_count():
+            raise self.error(name, "data in this file", "data kept in another file")
+        if dataset.shape is None:
+            raise self.error(name, "data", "nothing (a null dataspace)")
+        filters = [plan.get_filter(at)[0] for at in range(plan.get_nfilters())]
+        for number in filters:
+            if number not in FILTERS:
+                raise self.error(name, f"no filters but {', '.join(FILTERS.values())}", f"filter {number}")
+        if sum(number in (_DEFLATE, _LZF) for number in filters) > 1:
+            raise self.error(name, "data compressed once", "twice or more")
+        free = self.h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.kind == "O"
+        element = _TEXT.itemsize if free else dataset.id.get_type().get_size()
+        stored = dataset.id.get_storage_size()
+        if layout == h5d.CHUNKED:
+            chunk = plan.get_chunk()
+            if math.prod(chunk) * element > MAX_CHUNK:
+                raise self.error(name, f"chunks of at most {MAX_CHUNK} bytes", str(math.prod(chunk) * element))
+            wanted = math.prod(-(-size // step) for size, step in zip(dataset.shape, chunk, strict=True))
+            chunks = dataset.id.get_num_chunks()
+            if chunks != wanted or stored > self.size:
+                found = f"{chunks} of {stored} bytes"
+                raise self.error(name, f"{wanted} chunks for shape {_shape(dataset.shape)}", found)
+            if name not in self.doubtful:
+                self._check_chunks(dataset, name, math.prod(chunk) * element, filters)
+        else:
+            wanted = math.prod(dataset.shape) * element
+            offset = dataset.id.get_offset() or 0
+            if stored != wanted or offset + stored > self.size:
+                found = f"{stored}" if stored != wanted else "fewer: they lie beyond the end of the file"
+                raise self.error(name, f"{wanted} bytes for shape {_shape(dataset.shape)}", found)
+
+    def _check_chunks(self, dataset: Any, name: str, whole: int, filters: list[int]) -> None:
+        """Insist on sizes that chunks of `whole` bytes can have, and note those whose growth has to be tried."""
+        most = whole + whole // 100 + 64  # with checksums, and the little that deflate adds at worst
+        doubtful = _Doubtful(most, {})
+        wrong: list[int] = []
+        bit = 1 << filters.index(_DEFLATE) if _DEFLATE in filters else 0  # in the mask of what a chunk went without
+
+        def look(chunk: Any) -> None:
+            if chunk.size > most or whole > max(BULK, MOST_PACKED * chunk.size):
+                wrong.append(chunk.size)
+            if bit & ~chunk.filter_mask and chunk.size * _DEFLATE_AT_BEST > max(BULK, most):
+                doubtful.places.setdefault(chunk.chunk_offset[0], []).append(chunk.chunk_offset)
+
+        dataset.id.chunk_iter(look)
+        if wrong:
+            raise self.error(name, f"chunks of {whole} bytes", f"one packed into {wrong[0]}")
+        self.doubtful[name] = doubtful
+
+    def _check_growth(self, dataset: Any, name: str, start: int, stop: int) -> None:
+        """Insist that no deflated chunk of rows start to stop-1 becomes more than a chunk is; each is tried once."""
+        doubtful = self.doubtful.get(name)
+        if doubtful is None or not doubtful.places:
+            return
+        step = dataset.chunks[0]
+        for first in range(start - start % step, stop, step):
+            for place in doubtful.places.get(first, ()):
+                _, packed = dataset.id.read_direct_chunk(place)
+                inflater, grown = zlib.decompressobj(), 0
+                with suppress(zlib.error):  # the library will find out as well, after as many bytes
+                    while packed and not inflater.eof and grown <= doubtful.most:
+                        grown += len(inflater.decompress(packed, 2**23))
+                        packed = inflater.unconsumed_tail
+                if grown > doubtful.most:
+                    raise self.error(name, f"chunks of at most {doubtful.most} bytes", "one that grows beyond")
+            doubtful.places.pop(first, None)
+
+    def _check_heaps(self) -> None:
+        """Insist that the heaps that hold texts of any length are sound: the library never returns from some others.
+
+        A heap is its size, then objects: a number and the size of what follows, number 0 for free room at the end.
+        """
+        if self.heaps_checked or self.size > MAX_HEAPS:
+            return
+        if self.file.id.get_create_plist().get_sizes() != (8, 8):
+            raise self.error("", "an HDF5 file with places and sizes of 8 bytes", "another one")
+        with self._mapped() as data:
+            start = data.find(_HEAP)
+            while start >= 0:
+                at, end = start + 16, min(start + int.from_bytes(data[start + 8 : start + 16], "little"), len(data))
+                while at + 16 <= end:
+                    number, size = struct.unpack_from("<H6xQ", data, at)
+                    taken = 16 + -(-size // 8) * 8 if number else size
+                    if taken < 16 or at + taken > end:
+                        raise self.error(f"byte {at}", "a sound heap of texts", "sizes that do not fit: it is damaged")
+                    at += taken
+                start = data.find(_HEAP, start + 1)
+        self.heaps_checked = True
+
+    def _bytes_of_texts(self, dataset: Any, name: str) -> int:
+        """How long texts of any length are together. The library takes the memory for each before it looks for it."""
+        plan = dataset.id.get_create_plist()
+        if plan.get_layout() == self.h5py.h5d.COMPACT or plan.get_nfilters():
+            raise self.error(name, "texts in a plain dataset", "a compact or a compressed one")
+        places: list[tuple[int, int]] = []
+        if plan.get_layout() == self.h5py.h5d.CHUNKED:
+            dataset.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, chunk.size)))
+        elif dataset.shape[0]:
+            places.append((dataset.id.get_offset(), dataset.id.get_storage_size()))
+        with self._mapped() as data:
+            return sum(int(np.frombuffer(data[at : at + size], _TEXT)["size"].sum()) for at, size in places)
+
+    def _check_attributes(self, key: bytes) -> None:
+        """Insist that the texts of attributes of this name are no longer than the file that holds them.
+
+        A message of an attribute is its version, the sizes of its parts, then a name, a type, a shape and the values;
+        in version 1 each begins at a multiple of 8 bytes.
+        """
+        if self.size > MAX_HEAPS:
+            return
+        with self._mapped() as data:
+            at = data.find(key + b"\0")
+            while at >= 0:
+                for start, versions in ((at - 8, (1, 2)), (at - 9, (3,))):
+                    version, *sizes = struct.unpack_from("<BxHHH", data, start)
+                    if version in versions and sizes[0] == len(key) + 1:
+                        name, kind, shape = (-(-size // 8) * 8 if version == 1 else size for size in sizes)
+                        for length in _lengths(data, at + name, at + name + kind, at + name + kind + shape):
+                            if length > self.size:
+                                words = f"one of {length} bytes"
+                                raise self.error("", f"attributes {key.decode()} inside the file", words)
+                at = data.find(key + b"\0", at + 1)
+
+    def _mapped(self) -> Any:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    @contextmanager
+    def _errors(self, name: str, expected: str) -> Iterator[None]:
+        """What h5py says, as a DataError that names the file and the dataset."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            words = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+            words = _plainly(words)
+            raise self.error(name, expected, printable(words)[:200] or type(error).__name__) from error
+
+
+@dataclass
+class _Doubtful:
+    """Chunks of a dataset that may become more than `most` bytes: where they start, by their first rows."""
+
+    most: int
+    places: dict[int, list[tuple[int, ...]]]
+
+
+_STORES: OrderedDict[Path, Store] = OrderedDict()
+
+
+def _lengths(data: mmap.mmap, kind: int, shape: int, values: int) -> list[int]:
+    """How long the texts in the message of an attribute are, by where its parts start; none if it holds others."""
+    head = data[kind : kind + 1] + data[shape : shape + 2]
+    if len(head) < 3 or head[0] & 15 != _ANY_LENGTH:
+        return []
+    sides = data[(first := shape + (8 if head[1] == 1 else 4)) : first + 8 * head[2]]
+    count = math.prod(int.from_bytes(sides[place : place + 8], "little") for place in range(0, len(sides), 8))
+    texts = data[values : values + _TEXT.itemsize * min(count, MAX_LIST)]
+    lengths: list[int] = np.frombuffer(texts[: len(texts) // _TEXT.itemsize * _TEXT.itemsize], _TEXT)["size"].tolist()
+    return lengths
+
+
+def _remember(kept: OrderedDict[str, Any], name: str, item: Any, limit: int) -> None:
+    kept[name] = item
+    if len(kept) > limit:
+        kept.popitem(last=False)
+
+
+def _error(shown: str, name: str, expected: str, found: str) -> DataError:
+    return DataError("this file cannot be read:", [Fault(shown, printable(name), expected, found)])
+
+
+def _shape(shape: Iterable[int] | None) -> str:
+    return "none" if shape is None else "x".join(map(str, shape)) or "()"
+
+
+def _text(name: str | bytes) -> str:
+    """A name that is no UTF-8 comes as bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+
+def _plainly(words: str) -> str:
+    """What the library says, in plainer words where these are known."""
+    cut = re.search(r"truncated file: eof = (\d+), .*stored_eof = (\d+)", words)
+    if cut is not None:
+        return f"{cut[1]} of {cut[2]} bytes: the file is cut short"
+    return "another kind of file" if "file signature not found" in words else words
+
+
+def _plain(kind: np.dtype[Any]) -> bool:
+    return kind.kind in "biuf" and kind.itemsize <= 8
+
+
+def _words(h5py: Any, kind: np.dtype[Any]) -> str:
+    """A type of elements as a message calls it."""
+    if h5py.check_ref_dtype(kind) is not None:
+        return "references to other objects"
+    if kind.kind in "SUO":
+        return "texts" if kind.kind != "O" or h5py.check_string_dtype(kind) is not None else "rows of unequal lengths"
+    return "a table with named fields" if kind.names else str(kind)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

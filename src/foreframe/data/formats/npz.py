@@ -1,0 +1,329 @@
+"""Arrays in .npz files (zip archives of .npy) read strictly: nothing is unpickled, nothing is written to disk.
+
+Sizes are judged from the zip directory and from the header of each array, and the two must agree, before anything is
+unpacked. No row of an array is handed out before the CRC of the whole array is known to be right. Usual arrays are
+unpacked once and kept for a while; of larger ones only the rows wanted are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.data.formats.folders import not_plain
+from foreframe.data.formats.folders import shown as printable
+from foreframe.errors import DataError, Fault
+
+SUFFIX = ".npz"
+OPEN = 4
+"""Archives that a process keeps open."""
+MAX_ARRAY = 2**31
+"""Bytes of the largest array that is read, unpacked."""
+MAX_ENTRIES = 10_000
+MAX_DIRECTORY = 2**22
+"""Bytes of a zip directory."""
+WHOLE = 2**25
+"""Arrays up to so many bytes are unpacked as a whole, and kept while they fit in `KEPT` bytes together."""
+KEPT = 2**26
+
+_MAX_HEADER = 4096
+_STEP = 2**20
+_HEADER = re.compile(
+    rb"\{\s*'descr':\s*(?:'([^']{1,40})'|\[.*\]),\s*'fortran_order':\s*(True|False),"
+    rb"\s*'shape':\s*\(([0-9L, ]*)\),?\s*\}\s*",
+    re.DOTALL,
+)
+_NUMBERS = re.compile(r"[<>|=]([biuf])([1248])")
+_DEFLATE_AT_BEST = 1032
+"""Bytes that one byte of deflate can become."""
+_WIDE_END = 76
+"""Bytes in front of the end of an archive of more than 4 GiB that tell its sizes."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an array holds. dtype is None, and words says what is there, where it is no array of plain numbers."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] | None
+    words: str
+    fortran: bool
+    offset: int
+
+
+def members(path: Path) -> frozenset[str]:
+    """Names of the arrays in a .npz, as far as its directory can be read; never raises."""
+    try:
+        return frozenset(open_npz(path, str(path)).keys)
+    except DataError:
+        return frozenset()
+
+
+def open_npz(path: Path, shown: str) -> Archive:
+    """The archive at `path`, open; the last ones stay open. `shown` is the path as it is to be printed.
+
+    Raises:
+        DataError: no zip archive of arrays, damaged, cut short, encrypted, or packed by an unusual method.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise _error(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
+    if odd := not_plain(facts.st_mode):
+        raise _error(shown, "", "a file that can be read", odd)
+    state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    archive = _ARCHIVES.pop(path, None)
+    if archive is not None and archive.state != state:
+        archive.close()
+        archive = None
+    if archive is None:
+        archive = Archive(path, shown, state)
+    archive.shown = shown
+    _ARCHIVES[path] = archive
+    while len(_ARCHIVES) > OPEN:
+        _ARCHIVES.popitem(last=False)[1].close()
+    return archive
+
+
+class Archive:
+    """A .npz file open for reading. `keys` are the names of its arrays. Methods raise DataError."""
+
+    def __init__(self, path: Path, shown: str, state: tuple[int, int, int]) -> None:
+        self.path, self.shown, self.state = path, shown, state
+        self.headers: dict[str, Header] = {}
+        self.stream: _Stream | None = None
+        with self._errors("", "a zip archive (.npz) that can be read"):
+            _check_end(path, shown)
+            self.zip = zipfile.ZipFile(path)
+        try:
+            self.entries = {entry.filename.removesuffix(".npy"): entry for entry in self._checked()}
+        except DataError:
+            self.zip.close()
+            raise
+        self.keys = tuple(self.entries)
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+        self.stream = None
+        self.zip.close()
+
+    def error(self, name: str, expected: str, found: str) -> DataError:
+        return _error(self.shown, name, expected, found)
+
+    def header(self, name: str) -> Header:
+        """Shape and type of an array, checked against its size in the directory of the archive."""
+        if name not in self.headers:
+            if name not in self.entries:
+                raise self.error(name, "an array of this name", ", ".join(map(printable, self.keys[:20])) or "none")
+            self.headers[name] = self._header(name, self.entries[name])
+        return self.headers[name]
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows start to stop-1 of an array of numbers, in this machine's byte order; asked for in rising order, each
+        is unpacked once."""
+        head = self.header(name)
+        if head.dtype is None:
+            raise self.error(name, "an array of numbers", head.words)
+        if not head.shape:
+            raise self.error(name, "rows of numbers", "a single number")
+        rows = head.shape[0]
+        stop = rows if stop is None else stop
+        if not 0 <= start <= stop <= rows:
+            raise self.error(name, f"rows {start} to {stop - 1}", f"{rows} rows")
+        whole = math.prod(head.shape) * head.dtype.itemsize
+        with self._errors(name, "data that can be unpacked and fits its CRC"):
+            if whole <= WHOLE:
+                values = self._kept(name, head, head.dtype)[start:stop]
+            elif head.fortran:
+                raise self.error(name, f"C order in an array of more than {WHOLE} bytes", "Fortran order")
+            else:
+                step = whole // rows
+                values = np.empty((stop - start, *head.shape[1:]), head.dtype)
+                self._streamed(name, head).take(start * step, values)
+        return np.array(values, head.dtype.newbyteorder("="), order="C")
+
+    def _kept(self, name: str, head: Header, dtype: np.dtype[Any]) -> NDArray[Any]:
+        key = (self.path, self.state, name)
+        values = _ARRAYS.pop(key, None)
+        if values is None:
+            raw = np.empty(math.prod(head.shape), dtype)
+            with closing(_Stream(self.zip, self.entries[name], head.offset)) as stream:
+                stream.take(0, raw)
+                stream.finish()
+            values = raw.reshape(head.shape, order="F" if head.fortran else "C")
+            values.flags.writeable = False
+        _ARRAYS[key] = values
+        while sum(array.nbytes for array in _ARRAYS.values()) > KEPT:
+            _ARRAYS.popitem(last=False)
+        return values
+
+    def _streamed(self, name: str, head: Header) -> _Stream:
+        if self.stream is None or self.stream.entry is not self.entries[name]:
+            if self.stream is not None:
+                self.stream.close()
+                self.stream = None
+            with closing(_Stream(self.zip, self.entries[name], head.offset)) as stream:
+                stream.finish()
+            self.stream = _Stream(self.zip, self.entries[name], head.offset)
+        return self.stream
+
+    def _header(self, name: str, entry: zipfile.ZipInfo) -> Header:
+        with self._errors(name, "an array that can be unpacked"), self.zip.open(entry) as file:
+            start = file.read(12)
+            if start[:6] != b"\x93NUMPY" or start[6:8] not in (b"\1\0", b"\2\0", b"\3\0"):
+                raise self.error(name, "an array in numpy's format", "something else")
+            wide = start[6] > 1
+            length = int.from_bytes(start[8 : 12 if wide else 10], "little")
+            offset = (12 if wide else 10) + length
+            if length > _MAX_HEADER:
+                raise self.error(name, f"a header of at most {_MAX_HEADER} bytes", str(length))
+            text = start[offset - length :] + file.read(offset - 12)
+        found = _HEADER.fullmatch(text) if len(text) == length else None
+        if found is None:
+            raise self.error(name, "the header of an array", "another header")
+        sizes = [part.strip().rstrip("L") for part in found[3].decode().split(",") if part.strip()]
+        if any(not part.isdecimal() or len(part) > 18 for part in sizes):
+            raise self.error(name, "a shape of whole numbers", found[3].decode())
+        shape, descr = tuple(map(int, sizes)), found[1].decode("latin-1") if found[1] else ""
+        if not _NUMBERS.fullmatch(descr):
+            return Header(shape, None, _kind(descr), found[2] == b"True", offset)
+        dtype = np.dtype(descr)
+        claimed = math.prod(shape) * dtype.itemsize
+        if claimed > MAX_ARRAY:
+            raise self.error(name, f"at most {MAX_ARRAY} bytes", f"{claimed}")
+        if offset + claimed != entry.file_size:
+            raise self.error(name, f"{claimed} bytes for shape {shape}", f"{entry.file_size - offset}")
+        return Header(shape, dtype, str(dtype), found[2] == b"True", offset)
+
+    def _checked(self) -> list[zipfile.ZipInfo]:
+        """The entries of the archive, all of which must be arrays that can be read."""
+        entries = self.zip.infolist()
+        if not 0 < len(entries) <= MAX_ENTRIES:
+            raise self.error("", f"1 to {MAX_ENTRIES} arrays", str(len(entries)))
+        seen: set[str] = set()
+        for entry in entries:
+            name = entry.filename
+            parts = name.split("/")
+            if "\\" in entry.orig_filename or "\0" in entry.orig_filename or ".." in parts or not all(parts):
+                raise self.error(entry.orig_filename, "the plain name of an array", "a path that leads elsewhere")
+            if not name.endswith(".npy"):
+                raise self.error(name, "arrays (.npy) only", "another kind of file")
+            if name in seen:
+                raise self.error(name, "one array of this name", "two")
+            seen.add(name)
+            if entry.flag_bits & 1:
+                raise self.error(name, "an array that is not encrypted", "an encrypted one")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise self.error(name, "stored or deflated data", f"method {entry.compress_type}")
+            stored = entry.compress_type == zipfile.ZIP_STORED
+            most = entry.compress_size * (1 if stored else _DEFLATE_AT_BEST) + (0 if stored else 64)
+            if entry.file_size > most or entry.compress_size > self.state[1]:
+                words = f"{entry.file_size} bytes packed into {entry.compress_size}"
+                raise self.error(name, "a size that its packed bytes can have", words)
+        return entries
+
+    @contextmanager
+    def _errors(self, name: str, expected: str) -> Iterator[None]:
+        """What zip and deflate say, as a DataError that names the file and the array."""
+        try:
+            yield
+        except (
+            zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, KeyError, MemoryError
+        ) as error:  # fmt: skip
+            words = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+            if isinstance(error, OSError) and error.strerror:
+                words = error.strerror
+            raise self.error(name, expected, printable(words)[:200] or type(error).__name__) from error
+
+
+class _Stream:
+    """One array being unpacked from its beginning; read backwards, it starts again."""
+
+    def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, offset: int) -> None:
+        self.archive, self.entry, self.offset = archive, entry, offset
+        self.file: IO[bytes] = archive.open(entry)
+        self.at = 0
+
+    def take(self, start: int, values: NDArray[Any]) -> None:
+        """Fill `values` with what begins `start` bytes after the header."""
+        start += self.offset
+        if start < self.at:
+            self.file.close()
+            self.file = self.archive.open(self.entry)
+            self.at = 0
+        while self.at < start:
+            self._advance(len(self.file.read(min(_STEP, start - self.at))))
+        room = values.reshape(-1).view(np.uint8).data
+        done = 0
+        while done < len(room):
+            part = self.file.read(min(_STEP, len(room) - done))
+            room[done : done + len(part)] = part
+            done += len(part)
+            self._advance(len(part))
+
+    def finish(self) -> None:
+        """Unpack the rest, by which the CRC is checked."""
+        while self.at < self.entry.file_size:
+            self._advance(len(self.file.read(_STEP)))
+        self.file.read(1)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _advance(self, count: int) -> None:
+        if not count:
+            raise EOFError(f"the end after {self.at} of {self.entry.file_size} bytes")
+        self.at += count
+
+
+_ARCHIVES: OrderedDict[Path, Archive] = OrderedDict()
+_ARRAYS: OrderedDict[tuple[Path, tuple[int, int, int], str], NDArray[Any]] = OrderedDict()
+
+
+def _check_end(path: Path, shown: str) -> None:
+    """Look at both ends of an archive before its directory is read into memory."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2**16 - 22 - _WIDE_END))
+        tail = file.read()
+    if start[:2] != b"PK":
+        known = {b"\x93NUMPY": "a single array (.npy)", b"\x80": "a pickle, which is never read"}
+        words = next((words for sign, words in known.items() if start.startswith(sign)), "another kind of file")
+        raise _error(shown, "", "a zip archive (.npz)", words if size else "an empty file")
+    at = tail.rfind(b"PK\5\6")
+    if at < 0 or len(tail) < at + 22:
+        raise _error(shown, "", "the directory at the end of a zip archive", "none: the file is cut short")
+    directory = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7":  # sizes of 8 bytes stand in front, and count instead
+        if tail[max(0, at - _WIDE_END) :][:4] != b"PK\6\6":
+            raise _error(shown, "", "the directory of a large zip archive", "none in its place")
+        directory = int.from_bytes(tail[at - _WIDE_END + 40 : at - _WIDE_END + 48], "little")
+    if directory > MAX_DIRECTORY:
+        raise _error(shown, "", f"a zip directory of at most {MAX_DIRECTORY} bytes", str(directory))
+
+
+def _kind(descr: str) -> str:
+    """A type of elements that is not read, as a message calls it."""
+    if "O" in descr:
+        return "Python objects (a pickle), which are never read"
+    if re.fullmatch(r"[<>|=][US]\d+", descr):
+        return "texts"
+    return f"elements of type {descr}" if descr else "a table with named fields"
+
+
+def _error(shown: str, name: str, expected: str, found: str) -> DataError:
+    return DataError("this file cannot be read:", [Fault(shown, printable(name), expected, found)])

@@ -1,0 +1,268 @@
+"""The samples that come with foreframe: simulated clips in files of a few MB, for a first run without data.
+
+    push    a robot arm that pushes objects about, with its actions        (`sim.push`)
+    dance   people who dance, with a picture of the pose of each frame     (`sim.dance`)
+
+On disk, in this order: a line that names the format, one line of JSON (what the clips are, how they were made, the
+SHA-256 of each after decoding), the conditions (xz), the frames (one H.264 stream, 4:4:4, full range), and the SHA-256
+of all that. The conditions of `push` are float32; those of `dance` are joints in whole 32nds of a pixel, each as the
+difference from the frame before, from which the pose pictures are drawn anew. Nothing in it can run code.
+
+The sample IS the decoded frames, and no further copy is kept: they lie within about 44 dB (`push`) and 42 dB (`dance`)
+of what the simulator drew. H.264 fixes the result of decoding to the bit, and the step from YCbCr to RGB is done here
+in integers, so every machine sees the same pixels; the hashes make sure. Lossless files of the frames of `push` had
+20 MB (H.264) and 25 MB (xz).
+
+To make a file anew, in some minutes: `python -c "from foreframe.sim.samples import build; build('push.sample')"`,
+or `build('dance.sample', 'dance')`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import lzma
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.clip import ClipSpec, CondKind
+from foreframe.errors import DataError, nearest
+from foreframe.video.skeleton import OPENPOSE_25, draw_poses
+
+PUSH = Path(__file__).parent / "samples" / "push.sample"
+DANCE = PUSH.with_name("dance.sample")
+FORMAT = b"foreframe sample 1\n"
+SPLITS = {"train": 288, "val": 32, "test": 32}
+DANCE_SPLITS = {"train": 80, "val": 10, "test": 10}
+UNIT = 32
+"""Joints are stored in whole parts of a pixel, so many to one."""
+
+
+@dataclass(frozen=True)
+class SampleClip:
+    """One clip of `push`; units and axes are those of `sim.push.PushClip`.
+
+    frames: (T, H, W, 3) uint8. actions: (T, 4) float32, from frame t to t+1. positions: (T, 3) float32, at frame t.
+    """
+
+    name: str
+    split: str
+    frames: NDArray[np.uint8]
+    actions: NDArray[np.float32]
+    positions: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DanceSampleClip:
+    """One clip of `dance`; units and axes are those of `sim.dance.DanceClip`.
+
+    frames, poses: (T, H, W, 3) uint8; poses[t] belongs to frames[t]. joints: (T, 25, 3) float32.
+    """
+
+    name: str
+    split: str
+    frames: NDArray[np.uint8]
+    poses: NDArray[np.uint8]
+    joints: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What there is to know of a sample before it is opened.
+
+    cond: what stands beside each frame. columns: a name for each number of a row, or one for pictures.
+    shift: row t leads into frame t + shift. fps: frames a second. splits: number of clips in each. crf: x264's quality.
+    """
+
+    path: Path
+    cond: CondKind
+    columns: tuple[str, ...]
+    shift: int
+    fps: float
+    splits: Mapping[str, int]
+    crf: float
+
+
+SAMPLES = {
+    "push": Sample(
+        PUSH,
+        "vector",
+        ("move_x", "move_y", "move_z", "gripper", "position_x", "position_y", "position_z"),
+        shift=1,
+        fps=10,
+        splits=SPLITS,
+        crf=17,
+    ),
+    "dance": Sample(DANCE, "image", ("pose",), shift=0, fps=15, splits=DANCE_SPLITS, crf=20),
+}
+
+Row = tuple[str, str, NDArray[np.uint8], NDArray[Any]]
+"""Name, split, frames (T, H, W, 3) uint8, and beside them float32 (T, D) or uint8 (T, H, W, 3), as recorded."""
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """A sample that was opened. Its file is whole; each clip is checked against its hash on the way out.
+
+    columns, shift and fps: as in `Sample`. sha256: that of all clips. `clips` can be gone through once.
+    """
+
+    name: str
+    spec: ClipSpec
+    columns: tuple[str, ...]
+    shift: int
+    fps: float
+    sha256: str
+    clips: Iterator[Row]
+
+
+def open_sample(name: str) -> SampleInfo:
+    """A sample in the package by its name, one of SAMPLES.
+
+    Raises:
+        DataError: there is no such sample; or, also while its clips are gone through, as for `decode_sample`.
+    """
+    if name not in SAMPLES:
+        raise DataError(f"{name}: no such sample; there is {', '.join(SAMPLES)}{nearest(name, SAMPLES)}")
+    about = SAMPLES[name]
+    head, conditions, video = _read(about.path)
+    with av.open(io.BytesIO(video), "r", format="h264") as container:
+        height, width = container.streams.video[0].height, container.streams.video[0].width
+    spec = ClipSpec(3, height, width, about.cond, 3 if about.cond == "image" else len(about.columns))
+    clips = (_row(clip) for clip in _decode(about.path, head, conditions, video))
+    return SampleInfo(name, spec, about.columns, about.shift, about.fps, head["sha256"], clips)
+
+
+def decode_sample(path: str | Path = PUSH) -> Iterator[SampleClip]:
+    """The clips of a sample of `push` in stored order, each checked against its hash before it is handed out.
+
+    Raises:
+        DataError: the file is missing, damaged or no sample, or decodes to other bytes than were stored.
+    """
+    for clip in _decode(Path(path), *_read(Path(path))):
+        if not isinstance(clip, SampleClip):
+            raise DataError(f"{path}: expected a sample of push, found one of dance: use decode_dance")
+        yield clip
+
+
+def decode_dance(path: str | Path = DANCE) -> Iterator[DanceSampleClip]:
+    """The clips of a sample of `dance` in stored order; all else as for `decode_sample`."""
+    for clip in _decode(Path(path), *_read(Path(path))):
+        if not isinstance(clip, DanceSampleClip):
+            raise DataError(f"{path}: expected a sample of dance, found one of push: use decode_sample")
+        yield clip
+
+
+def header(path: str | Path = PUSH) -> dict[str, Any]:
+    """What the file says of itself: seed, versions, splits, shapes, `name split SHA-256` of each clip, that of all."""
+    return _read(Path(path))[0]
+
+
+def clip_hash(clip: Any) -> str:
+    """SHA-256, in hex, of frames, actions and positions, or of frames and poses: C order, little-endian.
+
+    clip: A clip of a sample, or one as its simulator made it.
+    """
+    if hasattr(clip, "poses"):
+        parts: tuple[NDArray[Any], ...] = clip.frames, clip.poses
+    else:
+        parts = clip.frames, clip.actions.astype("<f4"), clip.positions.astype("<f4")
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+def _row(clip: SampleClip | DanceSampleClip) -> Row:
+    if isinstance(clip, DanceSampleClip):
+        return clip.name, clip.split, clip.frames, clip.poses
+    return clip.name, clip.split, clip.frames, np.concatenate([clip.actions, clip.positions], axis=1)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any], bytes]:
+    """Header, conditions (N, T, ...) and video of a file whose bytes are as they were written."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: expected a foreframe sample, found no readable file ({error.strerror})") from error
+    if not raw.startswith(FORMAT):
+        raise DataError(f"{path}: expected a foreframe sample, which begins with {FORMAT!r}, found {raw[:20]!r}")
+    body, stored = raw[:-32], raw[-32:]
+    if (found := hashlib.sha256(body).digest()) != stored:
+        given = f"its bytes should have SHA-256 {stored.hex()}, but have {found.hex()}"
+        raise DataError(f"{path}: the file is damaged: {given}. Install foreframe anew or get the file again")
+    line, rest = body[len(FORMAT) :].split(b"\n", 1)
+    head = json.loads(line)
+    packed, video = rest[: head["conditions_bytes"]], rest[head["conditions_bytes"] :]
+    return head, unpack(head, len(head["clips"]), packed), video
+
+
+def _decode(
+    path: Path, head: dict[str, Any], conditions: NDArray[Any], video: bytes
+) -> Iterator[SampleClip | DanceSampleClip]:
+    """The clips of what `_read` found."""
+    stream = decode_video(video)
+    for line, values in zip(head["clips"], conditions, strict=True):
+        name, split, expected = line.split(" ")
+        try:
+            clip = build_clip(head, name, split, stream, values)
+            found = clip_hash(clip)
+        except (av.FFmpegError, ValueError) as error:  # ValueError: the stream ended early
+            found = f"nothing ({error})"
+        if found != expected:
+            raise DataError(
+                f"{path}: clip {name} should decode to SHA-256 {expected}, but decodes to {found}. The file itself is "
+                f"whole, so the H.264 decoder of PyAV {av.__version__} is at fault: install another version of PyAV"
+            )
+        yield clip
+
+
+def build_clip(
+    head: Mapping[str, Any], name: str, split: str, stream: Iterator[NDArray[np.uint8]], values: NDArray[Any]
+) -> SampleClip | DanceSampleClip:
+    """One clip from the next frames of a stream and its unpacked conditions."""
+    frames = np.stack(list(islice(stream, head["frames"])))
+    if "joints" not in head:
+        return SampleClip(name, split, frames, *np.split(values, head["columns"][:1], axis=1))
+    height, width = frames.shape[1:3]
+    return DanceSampleClip(name, split, frames, draw_poses(values, OPENPOSE_25.bones, (height, width)), values)
+
+
+def unpack(head: Mapping[str, Any], clips: int, packed: bytes) -> NDArray[Any]:
+    """Conditions of all clips: (N, T, A + P) of `push`, (N, T, J, 3) of `dance`, float32."""
+    raw = lzma.decompress(packed)
+    if "joints" not in head:
+        shape = clips, head["frames"], sum(head["columns"])
+        return _spread(raw, "<f4").astype(np.float32).reshape(shape)
+    steps = _spread(raw, "<i2").reshape(clips, head["joints"], 3, head["frames"])
+    whole = np.cumsum(np.moveaxis(steps, -1, 1), axis=1, dtype=np.int64)
+    joints: NDArray[np.float32] = (whole / np.array([head["unit"], head["unit"], 1])).astype(np.float32)
+    return joints
+
+
+def _spread(raw: bytes, kind: str) -> NDArray[Any]:
+    """The numbers of `_squeeze`, in one dimension."""
+    planes = np.frombuffer(raw, np.uint8).reshape(np.dtype(kind).itemsize, -1)
+    numbers: NDArray[Any] = np.ascontiguousarray(planes.T).view(kind).reshape(-1)
+    return numbers
+
+
+def decode_video(video: bytes) -> Iterator[NDArray[np.uint8]]:
+    """Frames (H, W, 3) uint8 RGB of a stream."""
+    with av.open(io.BytesIO(video), "r", format="h264") as container:
+        for frame in container.decode(video=0):
+            planes = [np.frombuffer(bytes(p), np.uint8).reshape(p.height, p.line_size) for p in frame.planes]
+            yield _to_rgb(np.stack(planes)[:, :, : frame.width])
+
+
+def _to_rgb(ycc: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(3, H, W) YCbCr to (H, W, 3) RGB, the inverse of `_to_ycc` up to rounding; in integers."""
+    y, b, r = ycc.astype(np.int32) - np.array([0, 128, 128], np.int32)[:, None, None]
+    parts = [91881 * r, -22554 * b - 46802 * r, 116130 * b]
+    rgb = np.stack([y + ((part + 32768) >> 16) for part in parts], axis=-1)
+    return rgb.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,126 @@
+"""From somebody's folder of clips to a pack: everything is checked, and by default nothing is packed after a fault."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import foreframe
+from foreframe import signals
+from foreframe.data.cache import source_key
+from foreframe.data.formats.folders import shown
+from foreframe.data.ingest.report import Report, count
+from foreframe.data.ingest.transform import Source, open_source
+from foreframe.data.ingest.validate import inspect
+from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.registry import find_layout
+from foreframe.data.pack.pack import Pack, PackWriter
+from foreframe.data.pack.writer import refuse_existing
+from foreframe.errors import DataError
+
+OnBad = Literal["stop", "skip"]
+TOLD = 10
+"""Lines of warnings that an import prints."""
+
+
+def import_clips(
+    src: Path | str,
+    dst: Path | str,
+    layout: str | None = None,
+    options: Options = Options(),
+    *,
+    on_bad: OnBad = "stop",
+    overwrite: bool = False,
+    workers: int | None = 0,
+    progress: bool = False,
+) -> Pack:
+    """Check the clips in `src` and pack them into the new folder `dst`; each picture is read once.
+
+    An import that was killed, stopped by a signal or refused by the disk goes on where it was when it is started again.
+
+    Args:
+        layout: Name of the source's layout; found out when None.
+        options: Size, columns, shift, windows, splits and whatever else a user may decide.
+        on_bad: "stop" lists every fault and packs nothing; "skip" leaves out what is faulty and lists it in the
+            manifest: whole clips, or single frames where a long take may be cut.
+        overwrite: Replace a pack that is at `dst`; a folder that is no pack is never replaced.
+        workers: Processes that read; 0: none but this one; None: by the amount of work. The pack is the same. Any
+            but 0 needs a main module that can be imported (`if __name__ == "__main__":`).
+        progress: Show a bar, then warnings and notes, on stderr.
+    Raises:
+        UsageError: an option that this layout does not know, or that cannot be.
+        DataError: with all faults; or no layout fits, `dst` exists, nothing is left to pack, there is no room for it.
+        DiskError: the disk refuses to be written to; what was at `dst` is untouched.
+    """
+    src, dst = Path(src), Path(dst)
+    chosen = find_layout(src, layout)
+    refuse_existing(dst, overwrite)
+    if dst.resolve().is_relative_to(src.resolve()):
+        raise DataError(f"{dst}: lies inside the source {src}; choose a folder outside it")
+    if src.resolve().is_relative_to(dst.resolve()):
+        raise DataError(f"{dst}: holds the source {src}, which would be lost; choose another folder")
+    source = open_source(src, chosen.NAME, options)
+    key = source_key(src, options, [chosen.NAME, on_bad, foreframe.__version__])
+    return pack_source(
+        source, src, dst, key=key, on_bad=on_bad, overwrite=overwrite, workers=workers, progress=progress
+    )
+
+
+def pack_source(
+    source: Source,
+    src: Path,
+    dst: Path,
+    *,
+    key: str,
+    on_bad: OnBad = "stop",
+    overwrite: bool = False,
+    workers: int | None = 0,
+    progress: bool = False,
+) -> Pack:
+    """Pack what `source` holds; `src` is its name in messages, `key` changes when anything about it does."""
+    skip = on_bad == "skip"
+    advice = "nothing was packed; mend the source, or leave these clips out with --on-bad skip"
+    if source.spec is None or (source.faults and not skip) or not source.clips:
+        _insist(inspect(source, src, workers=workers, progress=progress), source, advice)
+    if source.spec is None:
+        raise DataError(f"{src} ({source.layout}): expected at least one clip, found none")
+    writer = PackWriter(
+        dst,
+        source.spec,
+        source.cond_names,
+        fps=source.fps,
+        source={"layout": source.layout, "folder": shown(src.resolve().name), "options": dict(source.options)},
+        shift=source.shift,
+        overwrite=overwrite,
+        resume=key,
+        expected=sum(max(0, clip.length) for clip in source.clips if not clip.faults),
+    )
+    with signals.gently(), writer:
+        if progress and writer.left_behind:
+            print(f"going on with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
+        report = inspect(source, src, writer, skip=skip, workers=workers, progress=progress)
+        if not skip:
+            report.insist(advice)
+        if not report.clips:
+            report.insist("no clip is left to pack")
+    if progress:
+        _tell(report)
+    return Pack.open(dst)
+
+
+def _tell(report: Report) -> None:
+    """What a user should know of an import that went well, on stderr."""
+    if report.left_out:
+        print(f"left out, as the manifest lists: {count(len(report.left_out), 'item')}", file=sys.stderr)
+    for kind, lines in (("warning", report.warnings), ("note", report.notes)):
+        for line in lines[:TOLD]:
+            print(f"{kind}: {shown(line)}", file=sys.stderr)
+        if len(lines) > TOLD:
+            print(f"... and {len(lines) - TOLD:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr)
+
+
+def _insist(report: Report, source: Source, advice: str) -> None:
+    if source.spec is None or not source.clips:
+        advice = f"no clip can be used ({count(len(source.clips), 'clip')} found)"
+    report.insist(advice)

@@ -1,0 +1,389 @@
+"""From clips as they were recorded to clips as they are packed: columns, shift, stride, size, windows, splits.
+
+All sources go through here, and only here do recorded rows become conditions that lead into their frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.clip import ClipSpec
+from foreframe.data.formats.folders import shown
+from foreframe.data.formats.images import Fit, check_size, fitted
+from foreframe.data.formats.tables import read_json
+from foreframe.data.ingest.report import count
+from foreframe.data.layouts.contract import SPLITS, Between, Chunk, Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.registry import find_layout
+from foreframe.data.pack.manifest import FIT, fit_name
+from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest
+from foreframe.video.pixels import Size
+
+NONE = "none"
+"""As `columns`: no condition at all."""
+FEW = 3
+"""From so many clips on, each split with a share gets at least one."""
+
+
+@dataclass(frozen=True)
+class ReadyClip:
+    """One clip as it will be packed: `read(start, stop)` gives its frames and the conditions that lead into them."""
+
+    name: str
+    split: str
+    length: int
+    recipe: Recipe
+    source: SourceClip
+    first: int = 0
+    """The recorded frame that frame 0 is."""
+
+    def read(self, start: int, stop: int) -> Chunk:
+        return self.recipe.read(self.source, self.first, start, stop)
+
+    def part(self, start: int, stop: int) -> str:
+        """Name of the part (start, stop) of this clip."""
+        first, last = (self.first + self.recipe.stride * index for index in (start, stop - 1))
+        return _part(self.source, first, last + 1)
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether it may be cut in two at a bad frame."""
+        return self.source.part is not None
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What is wrong with it as a whole; faults of single numbers come with the frames that need them."""
+        return _of_all(self.source)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to each stretch of a clip.
+
+    native: (H, W) of the recorded pictures, as far as it is known. columns: which numbers of a row are taken; None:
+    there is no row, or it is a picture.
+    """
+
+    native: Size
+    size: Size
+    fit: Fit
+    stride: int
+    between: Between
+    shift: int
+    columns: tuple[int, ...] | None
+    conditioned: bool
+
+    def read(self, clip: SourceClip, first: int, start: int, stop: int) -> Chunk:
+        """Frames start to stop-1, counted after the stride from recorded frame `first` on."""
+        begin, end = first + start * self.stride, first + (stop - 1) * self.stride + 1
+        taken = clip.frames(begin, end)
+        frames = fitted(taken.values[:: self.stride], self.size, self.fit)
+        faults = {i // self.stride: found for i, found in taken.faults.items() if i % self.stride == 0}
+        if clip.rows is None or not self.conditioned:
+            return Chunk(frames, None, faults)
+        # Row j leads into recorded frame j + shift. Frames before the first row, or after the last, repeat it.
+        low, high = begin - self.shift - (self.stride - 1), end - self.shift
+        inside = max(0, min(low, clip.length - 1)), min(clip.length, max(high, 1))
+        # Rows whose frame would be before the clip, or behind it, are looked at all the same.
+        known = 0 if begin == 0 else inside[0], clip.length if end + self.stride > clip.length else inside[1]
+        rows = clip.rows(*known)
+        wanted = np.clip(np.arange(low, high), inside[0], inside[1] - 1) - known[0]
+        for index, found in self._counted(clip, rows, known).items():
+            places = np.flatnonzero(wanted == index)
+            if self.columns is None or self.between == "last":
+                places = places[places % self.stride == self.stride - 1]
+            kept = sorted({int(at) // self.stride for at in places})
+            led = known[0] + index + self.shift
+            if not kept and not 0 <= led < clip.length:
+                kept = [0 if led < 0 else len(frames) - 1]
+            for place in kept:
+                faults[place] = (*faults.get(place, ()), *found)
+        return Chunk(frames, self._cond(rows.values, wanted), {index: faults[index] for index in sorted(faults)})
+
+    def _counted(self, clip: SourceClip, rows: Piece, known: tuple[int, int]) -> dict[int, tuple[Fault, ...]]:
+        """The faults of each row, first those that reading it told and then those that were known of its table; of
+        single numbers only where one is in a column that is chosen."""
+        found = {index: list(faults) for index, faults in rows.faults.items()}
+        for fault in clip.faults:
+            if isinstance(fault, NumberFault) and known[0] <= fault.row < known[1]:
+                found.setdefault(fault.row - known[0], []).append(fault)
+        chosen = set(self.columns or ())
+        counted = {
+            index: tuple(
+                Fault(fault.path, fault.where, fault.expected, fault.found)
+                for fault in faults
+                if not isinstance(fault, NumberFault) or chosen.intersection(fault.columns)
+            )
+            for index, faults in sorted(found.items())
+        }
+        return {index: faults for index, faults in counted.items() if faults}
+
+    def _cond(self, rows: NDArray[Any], wanted: NDArray[np.intp]) -> NDArray[Any]:
+        last = wanted[self.stride - 1 :: self.stride]
+        if self.columns is None:
+            return fitted(rows[last], self.size, self.fit)
+        rows = rows[:, list(self.columns)]
+        if self.between == "last":
+            return rows[last]
+        joined = [rows[wanted[late :: self.stride][: len(last)]] for late in range(self.stride)]
+        return np.concatenate(joined, axis=1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A survey made ready for reading: what every clip will be, and what is to be said about all of them."""
+
+    layout: str
+    spec: ClipSpec | None
+    clips: tuple[ReadyClip, ...]
+    cond_names: tuple[str, ...]
+    shift: int
+    options: Mapping[str, Any]
+    faults: tuple[Fault, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    fps: float | None
+
+
+def shape(survey: Survey, options: Options) -> Source:
+    """Apply the options that are the same for every source.
+
+    Raises:
+        UsageError: an option cannot be, or names a column that is not there.
+        DataError: the list of splits cannot be read.
+    """
+    _check(options)
+    size = check_size(options.size or survey.size or (1, 1))
+    columns = _columns(survey, options)
+    shift = survey.shift if options.shift is None else options.shift
+    conditioned = survey.cond == "image" or bool(columns)
+    if survey.cond == "image" and (options.columns or survey.chosen) == (NONE,):
+        conditioned = False
+    chosen = columns if survey.cond == "vector" and columns else None
+    recipe = Recipe(survey.size or size, size, options.fit, options.stride, options.between, shift, chosen, conditioned)
+    names = _names(survey, columns, recipe) if conditioned else ()
+    notes: list[str] = []
+    clips, faults = _with_splits(_with_names(survey.clips), options, notes)
+    spec = None
+    if survey.size is not None:
+        kind = survey.cond if conditioned else "none"
+        spec = ClipSpec(3, *size, kind, {"none": 0, "image": 3, "vector": len(names)}[kind])
+    warnings = list(survey.warnings)
+    if options.shift and conditioned and (short := [clip for clip in clips if clip.length <= abs(shift)]):
+        warnings.append(
+            f"{count(len(short), 'clip')} not longer than the shift of {shift}: one row leads into each frame"
+        )
+    native = survey.size
+    if native and options.size and options.fit == "stretch" and native[0] * size[1] != native[1] * size[0]:
+        notes.append(
+            f"pictures of {native[0]}x{native[1]} are stretched to {size[0]}x{size[1]}; --fit crop or --fit pad keeps "
+            "their shape"
+        )
+    return Source(
+        survey.layout,
+        spec,
+        tuple(_ready(clips, recipe, options.window, notes)),
+        names,
+        shift if conditioned else 0,
+        options.used(),
+        (*survey.faults, *faults),
+        tuple(warnings),
+        (*survey.notes, *notes),
+        survey.fps / options.stride if survey.fps else None,
+    )
+
+
+def shifted(length: int, shift: int) -> NDArray[np.intp]:
+    """For each of `length` frames the row that leads into it; the first or last row stands in where there is none."""
+    return np.clip(np.arange(length) - shift, 0, length - 1)
+
+
+def refuse_options(options: Options, what: object) -> None:
+    """UsageError where options are given for clips that are packed already."""
+    if given := options.used():
+        raise UsageError(
+            f"{what}: packed already, so {', '.join(given)} cannot be chosen any more; import its source again with it"
+        )
+
+
+def _check(options: Options) -> None:
+    if options.stride < 1:
+        raise UsageError(f"stride: expected 1 or more, found {options.stride}")
+    if options.window < 0 or options.window == 1:
+        raise UsageError(f"window: expected 2 frames or more, or 0 for whole clips, found {options.window}")
+    if options.shares is not None and options.lists is not None:
+        raise UsageError("shares and lists: give one of them")
+    if options.shares is not None and not (min(options.shares) >= 0 and abs(sum(options.shares) - 1) <= 1e-6):
+        raise UsageError(f"shares: expected three numbers that add up to 1, found {options.shares}")
+
+
+def _columns(survey: Survey, options: Options) -> tuple[int, ...]:
+    """Which numbers of a row are the condition, in the order of the row."""
+    if survey.cond != "vector":
+        if options.columns and options.columns != (NONE,):
+            what = "pictures" if survey.cond == "image" else "no numbers"
+            raise UsageError(f"columns: {survey.layout} has {what} beside its frames, so there is nothing to choose")
+        return ()
+    patterns = options.columns or survey.chosen
+    if patterns == (NONE,):
+        return ()
+    for pattern in patterns:
+        if not any(_means(pattern, name) for name in survey.columns):
+            shown = ", ".join(survey.columns[:40]) + (", ..." if len(survey.columns) > 40 else "")
+            raise UsageError(
+                f"columns: no column is called '{pattern}'{nearest(pattern, survey.columns)} (there are {shown})"
+            )
+    return tuple(
+        index
+        for index, name in enumerate(survey.columns)
+        if not patterns or any(_means(pattern, name) for pattern in patterns)
+    )
+
+
+def _means(pattern: str, name: str) -> bool:
+    """Whether a column is meant; one called `a[0]` can be given as it is."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _names(survey: Survey, columns: tuple[int, ...], recipe: Recipe) -> tuple[str, ...]:
+    if survey.cond == "image":
+        return survey.columns
+    chosen = [survey.columns[index] for index in columns]
+    if recipe.between == "last" or recipe.stride == 1:
+        return tuple(chosen)
+    return tuple(f"{name}@{late - recipe.stride + 1}" for late in range(recipe.stride) for name in chosen)
+
+
+def _with_names(clips: Sequence[SourceClip]) -> list[SourceClip]:
+    """All clips; those whose name cannot stand in a pack are at fault, and so are those called like another one but
+    for the Unicode form of the name. (Two of the very same name are told apart by whoever reads them.)"""
+    names: dict[str, str] = {}
+    named = []
+    for clip in clips:
+        other = names.setdefault(unicodedata.normalize("NFC", clip.name), clip.name)
+        if not fit_name(clip.name):
+            clip = replace(clip, faults=(*clip.faults, Fault(shown(clip.name), "", f"as its name {FIT}", "another")))
+        elif other != clip.name:
+            wrong = Fault(clip.name, "", "a name of its own", f"{other!a}, which differs in its Unicode form only")
+            clip = replace(clip, faults=(*clip.faults, wrong))
+        named.append(clip)
+    return named
+
+
+def _with_splits(
+    clips: Sequence[SourceClip], options: Options, notes: list[str]
+) -> tuple[list[SourceClip], list[Fault]]:
+    """Every clip with a split: the source's own, that of a list, or one drawn by the hash of its name."""
+    if options.lists is not None:
+        return _listed(clips, options.lists)
+    shares = options.shares or (0.8, 0.1, 0.1)
+    open_ones = [clip for clip in clips if options.shares is not None or not clip.split]
+    drawn = _drawn([clip.name for clip in open_ones], shares)
+    if open_ones and options.shares is None:
+        numbers = ", ".join(f"{split} {list(drawn.values()).count(split)}" for split in SPLITS)
+        notes.append(f"the source has no splits of its own; drawn by the hash of each clip's name: {numbers}")
+    chosen = {id(clip): drawn[clip.name] for clip in open_ones}
+    return [replace(clip, split=chosen.get(id(clip), clip.split)) for clip in clips], []
+
+
+def _drawn(names: Sequence[str], shares: tuple[float, float, float]) -> dict[str, str]:
+    """A split for each name by its SHA-256; where a share came out empty, the clip next to its border is taken."""
+    places = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 for name in names}
+    edges = np.cumsum(shares)
+    found = {name: SPLITS[min(int(np.searchsorted(edges, place, side="right")), 2)] for name, place in places.items()}
+    for number, split in enumerate(SPLITS):
+        if shares[number] == 0 or split in found.values() or len(names) < FEW:
+            continue
+        middle = edges[number] - shares[number] / 2
+        counts = Counter(found.values())
+        spare = [name for name in names if counts[found[name]] > 1]
+        found[min(spare, key=lambda name: (abs(places[name] - middle), name))] = split
+    return found
+
+
+def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], list[Fault]]:
+    """Clips with the splits that a JSON file gives them; a clip in none or in two is at fault, and so is a listed one
+    that is not there."""
+    try:
+        raw = read_json(path, str(path))
+    except DataError as error:
+        raise DataError("the lists of splits cannot be read:", error.faults) from error
+    if not isinstance(raw, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in raw.values()
+    ):
+        raise DataError(f"{path}: expected JSON of the form {{'train': [names of clips], 'val': [...], 'test': [...]}}")
+    for split in raw:
+        if split not in SPLITS:
+            raise DataError(f"{path}: there is no split '{split}', only {', '.join(SPLITS)}{nearest(split, SPLITS)}")
+    splits_of: dict[str, list[str]] = {clip.name: [] for clip in clips}
+    strangers = []
+    for split, names in raw.items():
+        for name in dict.fromkeys(names):
+            if name in splits_of:
+                splits_of[name].append(split)
+            else:
+                strangers.append(Fault(path.name, name, "a clip of the source", "none"))
+    listed = []
+    for clip in clips:
+        found = splits_of[clip.name]
+        wrong = () if len(found) == 1 else (Fault(path.name, clip.name, "one split", " and ".join(found) or "none"),)
+        listed.append(replace(clip, split=(*found, SPLITS[0])[0], faults=(*clip.faults, *wrong)))
+    return listed, strangers
+
+
+def _ready(clips: Sequence[SourceClip], recipe: Recipe, window: int, notes: list[str]) -> list[ReadyClip]:
+    ready = []
+    left = []
+    longest = max((-(-clip.length // recipe.stride) for clip in clips if not _of_all(clip)), default=window)
+    if longest < window:
+        raise UsageError(f"window: no clip is {window} frames long, the longest has {longest}; ask for fewer")
+    for clip in clips:
+        length = -(-clip.length // recipe.stride)
+        if not window or _of_all(clip):
+            ready.append(ReadyClip(clip.name, clip.split, length, recipe, clip))
+            continue
+        for start in range(0, length - window + 1, window):
+            first = start * recipe.stride
+            name = _part(clip, first, first + (window - 1) * recipe.stride + 1)
+            ready.append(ReadyClip(name, clip.split, window, recipe, clip, first))
+        if length % window:
+            left.append(length % window)
+    if left:
+        notes.append(
+            f"{count(len(left), 'clip')} did not divide by {window}; the last {sum(left):,} frames are left out"
+        )
+    return ready
+
+
+def _of_all(clip: SourceClip) -> tuple[Fault, ...]:
+    """Faults that concern a clip as a whole."""
+    return tuple(fault for fault in clip.faults if not isinstance(fault, NumberFault))
+
+
+def _part(clip: SourceClip, start: int, stop: int) -> str:
+    if clip.part is not None:
+        return clip.part(start, stop)
+    return f"{clip.name}/{start:06d}-{stop - 1:06d}"
+
+
+def open_source(folder: Path, layout: str | None, options: Options) -> Source:
+    """What a source folder holds and what its clips will be, by its layout and a user's options.
+
+    Raises:
+        UsageError: an option that this layout does not know, or that cannot be.
+        DataError: see `find_layout`.
+    """
+    chosen = find_layout(folder, layout)
+    for name in ("camera", "cuts", "count"):
+        if getattr(options, name) and name not in chosen.TAKES:
+            raise UsageError(f"{name}: {chosen.NAME} has no use for it ({chosen.DESCRIBE})")
+    return shape(chosen.survey(folder, options), options)

@@ -1,0 +1,244 @@
+"""Reads every clip of a source once: what is wrong goes into a report, what is right to a writer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe import signals
+from foreframe.data.formats.folders import shown
+from foreframe.data.ingest.alignment import Alignment
+from foreframe.data.ingest.pool import CHUNK, Outcome, processes, read_clips
+from foreframe.data.ingest.report import ClipLine, Report
+from foreframe.data.ingest.transform import ReadyClip, Source
+from foreframe.data.layouts.contract import Chunk
+from foreframe.data.pack.manifest import LeftOut
+from foreframe.data.pack.pack import PackWriter
+from foreframe.errors import DataError, Fault
+from foreframe.log import Bar
+
+
+def inspect(
+    source: Source,
+    folder: Path,
+    writer: PackWriter | None = None,
+    *,
+    skip: bool = False,
+    length: int = 0,
+    workers: int | None = 0,
+    progress: bool = False,
+) -> Report:
+    """Read every clip of a source once; those without fault go to `writer`, if there is one.
+
+    skip: Go on after a fault, leaving out the clip, or the frames where a clip may be cut. Without it, the
+    writer gets nothing more after the first fault, while the scan lists all others.
+
+    Raises:
+        Stopped: a signal has asked to stop; it is heard after the chunk that is being read.
+    """
+    report = Report(str(folder), source.layout, source.spec)
+    report.faults += source.faults
+    report.warnings += source.warnings
+    report.notes += source.notes
+    report.left_out += [LeftOut(fault.path, (str(fault),)) for fault in source.faults]
+    if source.spec is None:
+        report.faults += [fault for clip in source.clips for fault in clip.faults]
+        return report
+    inspection = _Inspection(report, writer, folder, skip, length)
+    clips = []
+    names: set[str] = set()
+    for clip in source.clips:
+        if clip.length < 1:
+            inspection.refuse(clip, "a clip with frames", "none")
+        elif clip.name in names:
+            inspection.refuse(clip, "one clip of this name", "another one")
+        else:
+            clips.append(clip)
+            names.add(clip.name)
+    with (
+        signals.gently(),
+        Bar("reading frames", sum(clip.length for clip in clips)) if progress else nullcontext() as bar,
+        closing(_outcomes(clips, writer, workers)) as found,
+    ):
+        for clip, outcomes in found:
+            for done in inspection.read(clip, outcomes):
+                if bar is not None:
+                    bar.advance(by=done)
+                signals.poll()
+    report.alignment = inspection.alignment.result(source.spec)
+    if report.alignment is not None and report.alignment.warning:
+        report.warnings.append(report.alignment.warning)
+    if skip and writer is not None:
+        for item in report.left_out:
+            writer.leave_out(item.clip, item.reasons)
+    return report
+
+
+def _outcomes(
+    clips: Sequence[ReadyClip], writer: PackWriter | None, workers: int | None
+) -> Generator[tuple[ReadyClip, Iterator[tuple[int, Outcome]]]]:
+    """Each clip with its chunks: from the source, or from what a killed writer has left of it."""
+    known = writer.left_behind if writer is not None else frozenset()
+    todo = [clip for clip in clips if clip.name not in known]
+    with closing(read_clips(todo, processes(todo, workers))) as read:
+        stream = groupby(read, key=lambda item: id(item[0]))
+        for clip in clips:
+            if writer is not None and clip.name in known:
+                yield clip, _salvaged(clip, writer)
+            else:
+                _, found = next(stream)
+                yield clip, ((start, outcome) for _, start, outcome in found)
+
+
+def _salvaged(clip: ReadyClip, writer: PackWriter) -> Iterator[tuple[int, Outcome]]:
+    writer.check_left_behind(clip.name, clip.length)
+    for start in range(0, clip.length, CHUNK):
+        yield start, Chunk(*writer.read_back(start, min(start + CHUNK, clip.length)))
+
+
+class _Run:
+    """Good frames in a row, as they are read: their hash, and whether anything happens in them."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.digest = hashlib.sha256()
+        self.first: NDArray[np.uint8] | None = None
+        self.constant = True
+        self.black = True
+
+    def add(self, frames: NDArray[np.uint8]) -> None:
+        frames = np.ascontiguousarray(frames)
+        self.digest.update(frames.data)
+        if self.first is None:
+            self.first = frames[0].copy()
+        self.constant = self.constant and bool((frames == self.first).all())
+        self.black = self.black and not frames.any()
+
+
+class _Inspection:
+    """Goes through clips one after another; knows those it has seen, to find the same one in two splits."""
+
+    def __init__(self, report: Report, writer: PackWriter | None, folder: Path, skip: bool, length: int) -> None:
+        self.report, self.writer, self.skip, self.length = report, writer, skip, length
+        self.folder = folder
+        self.seen: dict[bytes, ClipLine] = {}
+        self.known = set(report.faults)
+        self.alignment = Alignment()
+
+    def refuse(self, clip: ReadyClip, expected: str, found: str) -> None:
+        """Leave out a clip that is not even read."""
+        fault = Fault(clip.name, "", expected, found)
+        self._drop(LeftOut(clip.name, (str(fault),)), [fault])
+
+    def read(self, clip: ReadyClip, outcomes: Iterable[tuple[int, Outcome]]) -> Iterator[int]:
+        """Take one clip into the report and the writer; yields how many frames each step took."""
+        faults = list(clip.faults)
+        if clip.length < self.length:
+            faults.append(Fault(clip.name, "", f"{self.length} frames or more", str(clip.length)))
+        cut = self.skip and clip.cuttable and not faults
+        run: _Run | None = None
+        whole = True
+        for start, outcome in outcomes:
+            if isinstance(outcome, DataError):
+                faults += self._relative(clip, outcome)
+                cut = whole = False
+                yield clip.length - start
+                break
+            frames = len(outcome.frames)
+            bad = dict(sorted(outcome.faults.items()))
+            whole = whole and not bad
+            faults += [fault for index in bad for fault in bad[index]]
+            if cut and run is not None and 0 in bad:
+                self._close(clip, run, start, cut)
+                run = None
+            for first, last in _between(bad, frames) if cut or not faults else ():
+                run = run or _Run(start + first)
+                run.add(outcome.frames[first:last])
+                self._align(outcome, first, last, new=run.start == start + first)
+                self._write(outcome, first, last)
+                if last < frames:
+                    self._close(clip, run, start + last, cut)
+                    run = None
+            yield frames
+        if faults and not cut:
+            self._drop(LeftOut(clip.name, tuple(map(str, faults))), faults)
+            return
+        if run is not None:
+            self._close(clip, run, clip.length, cut and bool(faults), whole)
+        self._report(faults)
+        self.report.left_out += [LeftOut(fault.path, (str(fault),)) for fault in faults]
+
+    def _relative(self, clip: ReadyClip, error: DataError) -> list[Fault]:
+        """What stopped the reading of a clip, with paths as the user knows them."""
+        if not error.faults:
+            return [Fault(clip.name, "", "a clip that can be read", str(error))]
+        found = []
+        for fault in error.faults:
+            path = Path(fault.path)
+            inside = path.is_absolute() and path.is_relative_to(self.folder.absolute())
+            inside_given = path.is_relative_to(self.folder)
+            root = self.folder if inside_given else self.folder.absolute()
+            name = shown("/".join(path.relative_to(root).parts)) if inside or inside_given else fault.path
+            found.append(Fault(name or fault.path, fault.where, fault.expected, fault.found))
+        return found
+
+    def _write(self, chunk: Chunk, first: int, last: int) -> None:
+        if self.writer is not None and (self.skip or not self.report.faults):
+            self.writer.append(chunk.frames[first:last], None if chunk.cond is None else chunk.cond[first:last])
+
+    def _align(self, chunk: Chunk, first: int, last: int, *, new: bool) -> None:
+        cond = None if chunk.cond is None else chunk.cond[first:last]
+        self.alignment.add(chunk.frames[first:last], cond, new=new)
+
+    def _close(self, clip: ReadyClip, run: _Run, stop: int, cut: bool, whole: bool = False) -> None:
+        """The run is an episode, unless it is too short or stands in another split already."""
+        length = stop - run.start
+        name = clip.part(run.start, stop) if cut else clip.name
+        if cut and length < max(2, self.length):
+            self._drop(LeftOut(name, (f"only {length} frames between frames that cannot be used",)))
+            return
+        line = ClipLine(name, clip.split, length)
+        other = self.seen.setdefault(run.digest.digest(), line)
+        if other.split != clip.split:
+            fault = Fault(
+                name, "", "clips that are in one split only", f"the same frames as {other.name} ({other.split})"
+            )
+            self._drop(LeftOut(name, (str(fault),)), [fault])
+            return
+        if other is not line:
+            self.report.warnings.append(f"{name}: the same frames as {other.name}")
+        if run.black or run.constant:
+            what = "black" if run.black else "the same"
+            self.report.warnings.append(f"{name}: every frame is {what}")
+        if self.writer is not None and (self.skip or not self.report.faults):
+            self.writer.commit(name, clip.split)
+            if whole:
+                self.writer.note(clip.name)
+        self.report.clips.append(line)
+
+    def _drop(self, item: LeftOut, faults: Sequence[Fault] = ()) -> None:
+        self._report(faults)
+        self.report.left_out.append(item)
+        if self.writer is not None:
+            self.writer.rollback()
+
+    def _report(self, faults: Iterable[Fault]) -> None:
+        """Every fault once, though all windows of a clip may share it."""
+        new = [fault for fault in dict.fromkeys(faults) if fault not in self.known]
+        self.known.update(new)
+        self.report.faults += new
+
+
+def _between(bad: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
+    """The stretches (first, last + 1) of 0 to length-1 that hold none of `bad`."""
+    first = 0
+    for index in (*bad, length):
+        if index > first:
+            yield first, index
+        first = index + 1

@@ -1,0 +1,330 @@
+"""Frames and rows of one episode of a LeRobot dataset, checked row by row against what its meta folder says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.data.formats.folders import relative, shown
+from foreframe.data.formats.images import LARGE, picture_size, size_of
+from foreframe.data.formats.parquet import Table, holds_numbers, load_pyarrow, numbers, opened
+from foreframe.data.layouts._shared import safely
+from foreframe.data.layouts.contract import Piece
+from foreframe.data.layouts.lerobot.meta import MAX_ROWS, Episode, inside
+from foreframe.errors import DataError, Fault, NumberFault
+from foreframe.video import Pixels, decode_image, read_at, read_image
+from foreframe.video.pixels import Size
+from foreframe.video.stream import frame_rate
+
+TIMES = ("timestamp", "frame_index", "episode_index")
+TOLERANCE = 1e-4
+"""Seconds by which a timestamp may differ from its place, beside the rounding of 32-bit numbers."""
+MAX_TIME = 1e9
+OFF = 0.1
+"""Share by which the rate of a video may differ from that of the dataset."""
+FEW = 3
+"""Of more frames of a stretch that are at fault in one way, only the first is named, and the others counted."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all episodes of a dataset have in common.
+
+    camera: the feature that holds the pictures; `video` says whether they are in videos or in parquet.
+    single: each episode has a data file of its own.
+    widths: {feature: numbers in it} in the order of the columns. names: of all columns.
+    """
+
+    root: Path
+    camera: str
+    video: bool
+    single: bool
+    native: Size
+    fps: float
+    widths: Mapping[str, int]
+    names: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*TIMES, *(name for name in self.widths if name not in TIMES))
+
+
+def read_frames(source: Source, episode: Episode, start: int, stop: int) -> Piece:
+    """Pictures of frames start to stop-1, uint8 (T, H, W, 3), and what is wrong with them or their times.
+
+    Raises:
+        DataError: the data or video file cannot be read, does not hold the episode, or has pictures of another size.
+    """
+    times, faults = _times(source, episode, start, stop)
+    good = [index for index in range(stop - start) if index not in faults]
+    frames = np.zeros((stop - start, *source.native, 3), np.uint8)
+    if source.video:
+        found = _from_video(source, episode, start, {index: times[index] for index in good}, frames)
+    else:
+        found = _from_parquet(source, episode, start, stop, good, frames)
+    _insist_few(found)
+    return Piece(frames, dict(sorted((faults | found).items())))
+
+
+def read_rows(source: Source, episode: Episode, start: int, stop: int) -> Piece:
+    """The numbers beside frames start to stop-1, float32 (T, D), and what is wrong with them.
+
+    Raises:
+        DataError: the data file cannot be read or does not hold the episode.
+    """
+    table, first = _located(source, episode)
+    block = table.read(first + start, first + stop)
+    values = np.zeros((stop - start, len(source.names)), np.float32)
+    faults: dict[int, list[Fault]] = {}
+    at = 0
+    for feature, width in source.widths.items():
+        found, wrong = numbers(block.column(feature), width)
+        with np.errstate(over="ignore"):
+            values[:, at : at + width] = found
+        expected = "1 number" if width == 1 else f"{width} numbers"
+        told = {i: _fault(episode, start + i, expected, words, feature) for i, words in wrong.items()}
+        odd = {}
+        finite = np.isfinite(values[:, at : at + width])
+        for index in np.flatnonzero(~finite.all(1)).tolist():
+            bad = at + np.flatnonzero(~finite[index])
+            some = ", ".join(source.names[column] for column in bad[:3])
+            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+            odd[index] = _fault(episode, start + index, "finite numbers", str(values[index, bad[0]]), some + more)
+        for index, fault in (*_few(told).items(), *_few(odd).items()):
+            columns = tuple(range(at, at + width))
+            fault = NumberFault(fault.path, fault.where, fault.expected, fault.found, columns)
+            faults.setdefault(index, []).append(fault)
+        at += width
+    for index in faults:
+        values[index] = 0
+    return Piece(values, {index: tuple(faults[index]) for index in sorted(faults)})
+
+
+def _located(source: Source, episode: Episode) -> tuple[Table, int]:
+    """The table that holds an episode, and the row of its first frame."""
+    path = source.root / episode.data
+    table = opened(path, source.columns)
+    for name, kind in table.types.items():
+        if not holds_numbers(kind):
+            raise _error(Fault(shown(episode.data), "", f"numbers in the column {shown(name)}", shown(str(kind)[:80])))
+        width = source.widths.get(name, 1)
+        if getattr(kind, "list_size", width) != width:
+            expected = f"{width} numbers in each row of the column {shown(name)}"
+            raise _error(Fault(shown(episode.data), "", expected, f"{kind.list_size}"))
+    spans = _spans(path, table.rows, path.stat().st_mtime_ns)
+    first, length, pieces = spans.get(episode.index, (0, 0, 0))
+    where, data = f"episode {episode.index}", shown(episode.data)
+    if not pieces:
+        there = ", ".join(map(str, list(spans)[:5])) + ", ..." * (len(spans) > 5)
+        found = f"none; episode_index is {there}" if spans else "an empty table"
+        raise _error(Fault(data, where, f"{episode.length} rows of this episode", found))
+    if length != episode.length or pieces > 1:
+        expected = f"{episode.length} rows in one stretch, as meta says"
+        raise _error(Fault(data, where, expected, f"{length}" + f" in {pieces} stretches" * (pieces > 1)))
+    if source.single and len(spans) > 1:
+        raise _error(Fault(data, where, "rows of this episode only", f"rows of {len(spans)} episodes"))
+    return table, first
+
+
+@lru_cache(maxsize=64)
+def _rate(path: Path, changed: int) -> float | None:
+    """Frames a second of a video that was last changed then."""
+    return frame_rate(path)
+
+
+@lru_cache(maxsize=4)
+def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int]]:
+    """{episode: (its first row, number of its rows, number of stretches they are in)} of a data file.
+
+    A file may hold thousands of episodes, so it is looked through once. `rows` and `changed` tell a file from one
+    that was there before.
+    """
+    spans: dict[int, tuple[int, int, int]] = {}
+    last, stretches = None, 0
+    with Table(path, ("episode_index",)) as table:
+        for first, block in table.blocks():
+            found, wrong = numbers(block.column("episode_index"), 1)
+            wrong |= {row: f"{found[row, 0]}" for row in np.flatnonzero(~np.isfinite(found[:, 0])).tolist()}
+            if wrong:
+                where = f"row {first + min(wrong) + 1}, episode_index"
+                raise _error(Fault(str(path), where, "a number", wrong[min(wrong)]))
+            edges = np.flatnonzero(np.diff(found[:, 0])) + 1
+            starts, ends = np.append(0, edges), np.append(edges, len(found))
+            for start, end in zip(starts, ends, strict=True):
+                number = int(found[start, 0])
+                before, length, pieces = spans.get(number, (first + int(start), 0, 0))
+                spans[number] = (before, length + int(end - start), pieces + (number != last))
+                stretches += number != last
+                last = number
+            if stretches > MAX_ROWS:
+                raise _error(Fault(str(path), "episode_index", f"at most {MAX_ROWS} stretches of episodes", "more"))
+    return spans
+
+
+def _times(
+    source: Source, episode: Episode, start: int, stop: int
+) -> tuple[NDArray[np.float64], dict[int, tuple[Fault, ...]]]:
+    """Seconds of each frame by its timestamp, and the rows that are out of their place.
+
+    A timestamp is right if it is a number of frames after 0, or one frame after the timestamp before it.
+    """
+    table, first = _located(source, episode)
+    ahead = min(start, 1)
+    block = table.read(first + start - ahead, first + stop)
+    (times, no_time), (frames, no_frame) = (numbers(block.column(name), 1) for name in TIMES[:2])
+    faults: dict[int, tuple[Fault, ...]] = {}
+    for row in range(ahead, len(times)):
+        index, number, time = row - ahead, row - ahead + start, float(times[row, 0])
+        if row in no_frame or frames[row, 0] != number:
+            found = no_frame.get(row) or f"{frames[row, 0]:g}"
+            faults[index] = (_fault(episode, number, f"frame_index {number}", found),)
+            continue
+        steps = [number / source.fps] if number else [max(0.0, time)]  # max(0.0, nan) is 0.0
+        if row and row - 1 not in no_time:
+            steps.append(float(times[row - 1, 0]) + 1 / source.fps)
+        slack = TOLERANCE + 2**-22 * abs(time)
+        if row in no_time or not time < MAX_TIME or not any(abs(time - step) <= slack for step in steps):
+            found = no_time.get(row) or f"{time:.6f}"
+            faults[index] = (_fault(episode, number, f"timestamp {steps[0]:.6f}", found),)
+    _insist_few(faults)
+    return times[ahead:, 0], faults
+
+
+def _from_video(
+    source: Source, episode: Episode, first: int, times: Mapping[int, float], frames: Pixels
+) -> dict[int, tuple[Fault, ...]]:
+    """Fill in the frames at `times` ({index: seconds into the episode}), and say which are not there."""
+    if not times:
+        return {}
+    path = source.root / episode.video
+    rate = _rate(path, path.stat().st_mtime_ns) if path.is_file() else None
+    if rate is not None and abs(rate - source.fps) > OFF * source.fps:
+        expected = f"{source.fps:g} frames a second as meta/info.json says"
+        raise _error(Fault(episode.video, "", expected, f"{rate:g}"))
+    indices, wanted = list(times), [episode.start + time for time in times.values()]
+    found, missing = read_at(path, wanted, 0.25 / source.fps)
+    _check_size(source, episode.video, found.shape[1:3])
+    frames[indices] = found
+    faults: dict[int, tuple[Fault, ...]] = {}
+    for place, (index, time) in enumerate(zip(indices, wanted, strict=True)):
+        words = missing.get(place, "")
+        if time + 0.5 / source.fps > episode.end:
+            words = f"the end of the episode at {episode.end:.4f} s"  # the next one of the file begins there
+        if words:
+            where = f"episode {episode.index}, frame {first + index}"
+            faults[index] = (Fault(episode.video, where, f"a frame at {time:.4f} s", words),)
+            frames[index] = 0
+    return faults
+
+
+def _from_parquet(
+    source: Source, episode: Episode, start: int, stop: int, wanted: list[int], frames: Pixels
+) -> dict[int, tuple[Fault, ...]]:
+    """Fill in the pictures that lie in the table itself, or below the root under a path that it gives."""
+    _, first = _located(source, episode)
+    table = opened(source.root / episode.data, (source.camera,))
+    kind = table.types[source.camera]
+    if not _holds_pictures(kind):
+        expected = f"bytes and path in the column {shown(source.camera)}"
+        raise _error(Fault(shown(episode.data), "", expected, shown(str(kind)[:80])))
+    cells = table.read(first + start, first + stop).column(source.camera)
+
+    def read(index: int) -> Fault | None:
+        try:
+            picture = _picture(source, cells[index].as_py() or {})
+        except DataError as error:
+            inner = error.faults[0]
+            path = relative(Path(inner.path), source.root) if inner.path else ""
+            return _fault(episode, start + index, inner.expected, inner.found, source.camera, path)
+        frames[index] = picture
+        return None
+
+    workers = min(8, os.cpu_count() or 1)
+    if source.native[0] * source.native[1] >= LARGE and workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            results = list(pool.map(read, wanted))
+    else:
+        results = [read(index) for index in wanted]
+    return {index: (fault,) for index, fault in zip(wanted, results, strict=True) if fault is not None}
+
+
+def _picture(source: Source, cell: Mapping[str, Any]) -> Pixels:
+    data, path = cell.get("bytes"), cell.get("path")
+    if isinstance(data, bytes) and data:
+        _check_claim(source, size_of(data))
+        try:
+            picture = decode_image(data)
+        except DataError as error:
+            raise _error(replace(error.faults[0], path="")) from error
+    elif isinstance(path, str) and path:
+        file = source.root / path
+        if not inside(path) or not _stays(file, source.root):
+            raise _error(Fault("", "", "a path that stays inside the dataset", f"'{shown(path[:120])}'"))
+        if not safely(file.is_file):  # to open a pipe may take for ever
+            raise _error(Fault(str(file), "", "a PNG or JPEG", "no such file, or not a plain one"))
+        _check_claim(source, picture_size(file))
+        picture = read_image(file)
+    else:
+        raise _error(Fault("", "", "a picture", "nothing"))
+    _check_size(source, "", picture.shape[:2])
+    return picture
+
+
+def _stays(file: Path, root: Path) -> bool:
+    """Whether no link on the way leads out of the dataset, or round in a circle."""
+    try:
+        return file.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
+def _check_claim(source: Source, size: Size | str) -> None:
+    """That a picture has the right size, by its header, before so much is decoded; the reader tells what is no
+    picture."""
+    if isinstance(size, tuple):
+        _check_size(source, "", size)
+
+
+def _check_size(source: Source, path: str, size: tuple[int, ...]) -> None:
+    if size != source.native:
+        (height, width), (h, w) = source.native, size
+        raise _error(Fault(path, "", f"{width}x{height} pixels as meta/info.json says", f"{w}x{h}"))
+
+
+def _holds_pictures(kind: Any) -> bool:
+    pa, _ = load_pyarrow()
+    return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+
+
+def _few(faults: Mapping[int, Fault]) -> Mapping[int, Fault]:
+    """What is wrong with rows, in few words: of many faults the first stands for all, and is told once."""
+    if len(faults) <= FEW:
+        return faults
+    first = next(iter(faults.values()))
+    found = f"{first.found}; and something like it in {len(faults) - 1} more frames"
+    return dict.fromkeys(faults, replace(first, found=found))
+
+
+def _insist_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
+    """DataError where so many frames of a stretch are at fault that it is not about single frames."""
+    if len(faults) > FEW:
+        first, *_ = next(iter(faults.values()))
+        found = f"{first.found}; and something like it in {len(faults) - 1} more frames"
+        raise _error(replace(first, found=found))
+
+
+def _fault(episode: Episode, frame: int, expected: str, found: str, column: str = "", path: str = "") -> Fault:
+    where = ", ".join(filter(None, (f"episode {episode.index}", f"frame {frame}", shown(column))))
+    return Fault(path or shown(episode.data), where, expected, found)
+
+
+def _error(fault: Fault) -> DataError:
+    return DataError("this episode cannot be read:", [fault])

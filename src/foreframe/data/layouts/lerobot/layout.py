@@ -1,0 +1,342 @@
+"""LeRobot datasets, codebase v2.0, v2.1 and v3.0: tables in parquet, pictures in mp4 or in the tables themselves.
+
+    ROOT/meta/info.json                                       {"codebase_version": "v3.0", "fps": 30, "features": ...}
+    ROOT/meta/episodes/chunk-000/file-000.parquet             v3.0: where each episode lies
+    ROOT/data/chunk-000/file-000.parquet                      v3.0: many episodes in a file
+    ROOT/videos/CAMERA/chunk-000/file-000.mp4                 v3.0: many episodes in a file, cut elsewhere than the data
+    ROOT/meta/episodes.jsonl                                  v2.x: the length of each episode
+    ROOT/data/chunk-000/episode_000000.parquet                v2.x
+    ROOT/videos/chunk-000/CAMERA/episode_000000.mp4           v2.x
+
+The row of frame t holds the action given at frame t, which leads into frame t+1: the shift is 1. A frame of a video is
+found by its timestamp, never by counting. The format is that of the LeRobot package (v0.1 to v0.4), read without it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from fnmatch import fnmatchcase
+from functools import partial
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from foreframe.data.formats.folders import Finds, listing, may_enter, not_plain, runs, shown
+from foreframe.data.formats.images import example_picture
+from foreframe.data.formats.parquet import load_pyarrow
+from foreframe.data.layouts._shared import safely, walk
+from foreframe.data.layouts.contract import Options, Piece, Read, SourceClip, Survey
+from foreframe.data.layouts.lerobot.episodes import Source, read_frames, read_rows
+from foreframe.data.layouts.lerobot.meta import (
+    BOOKKEEPING,
+    EPISODES_FILE,
+    MAX_INFO_BYTES,
+    Episode,
+    Feature,
+    Info,
+    count_tasks,
+    read_episodes,
+    read_info,
+)
+from foreframe.errors import Fault, UsageError, nearest
+from foreframe.video.pixels import Size
+
+NAME = "lerobot"
+DESCRIBE = "LeRobot datasets v2.0, v2.1 and v3.0: parquet tables with mp4 videos or pictures"
+LOOKS_FOR = "meta/info.json with a codebase_version, and data/chunk-000/"
+TAKES = ("camera",)
+
+USUAL = {"action": ("action", "actions"), "state": ("observation.state", "state")}
+"""The two features that are the condition: how their columns are called, and the features' names, best first."""
+_META = {"meta/info.json", "meta/stats.json", "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"}
+_META_V3 = {"meta/info.json", "meta/stats.json", "meta/tasks.parquet"}
+
+
+def recognises(folder: Path) -> bool:
+    """Whether meta/info.json names a codebase_version, or something else in meta/ tells what a broken one was."""
+    meta = folder / "meta"
+    try:
+        if not not_plain((meta / "info.json").stat().st_mode):
+            with (meta / "info.json").open("rb") as file:
+                if b'"codebase_version"' in file.read(MAX_INFO_BYTES):
+                    return True
+        return (meta / "episodes.jsonl").is_file() or (meta / "episodes").is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def survey(folder: Path, options: Options) -> Survey:
+    """Every episode that meta lists and whose files are there; tables and pictures are read later.
+
+    Raises:
+        UsageError: no such camera; pyarrow is not installed.
+    """
+    load_pyarrow()
+    finds, warnings, notes = Finds(folder), list[str](), list[str]()
+    files = set(_files("meta", finds))
+    info = None if finds.faults else read_info(finds, warnings)
+    if info is None:
+        return Survey(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
+    cameras = sorted((f for f in info.features if f.kind in ("image", "video")), key=lambda f: (f.depth, f.key))
+    if not cameras:
+        finds.fault(folder / "meta" / "info.json", "a feature with dtype video or image", "none", "features")
+        return Survey(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
+    camera = _camera(cameras, options.camera)
+    others = [other for other in cameras if other is not camera]
+    if others and not options.camera:
+        there = ", ".join(shown(other.key) for other in others)
+        notes.append(f"camera {shown(camera.key)} is taken; there is also {there}: choose with --camera")
+    episodes = read_episodes(info, camera, files, finds)
+    tasks = count_tasks(info, finds)
+    if tasks > 1:
+        notes.append(f"{tasks} tasks in words, which are not used")
+    _compare(info, episodes, finds, warnings, notes)
+    for top in sorted({info.data.partition("/")[0], info.video.partition("/")[0]} - {"", "meta"}):
+        files.update(_files(top, finds))
+    widths, names, chosen = _condition(info.features)
+    if names and not chosen:
+        known = " or ".join(keys[0] for keys in USUAL.values())
+        warnings.append(f"no feature is called {known}: all numbers are taken; choose with --columns")
+    native = camera.size or (1, 1)
+    source = Source(folder, camera.key, camera.kind == "video", info.version != "v3.0", native, info.fps, widths, names)
+    absent: dict[str, list[int]] = {}
+    for episode in episodes:
+        for path in {episode.data, episode.video} - files - {""}:
+            absent.setdefault(path, []).append(episode.index)
+    clips = tuple(_clip(info, source, episode, absent) for episode in episodes)
+    if not clips and not finds.faults:
+        finds.fault(folder / "meta", "episodes", "none")
+    left = [f for f in info.features if not f.kind and f.key not in BOOKKEEPING]
+    if left:
+        notes.append(f"features not used: {', '.join(f'{shown(f.key)} ({f.words})' for f in left)}")
+    finds.ignored += _strangers(files, info, episodes, others)
+    finds.ignored += _strangers_outside(info, finds)
+    return Survey(
+        NAME,
+        clips,
+        native,
+        "vector" if names else "none",
+        names,
+        chosen,
+        shift=1,
+        faults=tuple(finds.faults),
+        warnings=tuple(warnings),
+        notes=(*notes, *finds.notes()),
+        fps=info.fps,
+    )
+
+
+def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Sequence[int]]) -> SourceClip:
+    """One episode. absent: files that are not there, or not plain files inside the dataset, with their episodes."""
+    faults = []
+    for path in (episode.data, episode.video):
+        if path in absent:
+            several = len(absent[path]) > 1
+            where = f"episode{'s' * several} {runs(absent[path])}"
+            expected = "the file of these episodes" if several else "the file of this episode"
+            found = "a folder" if safely((source.root / path).is_dir) else "no such file"
+            faults.append(Fault(shown(path), where, expected, found))
+    frames: Read = partial(read_frames, source, episode)
+    rows: Read = partial(read_rows, source, episode)
+    if faults:  # nothing of it is opened: it may be a pipe, or a link that leads out
+        frames, rows = partial(_no_frames, source.native), partial(_no_rows, len(source.names))
+    split = ""
+    if info.splits:
+        split = next((name for name, (a, b) in info.splits.items() if a <= episode.index < b), "")
+        if not split:
+            where = f"splits, episode {episode.index}"
+            faults.append(Fault("meta/info.json", where, "a split that holds it", "none"))
+    return SourceClip(
+        f"episode_{episode.index:06d}",
+        split,
+        episode.length,
+        frames,
+        rows if source.widths else None,
+        tuple(faults),
+        file=episode.video or episode.data,
+    )
+
+
+def _no_frames(size: Size, start: int, stop: int) -> Piece:
+    return Piece(np.zeros((stop - start, *size, 3), np.uint8))
+
+
+def _no_rows(width: int, start: int, stop: int) -> Piece:
+    return Piece(np.zeros((stop - start, width), np.float32))
+
+
+def _camera(cameras: Sequence[Feature], wanted: str) -> Feature:
+    """The camera of this name, or by the last part of its name; the first where none is asked for."""
+    if not wanted:
+        return cameras[0]
+    found = [camera for camera in cameras if camera.key == wanted]
+    found = found or [camera for camera in cameras if camera.key.rpartition(".")[2] == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        there = " or ".join(shown(camera.key) for camera in found)
+        raise UsageError(f"camera: '{wanted}' may be {there}; give the whole name")
+    near = {camera.key: SequenceMatcher(None, wanted, camera.key.rpartition(".")[2]).ratio() for camera in cameras}
+    there = ", ".join(shown(key) for key in sorted(near, key=lambda key: (-near[key], key)))
+    ends = [camera.key.rpartition(".")[2] for camera in cameras]
+    raise UsageError(f"camera: expected one of {there}, got '{wanted}'{nearest(wanted, ends)}")
+
+
+def _condition(features: Sequence[Feature]) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
+    """{feature: how many numbers}, the action and the state first; the names of all; patterns of those chosen."""
+    numeric = [feature for feature in features if feature.kind == "numbers" and feature.key not in BOOKKEEPING]
+    usual = {name: found for name, keys in USUAL.items() if (found := _best(numeric, keys))}
+    columns = [*usual.values(), *(feature for feature in numeric if feature not in usual.values())]
+    names = tuple(_named(columns, {feature.key: name for name, feature in usual.items()}))
+    chosen = _chosen(names, {name: len(feature.names) for name, feature in usual.items()})
+    return {feature.key: len(feature.names) for feature in columns}, names, chosen
+
+
+def _best(features: Sequence[Feature], keys: Sequence[str]) -> Feature | None:
+    """The feature with the first of these names that there is."""
+    found = {feature.key: feature for feature in features}
+    return next((found[key] for key in keys if key in found), None)
+
+
+def _named(columns: Sequence[Feature], prefixes: Mapping[str, str]) -> Iterator[str]:
+    """A name for each number: action.x, state.x, FEATURE.x; FEATURE alone for one without a name. None comes twice."""
+    taken: set[str] = set()
+    for feature in columns:
+        prefix = prefixes.get(feature.key)
+        for inner in feature.names:
+            alone = not prefix and feature.names == ("0",)
+            name = base = shown(feature.key) if alone else f"{prefix or shown(feature.key)}.{inner}"
+            number = 1
+            while name in taken:
+                number += 1
+                name = f"{base}_{number}"
+            taken.add(name)
+            yield name
+
+
+def _chosen(names: Sequence[str], widths: Mapping[str, int]) -> tuple[str, ...]:
+    """Patterns of the columns that come first; one for each, where a pattern would catch another feature's as well."""
+    patterns = tuple(f"{name}.*" for name in widths)
+    count = sum(widths.values())
+    if any(fnmatchcase(name, pattern) for name in names[count:] for pattern in patterns):
+        return tuple(escape(name) for name in names[:count])
+    return patterns
+
+
+def _compare(info: Info, episodes: Sequence[Episode], finds: Finds, warnings: list[str], notes: list[str]) -> None:
+    """What is listed against what meta/info.json says there is in all: less of it is a note, more is a fault."""
+    path = finds.root / "meta" / "info.json"
+    frames = sum(episode.length for episode in episodes)
+    last = max((episode.index for episode in episodes), default=-1)
+    if len(episodes) > info.episodes or last >= info.episodes:
+        ends = f"{len(episodes)} or more, as meta lists" if len(episodes) > info.episodes else f"over {last}"
+        finds.fault(path, ends, f"{info.episodes}", "total_episodes")
+    elif len(episodes) < info.episodes and episodes:
+        notes.append(f"{len(episodes)} of {info.episodes} episodes are here")
+    if frames > info.frames:
+        finds.fault(path, f"{frames} or more, as the lengths of episodes make", f"{info.frames}", "total_frames")
+    elif len(episodes) == info.episodes and frames < info.frames:
+        warnings.append(f"meta/info.json: total_frames is {info.frames}, but the lengths of all episodes make {frames}")
+
+
+def _files(top: str, finds: Finds) -> Iterator[str]:
+    """Paths of all files in one of the dataset's folders."""
+    if may_enter(finds.root / top, finds):
+        for folder, names in walk(finds.root / top, finds):
+            below = "/".join(folder.relative_to(finds.root).parts)
+            yield from (f"{below}/{name}" for name in names)
+
+
+def _strangers(files: set[str], info: Info, episodes: Sequence[Episode], others: Sequence[Feature]) -> list[str]:
+    """Files in data/, videos/ and meta/ that belong neither to an episode that is listed nor to another camera."""
+    used = {path for episode in episodes for path in (episode.data, episode.video)}
+    left = files - used - (_META_V3 if info.version == "v3.0" else _META)
+    keys = [f"/{other.key}/" for other in others]
+    return [
+        shown(path)
+        for path in sorted(left)
+        if not any(key in path for key in keys) and not (info.version == "v3.0" and EPISODES_FILE.fullmatch(path))
+    ]
+
+
+def _strangers_outside(info: Info, finds: Finds) -> list[str]:
+    """Files beside data/, videos/ and meta/, and folders, but for images/, where pictures of tables may lie."""
+    files, folders = listing(finds.root, finds)
+    known = {"meta", "images", info.data.partition("/")[0], info.video.partition("/")[0]}
+    return [shown(name) for name in files] + [f"{shown(name)}/" for name in folders if name not in known]
+
+
+def example(folder: Path) -> None:
+    """Write a tiny dataset, v3.0: twelve episodes of 8 to 12 frames, pictures 16x16 in two data files."""
+    pa, pq = load_pyarrow()
+    lengths = [8 + episode % 5 for episode in range(12)]
+    for name in ("data/chunk-000", "meta/episodes/chunk-000"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    first, rows = 0, list[dict[str, Any]]()
+    for file, half in enumerate((range(6), range(6, 12))):
+        frames = []
+        for episode in half:
+            frames += [_example_row(episode, frame, first + frame) for frame in range(lengths[episode])]
+            place = {"data/chunk_index": 0, "data/file_index": file, "dataset_from_index": first}
+            first += lengths[episode]
+            rows.append({"episode_index": episode, "tasks": ["Push the square."], "length": lengths[episode], **place})
+            rows[-1]["dataset_to_index"] = first
+        table = pa.Table.from_pylist(frames, _example_schema(pa))
+        pq.write_table(table, str(folder / f"data/chunk-000/file-{file:03d}.parquet"), row_group_size=32)
+    pq.write_table(pa.Table.from_pylist(rows), str(folder / "meta/episodes/chunk-000/file-000.parquet"))
+    tasks = pa.table({"task_index": [0], "__index_level_0__": ["Push the square."]})
+    pq.write_table(tasks, str(folder / "meta/tasks.parquet"))
+    numbers = {"dtype": "float32", "names": ["x", "y"], "shape": [2]}
+    index = {"dtype": "int64", "names": None, "shape": [1]}
+    features = {
+        "observation.images.top": {"dtype": "image", "shape": [16, 16, 3], "names": ["height", "width", "channels"]},
+        "observation.state": numbers,
+        "action": numbers,
+        "timestamp": {**index, "dtype": "float32"},
+        **dict.fromkeys(BOOKKEEPING[1:], index),
+    }
+    info = {
+        "codebase_version": "v3.0",
+        "robot_type": "square",
+        "total_episodes": len(lengths),
+        "total_frames": first,
+        "total_tasks": 1,
+        "chunks_size": 1000,
+        "fps": 10,
+        "splits": {"train": f"0:{len(lengths)}"},
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "video_path": None,
+        "features": features,
+    }
+    for name, value in (("info", info), ("stats", {"action": {"count": [first]}})):
+        (folder / f"meta/{name}.json").write_text(json.dumps(value, indent=4) + "\n")
+
+
+def _example_row(episode: int, frame: int, index: int) -> dict[str, Any]:
+    stream = io.BytesIO()
+    Image.fromarray(example_picture(frame + episode, 16, 16, episode % 4)).save(stream, format="PNG")
+    state = [float(np.sin(episode + frame / 5)), float(np.cos(episode + frame / 5))]
+    return {
+        "observation.images.top": {"bytes": stream.getvalue(), "path": f"frame-{frame:06d}.png"},
+        "observation.state": state,
+        "action": [0.1 * frame, float(episode)],
+        "timestamp": frame / 10,
+        "frame_index": frame,
+        "episode_index": episode,
+        "index": index,
+        "task_index": 0,
+    }
+
+
+def _example_schema(pa: Any) -> Any:
+    """Types as LeRobot writes them: lists of a fixed width, 32-bit numbers, pictures as bytes beside a path."""
+    pair = pa.list_(pa.float32(), 2)
+    picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    kinds = {"observation.images.top": picture, "observation.state": pair, "action": pair, "timestamp": pa.float32()}
+    return pa.schema({**kinds, **dict.fromkeys(BOOKKEEPING[1:], pa.int64())})

@@ -1,0 +1,406 @@
+"""Writes a pack: streamed to a temporary sibling folder and renamed into place, so there is a whole pack or none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe import config, disk, placing, signals
+from foreframe.clip import ClipSpec
+from foreframe.data.pack.journal import ARRAYS, Journal, StoppedError
+from foreframe.data.pack.manifest import (
+    COND,
+    CONVENTION,
+    EPISODES,
+    FRAMES,
+    MANIFEST,
+    ColumnStats,
+    Episode,
+    FileRecord,
+    LeftOut,
+    Manifest,
+    count_splits,
+    episodes_to_bytes,
+)
+from foreframe.data.pack.npy import HEADER_BYTES, header
+from foreframe.data.pack.stats import column_stats
+from foreframe.errors import DataError, DiskError
+
+BLOCK = 2**20
+"""Bytes of a file that are hashed at a time."""
+_ITEM_BYTES, _LETTER_BYTES = 1000, 9
+"""Memory that a reader takes at most for a clip left out or a reason, and for each byte of its text."""
+
+
+def picture_shape(spec: ClipSpec) -> tuple[int, int, int]:
+    """(H, W, C) of one frame on disk."""
+    return spec.height, spec.width, spec.channels
+
+
+def cond_layout(spec: ClipSpec, total: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Element type and shape of the conditions of `total` frames on disk."""
+    if spec.cond == "vector":
+        return np.dtype("<f4"), (total, spec.cond_size)
+    return np.dtype(np.uint8), (total, spec.height, spec.width, spec.cond_size)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises Stopped between two blocks where a signal has asked to stop."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            signals.poll()
+    return digest.hexdigest()
+
+
+class PackWriter:
+    """Streams clips into a new pack at `dst`; memory stays flat. Leaving the `with` block puts the pack in place.
+
+    Any exception inside the block, Ctrl-C included, removes everything that was written; with `resume`, what was
+    stopped through no fault of the clips (a signal, the disk, too little memory) is kept. A signal that asks to stop is
+    heard while files are hashed, and not while the pack is put in place.
+
+    Args:
+        dst: The folder to make; it must not exist unless `overwrite`, and then only a pack is ever replaced.
+        spec: C, H, W and the condition of every clip.
+        cond_names: D names of a vector condition; one or none for pictures.
+        fps: Frames a second, where known.
+        source: What the clips came from: layout, folder name, options. JSON; goes into the manifest as it is.
+        shift: Row t of the source led into frame t + shift; conditions are given to the writer as cond[t], shifted
+            already.
+        resume: What the source is, in one word that changes when it does. A writer that was killed is then taken up by
+            the next one with the same `dst` and `resume`; see `left_behind`. Empty: a new start, always.
+        expected: How many frames are to come, as far as that is known: where there is no room for them the writer does
+            not begin.
+
+    Raises:
+        DataError: something is at `dst`, there is no room, or clips do not fit.
+        BusyError: another process makes the same pack (with `resume`).
+        DiskError: the disk refuses; what was at `dst` is untouched.
+    """
+
+    def __init__(
+        self,
+        dst: Path | str,
+        spec: ClipSpec,
+        cond_names: Iterable[str] = (),
+        *,
+        fps: float | None = None,
+        source: Mapping[str, Any] | None = None,
+        shift: int = 0,
+        overwrite: bool = False,
+        resume: str = "",
+        expected: int = 0,
+    ) -> None:
+        self.dst = Path(dst)
+        self.spec = spec
+        self.cond_names = tuple(cond_names)
+        self.fps = None if fps is None else float(fps)
+        self.source = dict(source or {})
+        self.shift = shift
+        self.resume = resume
+        self.overwrite = overwrite
+        self.expected = expected
+        self.left_out: list[LeftOut] = []
+        self._told = self._untold = 0  # bytes that a reader of the list takes at most; clips that are not in it
+        self.episodes: list[Episode] = []
+        if spec.cond == "vector" and len(self.cond_names) != spec.cond_size:
+            raise DataError(f"cond_names: expected {spec.cond_size} names, found {len(self.cond_names)}")
+        self._arrays = (FRAMES, *([COND] if spec.cond != "none" else []))
+        self._files: dict[str, BinaryIO] = {}
+        self._names: set[str] = set()
+        self._committed = 0
+        self._pending = 0
+        self._journal: Journal | None = None
+        self._placed = False
+        self._safe = 0  # frames that a killed writer left whole; they are not written again
+        self._needed = self._bytes(expected)  # of what is being written and is to come, for messages
+
+    def __enter__(self) -> PackWriter:
+        with signals.gently():
+            try:
+                self._take_folder()
+            except OSError as error:
+                raise disk.refused(self.dst, error, self._needed) from error
+            try:
+                for name in self._arrays:
+                    self._files[name] = (self._folder / name).open("r+b" if self._safe else "w+b")
+                    self._files[name].write(bytes(HEADER_BYTES))
+            except OSError as error:
+                problem = self._refused(error)
+                self._let_go(problem)
+                raise problem from error
+        return self
+
+    def _take_folder(self) -> None:
+        placing.sweep(self.dst)
+        refuse_existing(self.dst, self.overwrite)
+        partial = self.dst.parent / f".{self.dst.name[:100]}.partial"
+        self._insist_on_room(partial / ARRAYS)
+        self.dst.parent.mkdir(parents=True, exist_ok=True)
+        if self.resume:
+            journal = Journal(partial, f"{self.resume} {self.spec}")
+            self._safe = journal.open({name: (HEADER_BYTES, self._frame_bytes(name)) for name in self._arrays})
+            self._journal, self._folder = journal, journal.arrays
+        else:
+            self._folder = placing.temporary(self.dst)
+
+    def _insist_on_room(self, left: Path) -> None:
+        """DataError where less is free than the pack will take; `left` is what a killed writer may have left of it."""
+        free = disk.free(self.dst.parent)
+        if not self.expected or free is None:
+            return
+        there = sum((left / name).stat().st_size for name in self._arrays if (left / name).is_file())
+        needed = self._bytes(self.expected) - there
+        if needed > free:
+            raise DataError(
+                f"{self.dst}: {needed:,} bytes needed for {self.expected:,} frames, {free:,} free there; nothing was "
+                "written; make room, or choose a place on another disk"
+            )
+
+    def add(self, name: str, split: str, frames: NDArray[np.uint8], cond: NDArray[Any] | None = None) -> None:
+        """Add one whole clip: uint8 frames (T, H, W, C) and its conditions (T, D) or (T, H, W, 3), or None."""
+        self.append(frames, cond)
+        self.commit(name, split)
+
+    def append(self, frames: NDArray[np.uint8], cond: NDArray[Any] | None = None) -> None:
+        """Add frames to the clip being written; it counts only once `commit` gives it a name."""
+        length = len(frames)
+        self._needed = self._bytes(max(length, self.expected - max(self._safe, self._committed + self._pending)))
+        if frames.dtype != np.uint8 or frames.shape != (length, *picture_shape(self.spec)):
+            raise DataError(f"frames: expected uint8 (T, {self._sides()}), found {frames.dtype} {frames.shape}")
+        if (cond is None) != (self.spec.cond == "none"):
+            raise DataError(f"cond: expected {self.spec.cond}, found {'none' if cond is None else cond.shape}")
+        try:
+            if cond is not None:
+                dtype, shape = cond_layout(self.spec, length)
+                if cond.shape != shape or (dtype == np.uint8) != (cond.dtype == np.uint8):
+                    raise DataError(f"cond: expected {dtype} {shape}, found {cond.dtype} {cond.shape}")
+                cond = np.ascontiguousarray(cond, dtype)
+                if dtype != np.uint8 and not np.isfinite(cond).all():
+                    row = int(np.flatnonzero(~np.isfinite(cond).all(axis=1))[0])
+                    raise DataError(f"cond: expected finite numbers, found {cond[row].tolist()} at row {row}")
+                self._write(COND, cond)
+            self._write(FRAMES, np.ascontiguousarray(frames))
+        except OSError as error:
+            raise self._refused(error) from error
+        self._pending += length
+
+    def commit(self, name: str, split: str) -> None:
+        """Close the clip being written, as an episode."""
+        if self._pending == 0:
+            raise DataError(f"{name}: expected at least one frame, found none")
+        if name in self._names:
+            raise DataError(f"{name}: two clips of this name")
+        self._names.add(name)
+        self.episodes.append(Episode(name, split, self._committed, self._pending))
+        self._committed += self._pending
+        self._pending = 0
+
+    def rollback(self) -> None:
+        """Forget the frames added since the last `commit`."""
+        try:
+            for name, file in self._files.items():
+                file.seek(HEADER_BYTES + max(self._safe, self._committed) * self._frame_bytes(name))
+                file.truncate()
+        except OSError as error:
+            raise self._refused(error) from error
+        self._pending = 0
+
+    def note(self, clip: str) -> None:
+        """Remember for a later writer that the last episode holds all of this clip of the source, faultless."""
+        if self._journal is not None:
+            last = self.episodes[-1]
+            try:
+                self._journal.note(clip, last.start, last.length, self._files.values())
+            except OSError as error:
+                raise self._refused(error) from error
+
+    @property
+    def left_behind(self) -> Collection[str]:
+        """The clips of the source that a killed writer has left here whole."""
+        return self._journal.found.keys() if self._journal is not None else ()
+
+    def check_left_behind(self, clip: str, length: int) -> None:
+        """DataError unless this clip, of this length, is what comes next in what was left behind."""
+        found = self._journal.found[clip] if self._journal is not None else None
+        if found != (self._committed, length):
+            raise DataError(f"{self._folder}: does not fit its source any more, so it was deleted; start again")
+
+    def read_back(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
+        """Frames start to stop-1 of a salvaged clip, and their conditions."""
+        parts = {}
+        try:
+            for name, file in self._files.items():
+                dtype, shape = self._layout(name, stop - start)
+                file.seek(HEADER_BYTES + (self._committed + start) * self._frame_bytes(name))
+                parts[name] = np.frombuffer(file.read(dtype.itemsize * int(np.prod(shape))), dtype).reshape(shape)
+        except OSError as error:
+            raise DataError(
+                f"{self._folder}: cannot be read: {error.strerror}, so it was deleted; start again"
+            ) from error
+        return parts[FRAMES], parts.get(COND)
+
+    def leave_out(self, clip: str, reasons: Iterable[str]) -> None:
+        """Record in the manifest that a clip of the source is not in the pack, and why.
+
+        Where its list gets longer than any reader takes, it ends with how many more there are.
+        """
+        item = LeftOut(clip, tuple(reasons))
+        self._told += _ITEM_BYTES * (1 + len(item.reasons))
+        self._told += _LETTER_BYTES * len("".join([clip, *item.reasons]).encode("utf-8", "surrogatepass"))
+        if self._told > config.MEMORY // 2:
+            self._untold += 1
+        else:
+            self.left_out.append(item)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with signals.gently():
+            try:
+                if kind is None:
+                    self._finish()
+            except OSError as problem:
+                error = self._refused(problem)
+                raise error from problem
+            except BaseException as problem:
+                error = problem
+                raise
+            finally:
+                self._let_go(error)
+
+    def _let_go(self, error: BaseException | None) -> None:
+        """Close everything, and remove it unless the pack is in place or another writer may go on with it."""
+        # What was asked to stop may be asked to go on; what is wrong with a clip would only be so again.
+        stopped = isinstance(error, StoppedError | DiskError) or not isinstance(error, Exception | None)
+        if self._journal is not None and stopped:
+            with suppress(OSError):
+                self._journal.sync(self._files.values())
+        for file in self._files.values():
+            with suppress(OSError):  # closing writes what is left; a full disk was reported already
+                file.close()
+        if self._journal is not None:
+            self._journal.close(remove=self._placed or not (stopped and self._journal.worth))
+        elif not self._placed:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _finish(self) -> None:
+        if self._pending:
+            self.rollback()
+        if not self.episodes:
+            raise DataError(f"{self.dst}: expected at least one clip to pack, found none")
+        if self._journal is not None:
+            self._journal.sync(self._files.values())
+        for name, file in self._files.items():
+            file.seek(0)
+            file.write(header(*self._layout(name, self._committed)))
+            file.truncate(HEADER_BYTES + self._committed * self._frame_bytes(name))
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        episodes = tuple(self.episodes)
+        listed = episodes_to_bytes(episodes)
+        self._needed = len(listed)
+        disk.write(self._folder / EPISODES, listed)
+        records = {
+            name: FileRecord((self._folder / name).stat().st_size, sha256(self._folder / name))
+            for name in sorted([*self._files, EPISODES])
+        }
+        manifest = Manifest(
+            self.spec,
+            self.cond_names,
+            alignment(self.spec, self.shift),
+            self.shift,
+            self._stats(),
+            self.fps,
+            count_splits(episodes),
+            self.source,
+            (*self.left_out, *self._rest()),
+            records,
+        )
+        signals.poll()  # from here on it is only a moment
+        content = manifest.to_bytes()
+        self._needed = len(content)
+        disk.write(self._folder / MANIFEST, content)
+        disk.sync(self._folder)
+        self._put_in_place()
+        self._placed = True
+        disk.sync(self.dst.parent)
+
+    def _rest(self) -> tuple[LeftOut, ...]:
+        why = "too many to be listed; `foreframe data check` of the source tells of them"
+        return (LeftOut(f"{self._untold:,} more", (why,)),) if self._untold else ()
+
+    def _put_in_place(self) -> None:
+        refuse_existing(self.dst, self.overwrite)
+        try:
+            placing.put(self._folder, self.dst)
+        except OSError:
+            refuse_existing(self.dst, self.overwrite)  # another process was quicker: say so
+            raise
+
+    def _stats(self) -> tuple[ColumnStats, ...]:
+        """Of each number of a vector condition, over the clips of train; over all where there is no train."""
+        if self.spec.cond != "vector":
+            return ()
+        cond = np.memmap(self._folder / COND, "<f4", "r", HEADER_BYTES, (self._committed, self.spec.cond_size))
+        chosen = [item for item in self.episodes if item.split == "train"] or self.episodes
+        return column_stats(self.cond_names, cond, chosen)
+
+    def _write(self, name: str, values: NDArray[Any]) -> None:
+        """Append to a file, except what a killed writer put there already."""
+        begin = self._committed + self._pending
+        known = min(max(0, self._safe - begin), len(values))
+        if known < len(values):
+            file = self._files[name]
+            file.seek(HEADER_BYTES + (begin + known) * self._frame_bytes(name))
+            file.write(values[known:].data)
+
+    def _layout(self, name: str, total: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        if name == FRAMES:
+            return np.dtype(np.uint8), (total, *picture_shape(self.spec))
+        return cond_layout(self.spec, total)
+
+    def _frame_bytes(self, name: str) -> int:
+        dtype, shape = self._layout(name, 1)
+        return dtype.itemsize * int(np.prod(shape))
+
+    def _sides(self) -> str:
+        return ", ".join(str(side) for side in picture_shape(self.spec))
+
+    def _bytes(self, frames: int) -> int:
+        """Of so many frames, their conditions, and the headers."""
+        return sum(HEADER_BYTES + frames * self._frame_bytes(name) for name in self._arrays)
+
+    def _refused(self, error: OSError) -> DiskError:
+        kept = "nothing was kept"
+        if self._journal is not None and self.episodes:
+            kept = "what was done is kept, the same command goes on"
+        return DiskError(f"{disk.refused(self.dst, error, self._needed)}; {kept}")
+
+
+def alignment(spec: ClipSpec, shift: int) -> str:
+    """How rows were brought to "cond[t] leads into frame t", in words."""
+    if spec.cond == "none":
+        return "no condition"
+    if shift == 0:
+        return f"{CONVENTION}; row t of the source, not shifted"
+    if shift > 0:
+        return f"{CONVENTION}; row t-{shift} of the source, the first row repeated before it"
+    return f"{CONVENTION}; row t+{-shift} of the source, the last row repeated after it"
+
+
+def refuse_existing(dst: Path, overwrite: bool) -> None:
+    """DataError where a pack must not be made: something is there, or it is no pack and would be lost."""
+    placing.refuse(dst, overwrite, "a pack", (MANIFEST, FRAMES))

@@ -1,0 +1,332 @@
+"""Scores that say how they were made.
+
+A result holds its protocol, the scores, and the free baselines on the same clips. Only mode `prediction`
+has seen nothing of the frames it is scored on; the other modes go by their own names.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreframe import runtime, seeds, signals
+from foreframe.checkpoint import TrainedModel
+from foreframe.clip import Clip
+from foreframe.data.loading.windows import Windows
+from foreframe.data.pack.pack import Pack
+from foreframe.errors import DataError
+from foreframe.metrics import METRICS, Fvd, Lpips, score_frames, summarise
+from foreframe.metrics.fvd import bias, frechet_distance
+from foreframe.metrics.lpips import without_weights
+from foreframe.recipe import RunConfig
+from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
+
+ROWS = 64
+"""Rollouts (samples of clips) at once: memory does not grow with their number."""
+MEDIAN_FRAMES = 500
+"""At most this many training frames, evenly spread, make the median frame."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What was measured. Two results compare only if theirs agree."""
+
+    split: str
+    context: int
+    horizon: int
+    mode: ModeName = "prediction"
+    samples: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+    conditions: Literal["true", "shuffled", "shifted", "zeroed"] = "true"
+    """What leads into each frame: the clip's own conditions, these in another order of time, each one frame late, or
+    zeros. A model that obeys its condition scores worse with the last three; one that ignores it does not."""
+    clips: int = 0
+    """At most this many clips, evenly spread over the split; 0: all."""
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+
+
+def full_horizon(pack: Pack, split: str, context: int) -> int:
+    """How many frames can be predicted in every clip of a split: to the end of the shortest."""
+    return min(episode.length for episode in pack.split(split)) - context
+
+
+def evaluate(
+    model: Any,
+    pack: Pack,
+    protocol: Protocol,
+    device: torch.device,
+    batch: int = 16,
+    advance: Callable[[int], None] | None = None,
+    lpips: Lpips | None = None,
+    fvd: Fvd | None = None,
+) -> dict[str, Any]:
+    """Score a model on one split of a pack.
+
+    Each clip is its episode's first K + horizon frames. With several samples, `scores` is their mean and
+    `best_of_n` takes, for each clip and each metric by itself, the sample with the best mean over frames.
+
+    Args:
+        model: On `device`; a copy made ready for prediction is unrolled.
+        batch: Clips unrolled together; it does not change the result beyond rounding.
+        advance: Called with the number of rollouts done.
+        lpips: With its weights, on `device`; for the metric of that name.
+        fvd: With its weights, on `device`: also the Frechet video distance, of all samples of all clips together.
+    Returns:
+        protocol, scores, best_of_n (with several samples), baselines, fvd (if asked for): plain values, ready for JSON.
+    Raises:
+        DataError: the split has no clip that long, or its clips are not what the model takes.
+        UsageError: LPIPS without its weights; FVD of clips too few, too short or not of 3 channels.
+    """
+    if protocol.horizon < 1:
+        raise DataError(
+            f"split '{protocol.split}': its clips leave no frame to predict after {protocol.context} of context"
+        )
+    length = protocol.context + protocol.horizon
+    model = ready(model)
+    windows = Windows(pack, protocol.split, length, "first")
+    chosen = evenly_spread(len(windows), protocol.clips)
+    samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
+    score = _Scores(protocol.metrics, lpips)
+    distance = None if fvd is None else _Distance(fvd, pack, protocol, len(chosen))
+    free = _Baselines(pack, protocol, score, distance)
+    for start in range(0, len(chosen), batch):
+        signals.poll()
+        indices = chosen[start : start + batch]
+        clip = windows.batch(indices).to(device).unit()
+        given = Clip(clip.frames, conditions_given(clip.cond, protocol))
+        truth = clip.frames[:, protocol.context :]
+        if distance is not None:
+            distance.add("real", clip, truth)
+        scored: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
+        together = max(1, ROWS // len(indices))
+        for first in range(0, protocol.samples, together):
+            numbers = range(first, min(first + together, protocol.samples))
+            draws = [draw_noise(model, indices, length, protocol.seed, n, protocol.temperature) for n in numbers]
+            predicted = unroll(model, given, torch.cat(draws).to(device), protocol.context, protocol.mode)
+            predicted = predicted.unflatten(0, (len(numbers), -1))
+            for name, values in score(predicted, truth).items():
+                scored[name].append(values.cpu())
+            if distance is not None:
+                distance.add("model", clip, predicted)
+            if advance is not None:
+                advance(len(numbers) * len(indices))
+        for name in protocol.metrics:
+            samples[name].append(torch.cat(scored[name]).transpose(0, 1))
+        free.add(clip)
+    all_scores = {name: torch.cat(parts) for name, parts in samples.items()}  # (N, S, T)
+    result: dict[str, Any] = {
+        "protocol": _protocol_values(protocol, pack, windows, chosen, score),
+        "scores": {name: summarise(values.mean(1)) for name, values in all_scores.items()},
+        "baselines": free.summaries(),
+    }
+    if protocol.samples > 1:
+        result["best_of_n"] = {name: summarise(_best(name, values)) for name, values in all_scores.items()}
+    if distance is not None:
+        result["protocol"]["fvd"] = distance.settings()
+        result["fvd"] = distance.values()
+    return result
+
+
+def evaluate_run(
+    trained: TrainedModel,
+    pack: Pack,
+    protocol: Protocol,
+    device: torch.device,
+    advance: Callable[[int], None] | None = None,
+    lpips: Lpips | None = None,
+    fvd: Fvd | None = None,
+) -> dict[str, Any]:
+    """`evaluate` for a run on disk: the result also says which weights, which clips and which machine.
+
+    Raises:
+        DataError: these clips are not of the kind the run was trained on.
+    """
+    check_spec(trained, pack)
+    result = evaluate(trained.model, pack, protocol, device, advance=advance, lpips=lpips, fvd=fvd)
+    result["protocol"]["model_sha256"] = trained.provenance["weights_sha256"]
+    return {
+        "protocol": result.pop("protocol"),
+        **result,
+        "model": trained.provenance,
+        "data": pack.path.name,
+        "hardware": runtime.describe(device),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def check_spec(trained: TrainedModel, pack: Pack) -> None:
+    """Raises DataError when a pack's clips are not what the model takes."""
+    if pack.spec != trained.config.spec:
+        raise DataError(f"{pack.path}: its clips are {pack.spec}; {trained.run} was trained on {trained.config.spec}")
+
+
+def default_split(pack: Pack) -> str:
+    """The split that scores are of, where none is named: test, or val where there is no test."""
+    return "val" if "test" not in pack.splits and "val" in pack.splits else "test"
+
+
+def default_horizon(config: RunConfig, pack: Pack, split: str) -> int:
+    """Frames predicted when scoring: the preset's; with -1 there, to the end of the shortest clip of the split."""
+    train = config.train
+    if train.eval_horizon == -1:
+        return full_horizon(pack, split, train.context)
+    return train.eval_horizon or train.horizon
+
+
+def unroll(model: Any, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
+    """A clip's frames after the context, (B, T-K, C, H, W), or (S*B, ...) as noise has.
+
+    The truth is handed on only to modes that look at it.
+    """
+    truth = None if mode == "prediction" else clip.frames
+    return predict(model, clip.frames[:, :context], clip.cond, noise, mode, truth)
+
+
+class _Scores:
+    """The metrics of a protocol, of the same frames together."""
+
+    def __init__(self, names: tuple[str, ...], lpips: Lpips | None) -> None:
+        if "lpips" in names and lpips is None:
+            without_weights()
+        self.by_network = lpips
+        self.by_formula = [name for name in names if name != "lpips"]
+        self.names = names
+
+    def __call__(self, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+        found = score_frames(predicted, true, self.by_formula)
+        if "lpips" in self.names:
+            assert self.by_network is not None
+            found["lpips"] = self.by_network(predicted, true)
+        return {name: found[name] for name in self.names}
+
+    def definitions(self) -> dict[str, str]:
+        """The sentence on each metric; a network's also says which weights."""
+        found = {name: METRICS[name].definition for name in self.names}
+        if "lpips" in found and self.by_network is not None:
+            found["lpips"] += f" Weights: SHA-256 {self.by_network.sha256}."
+        return found
+
+
+class _Distance:
+    """The Frechet video distance of the model and of the baselines: features are kept of each clip, frames are not."""
+
+    def __init__(self, fvd: Fvd, pack: Pack, protocol: Protocol, clips: int) -> None:
+        fvd.check(pack.spec.channels, protocol.context, protocol.horizon, clips)
+        self.fvd, self.protocol, self.clips = fvd, protocol, clips
+        self.features: dict[str, list[Tensor]] = {}
+
+    def add(self, who: str, clip: Clip, future: Tensor) -> None:
+        """Frames after the context, (B, T-K, C, H, W) or (S, B, ...), as `who` has them."""
+        if self.fvd.context:
+            known = clip.frames[:, : self.protocol.context]
+            future = torch.cat((known.expand(*future.shape[:-4], *known.shape[-4:]), future), -4)
+        self.features.setdefault(who, []).append(self.fvd(future).flatten(0, -2))
+
+    def values(self) -> dict[str, Any]:
+        features = {who: torch.cat(parts) for who, parts in self.features.items()}
+        real = features.pop("real")
+        found = {who: frechet_distance(real, other) for who, other in features.items()}
+        return {"value": found.pop("model"), "baselines": found, "note": bias(self.clips)}
+
+    def settings(self) -> dict[str, Any]:
+        return self.fvd.settings(self.protocol.context, self.protocol.horizon, self.clips, self.protocol.samples)
+
+
+class _Baselines:
+    """What costs nothing: the last context frame repeated, and the median frame of the training split."""
+
+    def __init__(self, pack: Pack, protocol: Protocol, score: _Scores, distance: _Distance | None) -> None:
+        self.protocol, self.score, self.distance = protocol, score, distance
+        self.median = _median_frame(pack)
+        self.parts: dict[str, dict[str, list[Tensor]]] = {}
+
+    def add(self, clip: Clip) -> None:
+        truth = clip.frames[:, self.protocol.context :]
+        last = clip.frames[:, self.protocol.context - 1 : self.protocol.context]
+        guesses = {"repeat_last": last.expand_as(truth)}
+        if self.median is not None:
+            guesses["median_frame"] = self.median.to(truth.device).expand_as(truth)
+        for baseline, guess in guesses.items():
+            for name, values in self.score(guess, truth).items():
+                self.parts.setdefault(baseline, {}).setdefault(name, []).append(values.cpu())
+            if self.distance is not None:
+                self.distance.add(baseline, clip, guess)
+
+    def summaries(self) -> dict[str, Any]:
+        return {
+            baseline: {name: summarise(torch.cat(parts)) for name, parts in metrics.items()}
+            for baseline, metrics in self.parts.items()
+        }
+
+
+def _median_frame(pack: Pack) -> Tensor | None:
+    """The median of evenly spread training frames, (C, H, W) in [0, 1]; None without a training split.
+
+    It is taken from the training split and never from the clips that are scored, which would be the answer.
+    """
+    if "train" not in pack.splits:
+        return None
+    numbers = np.concatenate([np.arange(e.start, e.start + e.length) for e in pack.split("train")])
+    spread = numbers[np.linspace(0, len(numbers) - 1, min(MEDIAN_FRAMES, len(numbers))).round().astype(int)]
+    median = np.median(pack.frames[spread], axis=0).astype(np.float32) / 255
+    return torch.from_numpy(median).permute(2, 0, 1)
+
+
+def conditions_given(cond: Tensor | None, protocol: Protocol) -> Tensor | None:
+    """The conditions (B, T, ...) as the protocol wants them; shuffled keeps no row in its place.
+
+    Shifted, row t leads into frame t+1 and the first row into frames 0 and 1: the mistake of a clip whose actions were
+    aligned one frame off.
+    """
+    if cond is None or protocol.conditions == "true":
+        return cond
+    if protocol.conditions == "zeroed":
+        return torch.zeros_like(cond)
+    if protocol.conditions == "shifted":
+        return torch.cat((cond[:, :1], cond[:, :-1]), 1)
+    length = cond.shape[1]
+    order = torch.randperm(length, generator=seeds.generator(protocol.seed, "shuffled conditions", length))
+    places = torch.empty_like(order)
+    places[order] = order.roll(1)
+    return cond[:, places.to(cond.device)]
+
+
+def _best(name: str, scores: Tensor) -> Tensor:
+    """(N, S, T) to (N, T): of each clip, the sample whose mean over frames is best."""
+    means = scores.mean(2)
+    best = means.argmin(1) if METRICS[name].lower_is_better else means.argmax(1)
+    return scores[torch.arange(len(scores)), best]
+
+
+def evenly_spread(count: int, limit: int) -> list[int]:
+    """Which of `count` clips are scored where at most `limit` are; 0: all."""
+    wanted = count if limit == 0 else min(limit, count)
+    return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
+
+
+def _protocol_values(
+    protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], score: _Scores
+) -> dict[str, Any]:
+    switches = MODES[protocol.mode]
+    names = windows.names(chosen)
+    values = asdict(protocol)
+    values.update(
+        feed=switches.feed,
+        latent=switches.latent,
+        reduction="mean over samples, then frames, then clips",
+        best_of_n="for each metric by itself, the sample with the best mean over frames",
+        clips=len(chosen),
+        clip_names_sha256=hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        too_short=[episode.name for episode in windows.short],
+        metrics=score.definitions(),
+        data_sha256=pack.hash,
+    )
+    return values

@@ -1,0 +1,359 @@
+"""What a report says of one run: its scores, its diagnosis, clips to look at; made once and kept beside the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foreframe import __version__, checkpoint, config, diagnose, disk, evaluation, signals, video
+from foreframe.checkpoint import TrainedModel
+from foreframe.data.loading.windows import Windows
+from foreframe.data.pack.pack import Pack
+from foreframe.errors import CheckpointError, ConfigError, DiskError, ForeframeError, UsageError
+from foreframe.log import read_log
+from foreframe.metrics import METRICS
+from foreframe.recipe import RunConfig
+from foreframe.report.clips.sheet import spread
+from foreframe.rollout import ModeName, draw_noise, ready
+from foreframe.video.write import encode_gif
+
+FORMAT = 1
+LIMIT = 64 * 2**20
+"""Bytes of what is kept, at most."""
+FRAMES, LEAST_FRAMES = 60, 12
+"""Frames of a panel: at most, and the least it is cut down to where its GIF would be too large."""
+GIF_BYTES = 400_000
+"""Of a panel; twelve of them make five megabytes of a page."""
+MOST_FPS = 50
+"""Browsers slow down anything faster."""
+AT_ONCE = 16
+"""Samples of a panel's clip unrolled together."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be gathered of each run; runs that are set side by side share it."""
+
+    split: str | None = None
+    """Which split is scored; None: test, or val where there is no test."""
+    horizon: int = 0
+    """Frames predicted; 0: the preset's, -1: to the end of the shortest clip."""
+    samples: int = 10
+    """Rollouts of each clip."""
+    clips: int = 0
+    """At most this many clips, evenly spread; 0: all."""
+    panels: int = 3
+    """Clips that are shown moving."""
+    seed: int = 0
+    """Of the noise."""
+    checkpoint: str = "best"
+    """best (by validation), newest, or a step."""
+    diagnose: bool = True
+    """Also what scores hide: collapse, gap, obedience, spread."""
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+
+    def check(self) -> None:
+        """Raises UsageError for numbers that cannot be."""
+        for name, value, least in (
+            ("samples", self.samples, 1),
+            ("clips", self.clips, 0),
+            ("panels", self.panels, 0),
+            ("horizon", self.horizon, -1),
+        ):
+            if value < least:
+                raise UsageError(f"{name}: expected {least} or more, found {value}")
+        if not self.metrics:
+            raise UsageError("metrics: expected one at least, found none")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise UsageError(f"there is no metric '{metric}' (known: {', '.join(METRICS)})")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A clip as a GIF: the truth and, of its samples, the best, the median and the worst by mean PSNR (in dB).
+
+    shown: frames in the GIF, of `length` that were scored; context frames are among both.
+    """
+
+    clip: str
+    psnr: dict[str, float]
+    shown: int
+    length: int
+    gif: bytes
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Everything a report says of one run.
+
+    prediction, reconstruction: results of `evaluate_run`. diagnosis: that of `foreframe.diagnose`, or None, and then
+    `undiagnosed` says why. environment: hardware and versions of the training. last_step: of the newest checkpoint.
+    notes: what the reader should know.
+    """
+
+    run: Path
+    config: RunConfig
+    log: list[dict[str, Any]]
+    environment: dict[str, Any]
+    last_step: int
+    prediction: dict[str, Any]
+    reconstruction: dict[str, Any]
+    diagnosis: dict[str, Any] | None
+    undiagnosed: str
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The run's folder, by its last name."""
+        return self.run.name or str(self.run)
+
+
+def gather(
+    run: Path,
+    request: Request,
+    device: torch.device,
+    pack: Pack | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Gathered:
+    """Score and diagnose a run, and draw its panels; or take what was kept of that in RUN/eval/report.
+
+    It is taken again only if weights, data and request are the same and every byte is as it was written; what is
+    damaged or was edited is made again, with a note.
+
+    Args:
+        pack: Clips to score on; by default those of the run.
+        advance: Called with the number of rollouts done.
+    Raises:
+        CheckpointError: there is no checkpoint yet, or the run is still being trained.
+        DataError: the clips are not of the kind the run was trained on, or too short.
+        DiskError: what was made cannot be kept.
+    """
+    request.check()
+    record = RunConfig.read(run)
+    _refuse_while_training(run)
+    trained = checkpoint.load_run(run, request.checkpoint, device)
+    pack = pack or Pack.open(trained.config.data.path)
+    evaluation.check_spec(trained, pack)
+    request = _resolved(request, trained, pack)
+    identity = {
+        "format": FORMAT,
+        "foreframe": __version__,
+        "weights_sha256": trained.provenance["weights_sha256"],
+        "data_sha256": pack.hash,
+        "request": json.loads(json.dumps(asdict(request))),
+    }
+    folder = run / "eval" / "report"
+    notes: list[str] = []
+    values, panels = _kept(folder, identity, notes)
+    if values is None:
+        values, panels = _make(trained, pack, request, device, advance)
+        _keep(folder, identity, values, panels)
+    last = checkpoint.choose(run, "newest")
+    return Gathered(
+        run=run,
+        config=record,
+        log=read_log(run),
+        environment=dict(last.state.get("environment") or {}),
+        last_step=last.step,
+        prediction=values["prediction"],
+        reconstruction=values["reconstruction"],
+        diagnosis=values["diagnosis"],
+        undiagnosed=values["undiagnosed"],
+        panels=panels,
+        notes=tuple(notes),
+    )
+
+
+def total(run: Path, request: Request, device: torch.device, pack: Pack | None = None) -> int:
+    """How many rollouts `gather` makes where nothing was kept, but for those of panels. Raises as it does."""
+    request.check()
+    trained = checkpoint.load_run(run, request.checkpoint, device)
+    pack = pack or Pack.open(trained.config.data.path)
+    evaluation.check_spec(trained, pack)
+    request = _resolved(request, trained, pack)
+    assert request.split is not None
+    windows = Windows(pack, request.split, trained.config.train.context + request.horizon, "first")
+    clips = min(request.clips, len(windows)) if request.clips else len(windows)
+    diagnosed = diagnose.total(trained, pack, _wanted(request), device) if request.diagnose else 0
+    return clips * (request.samples + 1) + diagnosed
+
+
+def _refuse_while_training(run: Path) -> None:
+    path = run / ".lock"
+    if not path.exists():
+        return
+    lock = disk.Lock(path)
+    holder = lock.take()
+    lock.release()
+    if holder:
+        raise CheckpointError(f"{run}: still being trained ({holder}); wait for its end or stop it, then report on it")
+
+
+def _resolved(request: Request, trained: TrainedModel, pack: Pack) -> Request:
+    """The request with what it leaves to run and pack filled in."""
+    split = request.split or evaluation.default_split(pack)
+    if request.horizon == -1:
+        horizon = evaluation.full_horizon(pack, split, trained.config.train.context)
+    else:
+        horizon = request.horizon or evaluation.default_horizon(trained.config, pack, split)
+    return replace(request, split=split, horizon=horizon)
+
+
+def _make(
+    trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
+) -> tuple[dict[str, Any], tuple[Panel, ...]]:
+    assert request.split is not None
+    values: dict[str, Any] = {}
+    kinds: tuple[tuple[ModeName, int], ...] = (("prediction", request.samples), ("reconstruction", 1))
+    for mode, samples in kinds:
+        protocol = evaluation.Protocol(
+            request.split,
+            trained.config.train.context,
+            request.horizon,
+            mode,
+            samples,
+            seed=request.seed,
+            clips=request.clips,
+            metrics=request.metrics,
+        )
+        values[mode] = evaluation.evaluate_run(trained, pack, protocol, device, advance)
+    values["diagnosis"], values["undiagnosed"] = _diagnosis(trained, pack, request, device, advance)
+    return values, tuple(_panels(trained, pack, request, device, values["prediction"]["protocol"]["clips"]))
+
+
+def _diagnosis(
+    trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
+) -> tuple[dict[str, Any] | None, str]:
+    """The diagnosis, or None and why there is none: a run that cannot be diagnosed still has scores."""
+    if not request.diagnose:
+        return None, "it was not asked for"
+    try:
+        return diagnose.diagnose(trained, pack, _wanted(request), device, advance), ""
+    except DiskError:
+        raise
+    except ForeframeError as error:
+        return None, str(error)
+
+
+def _wanted(request: Request) -> diagnose.Request:
+    assert request.split is not None
+    return diagnose.Request(request.split, request.horizon, request.samples, request.clips, request.seed)
+
+
+def _panels(trained: TrainedModel, pack: Pack, request: Request, device: torch.device, scored: int) -> list[Panel]:
+    """Panels of clips evenly spread over those that were scored, of the very samples that were scored."""
+    assert request.split is not None
+    if request.panels == 0:
+        return []
+    known, length = trained.config.train.context, trained.config.train.context + request.horizon
+    windows, model = Windows(pack, request.split, length, "first"), ready(trained.model)
+    chosen = spread(spread(range(len(windows)), scored), request.panels)
+    made = []
+    for number in chosen:
+        clip = windows.batch([number]).to(device).unit()
+        truth, shown = clip.frames[:, known:], min(length, known + FRAMES)
+        means: list[float] = []
+        videos: list[video.Pixels] = []
+        for first in range(0, request.samples, AT_ONCE):
+            signals.poll()
+            numbers = range(first, min(first + AT_ONCE, request.samples))
+            noise = torch.cat([draw_noise(model, [number], length, request.seed, n) for n in numbers])
+            predicted = evaluation.unroll(model, clip, noise.to(device), known, "prediction")
+            means += METRICS["psnr"](predicted, truth.expand_as(predicted)).mean(1).tolist()
+            videos += list(video.pictures(predicted[:, : shown - known]))
+        frames = video.pictures(clip.frames[0, :shown])
+        chosen_samples = _ranked(means)
+        rows: list[video.Row] = [("truth", frames)]
+        rows += [
+            (f"{name} {means[sample]:.1f} dB", np.concatenate([frames[:known], videos[sample]]))
+            for name, sample in chosen_samples.items()
+        ]
+        gif, kept = _gif(rows, known, min(trained.config.fps, MOST_FPS))
+        scores = {name: means[sample] for name, sample in chosen_samples.items()}
+        made.append(Panel(windows.names([number])[0].rpartition("@")[0], scores, kept, length, gif))
+    return made
+
+
+def _ranked(means: list[float]) -> dict[str, int]:
+    """Which sample is best, median (of an even number the lower one) and worst; of few samples, only what there is."""
+    order = sorted(range(len(means)), key=means.__getitem__)
+    if len(order) == 1:
+        return {"sample": 0}
+    middle = {"median": order[(len(order) - 1) // 2]} if len(order) > 2 else {}
+    return {"best": order[-1], **middle, "worst": order[0]}
+
+
+def _gif(rows: list[video.Row], known: int, fps: float) -> tuple[bytes, int]:
+    """A GIF of no more than `GIF_BYTES` where fewer frames can make it so, and how many frames it has."""
+    shown = len(rows[0][1])
+    while True:
+        grid = video.grid([(label, frames[:shown]) for label, frames in rows], context=known, columns=2)
+        made = encode_gif(grid, fps)
+        fewer = max(LEAST_FRAMES, known + 1, shown * 2 // 3)
+        if len(made) <= GIF_BYTES or fewer >= shown:
+            return made, shown
+        shown = fewer
+
+
+def _keep(folder: Path, identity: dict[str, Any], values: dict[str, Any], panels: tuple[Panel, ...]) -> None:
+    names = [f"panel-{number}.gif" for number in range(len(panels))]
+    listed = [
+        {
+            "clip": panel.clip,
+            "psnr": panel.psnr,
+            "shown": panel.shown,
+            "length": panel.length,
+            "file": name,
+            "sha256": _sha256(panel.gif),
+        }
+        for name, panel in zip(names, panels, strict=True)
+    ]
+    content = {"identity": identity, **values, "panels": listed}
+    text = json.dumps({**content, "sha256": _sha256(_canonical(content))}, indent=1, allow_nan=False) + "\n"
+    files = {folder / "gathered.json": text.encode()}
+    files.update({folder / name: panel.gif for name, panel in zip(names, panels, strict=True)})
+    disk.put_all(files, [path for path in folder.glob("panel-*.gif") if path not in files])
+
+
+def _kept(folder: Path, identity: dict[str, Any], notes: list[str]) -> tuple[dict[str, Any] | None, tuple[Panel, ...]]:
+    """What was kept, if it is of this identity and whole; a note where it is not whole."""
+    path = folder / "gathered.json"
+    if not path.exists():
+        return None, ()
+    try:
+        content = config.read_json(path, LIMIT)
+        given = content.pop("sha256", None) if isinstance(content, dict) else None
+        if not isinstance(content, dict) or given != _sha256(_canonical(content)):
+            raise ConfigError(f"{path}: changed since it was written")
+        if content["identity"] != identity:
+            return None, ()
+        panels = []
+        for panel in content.pop("panels"):
+            name, expected = panel.pop("file"), panel.pop("sha256")
+            gif = (folder / name).read_bytes()
+            if _sha256(gif) != expected:
+                raise ConfigError(f"{folder / name}: changed since it was written")
+            panels.append(Panel(**panel, gif=gif))
+        return content, tuple(panels)
+    except ConfigError as error:
+        notes.append(f"{error}; made again")
+    except OSError as error:
+        notes.append(f"{error.filename}: cannot be read: {error.strerror}; made again")
+    return None, ()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, allow_nan=False).encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,200 @@
+"""A step that ended a run, kept so that it can be taken again: `RUN/crash/step-00000123/`.
+
+In it are the run's `config.json`, `weights.safetensors` as they were, `batch.safetensors` with all that the step
+worked on, and `crash.json` with what was seen. Nothing else is needed to take the step again, on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from foreframe import config as settings
+from foreframe import disk, models
+from foreframe.checkpoint import read_tensors, tensor_bytes
+from foreframe.clip import Clip
+from foreframe.errors import CheckpointError, ConfigError
+from foreframe.recipe import RunConfig, TrainConfig
+from foreframe.training.step import Given, measure
+from foreframe.training.watch import NAMES, Buffers, Skipped, not_finite
+
+RECORD = "crash.json"
+JSON_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Record:
+    """`crash.json`.
+
+    step: as the log counts, from 1. clips: of the batch. own: as `Given` has it, for each part of each process.
+    values: of `watch.NAMES`, as text, since JSON has no infinity. first: see `examine`.
+    """
+
+    step: int
+    clips: tuple[str, ...]
+    own: tuple[tuple[int, ...], ...]
+    values: tuple[str, ...]
+    first: str
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was seen then, and now."""
+
+    record: Record
+    values: tuple[str, ...]
+    first: str
+
+    def __str__(self) -> str:
+        lines = [f"step {self.record.step}, clips {', '.join(self.record.clips)}"]
+        lines += [
+            f"  {name:16}then {then:14} now {now}"
+            for name, then, now in zip(NAMES, self.record.values, self.values, strict=True)
+        ]
+        return "\n".join([*lines, f"first: {self.first or NOTHING}"])
+
+
+NOTHING = "nothing; every number is finite when the step is taken again, so the cause lay outside of it"
+
+
+def examine(model: nn.Module, given: Given, train: TrainConfig[Any]) -> tuple[tuple[str, ...], str]:
+    """Take a step again up to its gradients, and find the first thing in it that is not finite.
+
+    The model is left as it was. Returns the values of `watch.NAMES` as text, and in words where it began: weights,
+    what was given, a module's output, a parameter's gradient; an empty text if all is finite.
+    """
+    first = [f"{name} of the model" for name in not_finite(dict(model.state_dict()))]
+    named = {"frames": given.clip.frames, "condition": given.clip.cond, "noise": given.noise, "beta": given.beta}
+    first += [f"the {name} given" for name in not_finite({k: v for k, v in named.items() if v is not None})]
+    kept = Buffers(model)
+    with _heard(model.train()) as heard:
+        terms = measure(model, given, train)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    values = torch.cat([terms[:3], norm[None].to(terms), kept.largest().to(terms)])
+    overflown = [f"{name} of the model" for name in not_finite(dict(model.named_buffers()))]
+    kept.put_back(torch.ones((), dtype=torch.bool, device=norm.device))
+    model.zero_grad(set_to_none=True)
+    first += [*heard, *overflown, *(f"the {name}" for name in not_finite(dict(zip(NAMES, values, strict=True))))]
+    return _texts(values.tolist()), (first or [""])[0]
+
+
+def write(
+    run: Path, config: RunConfig, model: nn.Module, given: Given, clips: list[str], seen: Skipped, first: str
+) -> Path:
+    """Keep a step; returns its folder.
+
+    Args:
+        model: As it was before the step.
+        given: The whole batch.
+        clips: Names of its clips.
+        seen: What the watch saw.
+        first: As `examine` says.
+    Raises:
+        DiskError: the disk refused.
+    """
+    number = seen.step + 1
+    final = run / "crash" / f"step-{number:08d}"
+    temporary = final.with_name(f"{disk.TEMPORARY}{final.name}")
+    own = tuple(tuple(sorted(part)) for part in given.own)
+    record = Record(number, tuple(clips), own, _texts(seen.values), first)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        disk.write(temporary / "weights.safetensors", tensor_bytes(model.state_dict()))
+        disk.write(temporary / "batch.safetensors", tensor_bytes(_batch(given)))
+        disk.write(temporary / RECORD, (json.dumps(settings.to_dict(record), indent=1) + "\n").encode())
+        config.write(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise disk.refused(final, error) from error
+    return final
+
+
+def replay(folder: Path) -> Replayed:
+    """Take a kept step again, on the CPU.
+
+    Raises:
+        CheckpointError, ConfigError: the folder is none of a crash, or something in it is damaged; it is named.
+    """
+    if not (folder / RECORD).is_file():
+        raise CheckpointError(
+            f"{folder}: there is no {RECORD} in it; expected a folder RUN/crash/step-..., as a run that was ended by "
+            "numbers that are not finite leaves it"
+        )
+    config = RunConfig.read(folder)
+    try:
+        record = settings.from_dict(Record, settings.read_json(folder / RECORD, JSON_BYTES))
+    except ConfigError as error:
+        raise ConfigError(f"{folder / RECORD}: {error}") from error
+    train, parts = config.train, len(record.own)
+    if parts < 1 or train.batch % parts or len(record.values) != len(NAMES):
+        raise ConfigError(f"{folder / RECORD}: {train.batch} clips in {parts} parts are no step of this run")
+    model = models.build(train.model, config.spec)
+    model.load_state_dict(read_tensors(folder / "weights.safetensors", model.state_dict()))
+    spec, shape = config.spec, (train.batch, train.length)
+    like = {
+        "frames": torch.empty(*shape, spec.channels, spec.height, spec.width, device="meta"),
+        "coins": torch.empty(train.batch, train.length - 1, dtype=torch.bool, device="meta"),
+        "noise": torch.empty(train.batch, train.length - 1, *model.latent_shape, device="meta"),
+        "beta": torch.empty((), device="meta"),
+    }
+    if spec.cond != "none":
+        sides = (spec.height, spec.width) if spec.cond == "image" else ()
+        like["cond"] = torch.empty(*shape, spec.cond_size, *sides, device="meta")
+    found = read_tensors(folder / "batch.safetensors", like)
+    clip = Clip(found["frames"], found.get("cond"))
+    own = tuple(map(frozenset, record.own))
+    nothing = torch.zeros(())
+    given = Given(clip, found["coins"], own, found["noise"], found["beta"], nothing, nothing, nothing)
+    values, first = examine(model, given, train)
+    return Replayed(record, values, first)
+
+
+@contextmanager
+def _heard(model: nn.Module) -> Iterator[list[str]]:
+    """What is not finite first, in the order of time: outputs on the way there, gradients on the way back."""
+    heard: list[str] = []
+
+    def listen_forward(name: str, module: nn.Module) -> Any:
+        def hear(_module: nn.Module, _given: Any, output: Any) -> None:
+            tensors = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
+            if not heard and not_finite(dict(zip(map(str, range(len(tensors))), tensors, strict=True))):
+                heard.append(f"what {name or 'the model'} ({type(module).__name__}) makes")
+
+        return module.register_forward_hook(hear)
+
+    def listen_backward(name: str, parameter: nn.Parameter) -> Any:
+        def hear(parameter: Tensor) -> None:
+            if not heard and parameter.grad is not None and not_finite({name: parameter.grad}):
+                heard.append(f"the gradient of {name}")
+
+        return parameter.register_post_accumulate_grad_hook(hear)
+
+    hooks = [listen_forward(name, module) for name, module in model.named_modules()]
+    hooks += [listen_backward(name, parameter) for name, parameter in model.named_parameters()]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _batch(given: Given) -> dict[str, Tensor]:
+    parts = {"frames": given.clip.frames, "coins": given.coins, "noise": given.noise, "beta": given.beta}
+    return parts if given.clip.cond is None else {**parts, "cond": given.clip.cond}
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(f"{value:.6g}" for value in values)
