@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tests.reference.plain import plain_model
 from torch import Tensor, nn
 
-from benchmarks.suites import Setting, Suite
+from benchmarks.suites import BenchContext, Suite
 from foreframe import runtime
 from foreframe.clip import Clip
 from foreframe.data.open import open_clips
@@ -37,7 +37,7 @@ SHOWN = ("loss", "kl_nats")
 Curve = dict[str, list[float]]
 
 
-def run(setting: Setting) -> Suite:
+def run(setting: BenchContext) -> Suite:
     """`checks["curves"]`: loss and KL of each step by each way; `apart`: how far the smoothed losses are from the first
     way's at most, relative."""
     suite = Suite()
@@ -55,7 +55,7 @@ def run(setting: Setting) -> Suite:
     return suite
 
 
-def _train(plain: bool, precision: runtime.Precision, steps: int, setting: Setting) -> Curve:
+def _train(plain: bool, precision: runtime.Precision, steps: int, setting: BenchContext) -> Curve:
     pack, preset = open_clips("push"), PRESETS[setting.device.type]
     config = replace(find(preset), precision=precision, validate_every=0)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import train
-from benchmarks.measure import Contestant, clock, race, ratios, spread
-from benchmarks.suites import Setting, Suite
+from benchmarks.measure import Candidate, clock, race, ratios, spread
+from benchmarks.suites import BenchContext, Suite
 from foreframe.clip import ClipSpec
 from foreframe.data.loading.windows import Windows, batch_indices
 from foreframe.data.pack.pack import Pack, PackWriter
@@ -24,7 +24,7 @@ CALLS = 20
 """Batches read in one call, so that a call takes long enough for the clock."""
 
 
-def run(setting: Setting) -> Suite:
+def run(setting: BenchContext) -> Suite:
     """Frames a second of both, and what share of a training step a batch of the pack takes."""
     suite = Suite()
     clips, batch, calls = (6, 2, 2) if setting.quick else (100, train.BATCH, CALLS)
@@ -42,7 +42,7 @@ def run(setting: Setting) -> Suite:
                 windows.batch(batch_indices(len(windows), batch, 0, next(step))[1])
 
         case = train.cases(setting.device, setting.quick)[0]
-        step_once = train.make_step(train.Way("fast"), case, train.build(case).train(), setting.device)
+        step_once = train.make_step(train.Variant("fast"), case, train.build(case).train(), setting.device)
 
         def training() -> None:
             step_once()
@@ -50,9 +50,9 @@ def run(setting: Setting) -> Suite:
                 torch.cuda.synchronize(setting.device)
 
         contestants = [
-            Contestant("PNG by PNG, floats", from_pngs, frames=batch * LENGTH),
-            Contestant("pack, uint8", from_pack, frames=calls * batch * LENGTH),
-            Contestant(f"training step, {case.name}", training, frames=case.frames),
+            Candidate("PNG by PNG, floats", from_pngs, frames=batch * LENGTH),
+            Candidate("pack, uint8", from_pack, frames=calls * batch * LENGTH),
+            Candidate(f"training step, {case.name}", training, frames=case.frames),
         ]
         # Reading is work of the host, whatever the device.
         host = torch.device("cpu")

@@ -19,8 +19,8 @@ from tests.reference.plain import plain_model
 
 from benchmarks import train
 from benchmarks.count import count_step
-from benchmarks.measure import Contestant, Rounds, race
-from benchmarks.suites import Setting, Suite
+from benchmarks.measure import Candidate, Rounds, race
+from benchmarks.suites import BenchContext, Suite
 from foreframe.clip import ClipSpec
 from foreframe.models.svg import Config
 from foreframe.report import plots
@@ -70,7 +70,7 @@ def points(quick: bool) -> list[Point]:
     return [replace(small, axis=axis, **{axis: value}) for axis, values in lines.items() for value in values]
 
 
-def run(setting: Setting) -> Suite:
+def run(setting: BenchContext) -> Suite:
     """FLOPs and bytes of the plain and the fast step at every point, and seconds of both at the small ones."""
     suite = Suite()
     rounds = Rounds(min(ROUNDS, setting.rounds.rounds), 1)
@@ -93,13 +93,13 @@ def run(setting: Setting) -> Suite:
                 }
             if rows["plain"]["flops"] * point.batch <= TIMED_FLOPS[setting.device.type]:
                 contestants = [
-                    Contestant(
+                    Candidate(
                         way.name,
                         train.make_step(way, case, model, setting.device),
                         rows[way.name]["flops"] * point.batch,
                         case.frames,
                     )
-                    for way in (train.Way("plain", plain=True), train.Way("fast"))
+                    for way in (train.Variant("plain", plain=True), train.Variant("fast"))
                 ]
                 found = race(case.name, contestants, setting.device, rounds, setting.advance)
                 for row in found["contestants"]:

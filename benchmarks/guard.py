@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Contestant, race
-from benchmarks.suites import Setting, Suite
+from benchmarks.measure import Candidate, race
+from benchmarks.suites import BenchContext, Suite
 from foreframe import runtime
 from foreframe.data.open import open_clips
 from foreframe.presets import find
@@ -43,16 +43,16 @@ class Blind(Watch):
         return []
 
 
-def run(setting: Setting) -> Suite:
+def run(setting: BenchContext) -> Suite:
     """One race for each preset, on the clips inside the package."""
     suite = Suite()
     for preset in PRESETS:
-        ways = [Contestant(name, _steps(preset, name, setting)) for name in ("without", "watched")]
+        ways = [Candidate(name, _steps(preset, name, setting)) for name in ("without", "watched")]
         suite.races.append(race(preset, ways, setting.device, setting.rounds, setting.advance))
     return suite
 
 
-def _steps(preset: str, name: str, setting: Setting) -> Any:
+def _steps(preset: str, name: str, setting: BenchContext) -> Any:
     """Some steps of a training as a call, the look at them included."""
     pack, config = open_clips("push"), replace(find(preset), validate_every=0)
     if setting.quick:

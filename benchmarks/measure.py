@@ -27,7 +27,7 @@ _YARDSTICK = {"cpu": 1024, "cuda": 8192}
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """One way to do the work of a race. Work is that of one call of `run`; 0 where it is not known."""
 
     name: str
@@ -50,7 +50,7 @@ class Rounds:
 
 
 def race(
-    name: str, contestants: Sequence[Contestant], device: torch.device, rounds: Rounds, advance: Advance
+    name: str, contestants: Sequence[Candidate], device: torch.device, rounds: Rounds, advance: Advance
 ) -> dict[str, Any]:
     """Run the contestants in turn; all that was measured, as plain values for JSON.
 
@@ -149,7 +149,7 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[f
 
 
 def _row(
-    one: Contestant, found: list[dict[str, float]], peak: int | None, base: list[dict[str, float]], key: str
+    one: Candidate, found: list[dict[str, float]], peak: int | None, base: list[dict[str, float]], key: str
 ) -> dict[str, Any]:
     seconds = [times[key] for times in found]
     factors = ratios([times[key] for times in base], seconds)
@@ -168,13 +168,13 @@ def _row(
     }
 
 
-def _yardsticks(device: torch.device, precisions: set[Precision]) -> list[Contestant]:
+def _yardsticks(device: torch.device, precisions: set[Precision]) -> list[Candidate]:
     side = _YARDSTICK[device.type]
     found = []
     for precision in sorted(precisions - {"int8"}):
         left, right = (torch.rand(side, side, device=device, dtype=getattr(torch, precision)) for _ in range(2))
         found.append(
-            Contestant(
+            Candidate(
                 f"matrix product {side}x{side}",
                 partial(torch.mm, left, right),
                 flops=2.0 * side**3,

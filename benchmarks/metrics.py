@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.measure import Contestant, race
-from benchmarks.suites import Setting, Suite
+from benchmarks.measure import Candidate, race
+from benchmarks.suites import BenchContext, Suite
 from foreframe import seeds
 from foreframe.metrics import METRICS, score_frames
 
 Scores = dict[str, NDArray[np.float64]]
 
 
-def run(setting: Setting) -> Suite:
+def run(setting: BenchContext) -> Suite:
     """PSNR and SSIM, on the CPU: with the uniform window against scikit-image, with the Gaussian one against scipy."""
     suite = Suite()
     samples, horizon = (2, 2) if setting.quick else (100, 28)
@@ -34,14 +34,14 @@ def run(setting: Setting) -> Suite:
         ("Gaussian window", "scipy.signal", gaussian_loop, ("psnr-channel", "ssim-gaussian")),
     ):
         module = optional(package)
-        contestants = [Contestant("batched", partial(batched, predicted, truth, names), frames=frames)]
-        contestants.append(Contestant("batched, together", partial(together, predicted, truth, names), frames=frames))
+        contestants = [Candidate("batched", partial(batched, predicted, truth, names), frames=frames)]
+        contestants.append(Candidate("batched, together", partial(together, predicted, truth, names), frames=frames))
         checks: dict[str, float] = {}
         if module is None:
             root = package.split(".")[0].replace("skimage", "scikit-image")
             suite.leave_out(f"{name}: loop over frames", f"{root} is not installed: pip install scikit-image")
         else:
-            one_by_one = Contestant("loop over frames", partial(loop, module, *arrays), frames=frames)
+            one_by_one = Candidate("loop over frames", partial(loop, module, *arrays), frames=frames)
             contestants.insert(0, one_by_one)
             theirs = loop(module, *arrays)
             for ours in (batched(predicted, truth, names), together(predicted, truth, names)):

@@ -14,8 +14,8 @@ from tests.reference.plain import PlainSvg, plain_model
 from torch import Tensor, nn
 
 from benchmarks.count import count_flops, training_input
-from benchmarks.measure import Contestant, Precision, race
-from benchmarks.suites import Setting, Suite
+from benchmarks.measure import Candidate, Precision, race
+from benchmarks.suites import BenchContext, Suite
 from benchmarks.train import TINY
 from foreframe import models, seeds
 from foreframe.clip import ClipSpec
@@ -80,7 +80,7 @@ PREDICTORS = (
 )
 
 
-def run(setting: Setting) -> Suite:
+def run(setting: BenchContext) -> Suite:
     """For each backbone: one clip, and the best of many samples of one clip, scored as they are made."""
     suite, sizes, device = Suite(), QUICK if setting.quick else FULL, setting.device
     for backbone in ("dcgan", "vgg"):
@@ -137,7 +137,7 @@ def chunks(model: nn.Module, context: Tensor, noise: Tensor, size: int) -> Itera
         yield predict(model, context, None, part)
 
 
-def _best_of_n(model: nn.Module, plain: PlainSvg, backbone: str, sizes: Sizes, setting: Setting) -> dict[str, Any]:
+def _best_of_n(model: nn.Module, plain: PlainSvg, backbone: str, sizes: Sizes, setting: BenchContext) -> dict[str, Any]:
     """All samples in one batch through the plain loop; in chunks, and a quarter of them in chunks, through ours."""
     context, noise = given(model, sizes, sizes.samples, setting.device)
     truth = torch.rand(sizes.horizon, *context.shape[2:], generator=seeds.generator(1, "bench")).to(context)
@@ -153,14 +153,14 @@ def _best_of_n(model: nn.Module, plain: PlainSvg, backbone: str, sizes: Sizes, s
     alone = count_flops(partial(plain.generate, context, None, noise[:1])) * sizes.samples
     chunk = count_flops(partial(predict, model, context, None, noise[: sizes.chunk])) / sizes.chunk
     contestants = [
-        Contestant(f"plain, batch of {sizes.samples}", plainly, alone, frames),
-        Contestant(
+        Candidate(f"plain, batch of {sizes.samples}", plainly, alone, frames),
+        Candidate(
             ours,
             lambda: best_of_n(chunks(model, context, noise, sizes.chunk), truth),
             chunk * sizes.samples,
             frames,
         ),
-        Contestant(
+        Candidate(
             f"{ours}, {len(few)} samples",
             lambda: best_of_n(chunks(model, context, few, sizes.chunk), truth),
             chunk * len(few),
@@ -175,5 +175,5 @@ def _best_of_n(model: nn.Module, plain: PlainSvg, backbone: str, sizes: Sizes, s
     }
 
 
-def _one(name: str, run: Callable[[], object], sizes: Sizes, precision: Precision = "float32") -> Contestant:
-    return Contestant(name, run, count_flops(run), sizes.horizon, precision)
+def _one(name: str, run: Callable[[], object], sizes: Sizes, precision: Precision = "float32") -> Candidate:
+    return Candidate(name, run, count_flops(run), sizes.horizon, precision)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import curves, data, goals, growth, guard, metrics, rollout, tables, train
 from benchmarks.measure import Rounds
-from benchmarks.suites import RunSuite, Setting
+from benchmarks.suites import BenchContext, RunSuite
 from foreframe import runtime
 from foreframe.errors import UsageError
 from foreframe.report.tables import write_result
@@ -68,7 +68,7 @@ def run_bench(
     console = Console()
     for name in suites:
         with console.status(name) as status:
-            setting = Setting(chosen, Rounds(rounds, 1 if quick else 2), quick, status.update)
+            setting = BenchContext(chosen, Rounds(rounds, 1 if quick else 2), quick, status.update)
             found = SUITES[name](setting).plain()
         results["suites"][name] = found
         results["goals"] = goals.judge(results)

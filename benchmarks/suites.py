@@ -12,7 +12,7 @@ from benchmarks.measure import Advance, Rounds
 
 
 @dataclass(frozen=True)
-class Setting:
+class BenchContext:
     """Where and how thoroughly a suite runs. `quick` is a rehearsal: tiny sizes, whose times say nothing."""
 
     device: torch.device
@@ -43,4 +43,4 @@ class Suite:
         }
 
 
-RunSuite = Callable[[Setting], Suite]
+RunSuite = Callable[[BenchContext], Suite]

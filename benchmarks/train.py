@@ -12,15 +12,15 @@ from tests.reference.plain import Encode, plain_model, twin_gradients
 from torch import Tensor, nn
 
 from benchmarks.count import Work, count_step, training_input
-from benchmarks.measure import Contestant, Precision, race
-from benchmarks.suites import Setting, Suite
+from benchmarks.measure import Candidate, Precision, race
+from benchmarks.suites import BenchContext, Suite
 from foreframe import models
 from foreframe.clip import ClipSpec
 from foreframe.losses import LossConfig, Terms, elbo
 from foreframe.models.svg import Config
 from foreframe.training.graphs import Recorder
 from foreframe.training.trainer import compile_parts
-from foreframe.unrolled import fed_back
+from foreframe.unrolled import free_running_steps
 
 CONTEXT, HORIZON, BATCH, LARGE_BATCH = 2, 10, 12, 100
 BETA, RATE = 1e-4, 2e-3
@@ -69,7 +69,7 @@ def cases(device: torch.device, quick: bool) -> list[Case]:
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """A way to make a training step. A new row of every race is a new entry of `WAYS`."""
 
     name: str
@@ -86,18 +86,18 @@ class Way:
 
 
 WAYS = (
-    Way("plain", plain=True),
-    Way("fast"),
-    Way("fast recorded", graphs=True, devices=("cuda",)),
-    Way("fast bf16", precision="bfloat16", devices=("cuda",)),
-    Way("fast bf16 recorded", precision="bfloat16", graphs=True, devices=("cuda",)),
-    Way("fast bf16 compiled", precision="bfloat16", compile=True, devices=("cuda",)),
-    Way("fast bf16 compiled and recorded", precision="bfloat16", compile=True, graphs=True, devices=("cuda",)),
+    Variant("plain", plain=True),
+    Variant("fast"),
+    Variant("fast recorded", graphs=True, devices=("cuda",)),
+    Variant("fast bf16", precision="bfloat16", devices=("cuda",)),
+    Variant("fast bf16 recorded", precision="bfloat16", graphs=True, devices=("cuda",)),
+    Variant("fast bf16 compiled", precision="bfloat16", compile=True, devices=("cuda",)),
+    Variant("fast bf16 compiled and recorded", precision="bfloat16", compile=True, graphs=True, devices=("cuda",)),
 )
 """The first is what the others are compared with."""
 
 
-def run(setting: Setting) -> Suite:
+def run(setting: BenchContext) -> Suite:
     """Races of all cases, work counted for each, and how far fast and plain differ in float64."""
     suite = Suite()
     suite.checks["exact"] = exactness()
@@ -112,7 +112,7 @@ def run(setting: Setting) -> Suite:
     return suite
 
 
-def _race(case: Case, model: nn.Module, counted: dict[str, dict[str, float]], setting: Setting) -> dict[str, Any]:
+def _race(case: Case, model: nn.Module, counted: dict[str, dict[str, float]], setting: BenchContext) -> dict[str, Any]:
     first_kl: dict[str, float] = {}
     contestants = []
     for way in WAYS:
@@ -121,7 +121,7 @@ def _race(case: Case, model: nn.Module, counted: dict[str, dict[str, float]], se
         step = make_step(way, case, model, setting.device)
         first_kl[way.name] = float(step().kl_nats)
         flops = counted["plain" if way.plain else "fast"]["flops"] * case.batch
-        contestants.append(Contestant(way.name, step, flops, case.frames, way.precision))
+        contestants.append(Candidate(way.name, step, flops, case.frames, way.precision))
     found = race(case.name, contestants, setting.device, setting.rounds, setting.advance)
     return {**found, "batch": case.batch, "first_kl_nats": first_kl}
 
@@ -134,14 +134,14 @@ def build(case: Case) -> nn.Module:
     return model
 
 
-def make_step(way: Way, case: Case, model: nn.Module, device: torch.device) -> Callable[[], Terms]:
+def make_step(way: Variant, case: Case, model: nn.Module, device: torch.device) -> Callable[[], Terms]:
     """One training step as a call: forward, loss, backward, Adam. The model's weights are copied first."""
     own = (plain_model(model, case.encode) if way.plain else copy.deepcopy(model)).to(device)
     if way.compile:
         compile_parts(own)
     adam = torch.optim.Adam(own.parameters(), RATE, fused=None if way.plain else True, capturable=way.graphs)
     clip, coins, noise = training_input(model, case.spec, CONTEXT, case.horizon, case.batch, case.forcing, device)
-    target, fed_back_at = clip.frames[:, 1:], {} if way.plain else {"own": fed_back(coins, CONTEXT)}
+    target, fed_back_at = clip.frames[:, 1:], {} if way.plain else {"own": free_running_steps(coins, CONTEXT)}
     coins = coins if way.plain else coins.to(device)
 
     def step() -> Terms:

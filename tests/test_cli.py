@@ -422,7 +422,7 @@ def test_a_signal_ends_every_verb_at_any_moment(run, pack, tmp_path, figure):
 
 def test_a_second_signal_ends_a_command_that_would_finish_first(monkeypatch, tmp_path):
     def careful() -> None:
-        with signals.gently():
+        with signals.defer_signals():
             time.sleep(60)
 
     monkeypatch.setitem(cli.VERBS, "presets", careful)

@@ -159,8 +159,8 @@ def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:
     config = RunConfig.read(run)
     chosen = choose(run, which)
     # What is in the file is compared with an outline, which has no memory: a stranger's two halves need not fit.
-    outline = models.outline(config.train.model, config.spec)
-    weights = chosen.tensors(chosen.scored, outline.state_dict())
+    build_on_meta = models.build_on_meta(config.train.model, config.spec)
+    weights = chosen.tensors(chosen.scored, build_on_meta.state_dict())
     model = models.build(config.train.model, config.spec)
     model.load_state_dict(weights)
     return TrainedModel(run, config, chosen, model.to(device).eval().requires_grad_(False))

@@ -64,7 +64,7 @@ def put_all(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
             for path, data in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(drafts[path], data)
-            with signals.gently():
+            with signals.defer_signals():
                 for path, draft in drafts.items():
                     draft.replace(path)
                 for path in gone:

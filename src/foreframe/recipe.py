@@ -208,7 +208,7 @@ class RunConfig:
             raise ConfigError(f"fps: expected 0.001 to 100000, found {self.fps}")
         try:
             self.train.check(spec)
-            models.outline(self.train.model, spec)
+            models.build_on_meta(self.train.model, spec)
         except ConfigError as error:
             raise ConfigError(f"train.{error}") from error
 

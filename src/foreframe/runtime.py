@@ -252,7 +252,7 @@ def processes(device: DeviceName, threads: int | None = None, devices: int = 1, 
             world.wait()
         except BaseException as error:
             # Who is asked to stop now is ending already, and must not leave the others behind.
-            with signals.gently():
+            with signals.defer_signals():
                 ending = watch.last_word(error)
             if ending is error:
                 raise
@@ -343,14 +343,14 @@ def _started(device: torch.device, devices: int, nodes: int) -> Iterator[_Place]
     before = {name: os.environ.get(name) for name in (*known, "LOCAL_RANK")}
     children = []
     try:
-        with signals.gently():
+        with signals.defer_signals():
             for number in range(1, devices):
                 children.append(_start(known | {"LOCAL_RANK": str(number)}))
         signals.poll()
         os.environ.update(known, LOCAL_RANK="0")
         yield _Place(node * devices, size, nodes, address, port, store, children)
     finally:
-        with signals.gently():
+        with signals.defer_signals():
             _end(children)
         for name, value in before.items():
             os.environ.pop(name, None)

@@ -1,7 +1,7 @@
 """Being asked to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 mean the same, and a second one ends the process at once.
 
 Inside `requests` a signal raises `Stopped` wherever the work happens to be, so that nothing has to look for it and
-whatever is written in one piece or not at all stays so. What must not be torn apart runs inside `gently`: there the
+whatever is written in one piece or not at all stays so. What must not be torn apart runs inside `defer_signals`: there the
 signal is only remembered, and the work calls `poll` where it may end. Being stopped is no failure: the command line
 says what is kept and exits with 0.
 """
@@ -78,7 +78,7 @@ def requests() -> Iterator[None]:
 
 
 @contextmanager
-def gently() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """In here a signal is only remembered; `poll` and `asked` tell of it. Signals come to the main thread alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -106,7 +106,7 @@ def tell(number: int) -> None:
     _State.told = number
 
 
-def listen_again() -> None:
+def reinstall_handlers() -> None:
     """Take the signals back from a library that has taken them for itself."""
     if _State.listening:
         for number in SIGNALS:

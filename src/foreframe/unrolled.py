@@ -54,7 +54,7 @@ class Unrolled:
         )
 
 
-def fed_back(forcing: Tensor, context: int) -> frozenset[int]:
+def free_running_steps(forcing: Tensor, context: int) -> frozenset[int]:
     """The steps t > K at which some clip is fed the model's own frame t-1, by a mask (B, T-1)."""
     forced = forcing.all(0).tolist()
     return frozenset(t for t in range(context + 1, len(forced) + 1) if not forced[t - 1])

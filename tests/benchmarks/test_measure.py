@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.measure import Contestant, Rounds, race, ratios, spread
+from benchmarks.measure import Candidate, Rounds, race, ratios, spread
 
 from benchmarks import measure
 
@@ -18,12 +18,12 @@ def made_up(monkeypatch, times):
     """Contestants `a`, `b`, ... and a clock that says they took these seconds, one row for each round."""
     rows = iter(seconds for row in times for seconds in (*row, 0.5))  # the yardstick runs last in each round
     monkeypatch.setattr(measure, "timed", lambda run, device: {"cpu_seconds": next(rows), "wall_seconds": 0.0})
-    return [Contestant(name, lambda: None, flops=1e9, frames=10) for name, _ in zip("abc", times[0], strict=False)]
+    return [Candidate(name, lambda: None, flops=1e9, frames=10) for name, _ in zip("abc", times[0], strict=False)]
 
 
 def test_contestants_run_in_turn_after_their_warm_up():
     said, order = [], []
-    contestants = [Contestant(name, lambda name=name: order.append(name)) for name in "abc"]
+    contestants = [Candidate(name, lambda name=name: order.append(name)) for name in "abc"]
     race("r", contestants, CPU, Rounds(rounds=2, warmup=2), said.append)
     assert "".join(order) == "aabbcc" + "abc" + "abc"
     assert said[0] == "r: a, warm-up"
@@ -51,7 +51,7 @@ def test_rates_come_from_the_median_round(monkeypatch):
 
 
 def test_a_contestant_without_a_yardstick_has_no_share():
-    found = race("r", [Contestant("a", lambda: None, flops=1, precision="int8")], CPU, Rounds(1), lambda _: None)
+    found = race("r", [Candidate("a", lambda: None, flops=1, precision="int8")], CPU, Rounds(1), lambda _: None)
     assert found["yardsticks"] == []
     assert found["contestants"][0]["share_of_matmul"] is None
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from benchmarks.count import Work
 from benchmarks.measure import Rounds
-from benchmarks.suites import Setting
+from benchmarks.suites import BenchContext
 
 from benchmarks import data, goals, growth, measure, metrics, rollout, run, tables, train
 from foreframe.data.loading.windows import Windows
 from foreframe.errors import UsageError
 
-QUICK = Setting(torch.device("cpu"), Rounds(2, 1), quick=True)
+QUICK = BenchContext(torch.device("cpu"), Rounds(2, 1), quick=True)
 
 
 WORK = Work(1, 1, 1, 0, 1).per_clip(1)
@@ -58,7 +58,7 @@ def test_a_row_for_a_gpu_is_not_tried_on_a_cpu():
 def test_a_new_way_is_one_entry_and_is_made_as_it_says(monkeypatch):
     compiled = []
     monkeypatch.setattr(train, "compile_parts", compiled.append)
-    monkeypatch.setattr(train, "WAYS", (*train.WAYS, train.Way("compiled", compile=True)))
+    monkeypatch.setattr(train, "WAYS", (*train.WAYS, train.Variant("compiled", compile=True)))
     assert train.run(QUICK).races[0]["contestants"][2]["name"] == "compiled"
     assert len(compiled) == 1
 

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 from foreframe import config
-from foreframe.data.formats.folders import Finds
+from foreframe.data.formats.folders import Findings
 from foreframe.data.formats.hdf5 import open_file
 from foreframe.data.formats.images import picture_size
 from foreframe.data.formats.npz import open_npz
@@ -299,7 +299,7 @@ def settings(path: Path) -> object:
 
 
 def lines_of(path: Path) -> list[Fault]:
-    finds = Finds(path.parent)
+    finds = Findings(path.parent)
     assert _json(path, finds, MAX_STATS_BYTES, strict=False) is None
     return finds.faults
 

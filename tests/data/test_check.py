@@ -23,7 +23,7 @@ from foreframe.data.ingest.run import import_clips
 from foreframe.data.ingest.transform import shape
 from foreframe.data.ingest.validate import inspect
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import write_png
@@ -254,13 +254,13 @@ def test_very_many_faults_are_listed_in_no_time():
     fault = [Fault(f"c{number}", "", "this", "that") for number in range(20_000)]
     clips = (SourceClip(item.path, "train", 2, _nothing, faults=(item,)) for item in fault)
     begun = time.monotonic()
-    report = inspect(shape(Survey("test", tuple(clips), (4, 6)), Options()), Path("src"))
+    report = inspect(shape(SourceIndex("test", tuple(clips), (4, 6)), Options()), Path("src"))
     assert report.faults == fault
     assert time.monotonic() - begun < 15
 
 
-def _nothing(start: int, stop: int) -> Piece:
-    return Piece(np.zeros((stop - start, 4, 6, 3), np.uint8))
+def _nothing(start: int, stop: int) -> RawChunk:
+    return RawChunk(np.zeros((stop - start, 4, 6, 3), np.uint8))
 
 
 def test_check_prints_writes_json_and_says_whether_all_is_well(bair: Path, tmp_path: Path, capsys):

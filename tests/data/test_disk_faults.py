@@ -23,7 +23,7 @@ from foreframe.data.exports.run import export
 from foreframe.data.ingest import pool
 from foreframe.data.ingest.run import pack_source
 from foreframe.data.ingest.transform import Source, shape
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.pack import journal
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, DiskError, Fault
@@ -100,19 +100,19 @@ class _File:
         self._file.close()
 
 
-def _numbers(name: int, start: int, stop: int) -> Piece:
-    return Piece(np.full((stop - start, 2), name, np.float32))
+def _numbers(name: int, start: int, stop: int) -> RawChunk:
+    return RawChunk(np.full((stop - start, 2), name, np.float32))
 
 
-def _frames(name: int, start: int, stop: int) -> Piece:
-    return Piece(np.full((stop - start, 4, 6, 3), name, np.uint8))
+def _frames(name: int, start: int, stop: int) -> RawChunk:
+    return RawChunk(np.full((stop - start, 4, 6, 3), name, np.uint8))
 
 
 def source(*values: int, length: int = 3) -> Source:
     clips = tuple(
         SourceClip(f"c{value}", "train", length, partial(_frames, value), partial(_numbers, value)) for value in values
     )
-    return shape(Survey("test", clips, (4, 6), "vector", ("a", "b")), Options())
+    return shape(SourceIndex("test", clips, (4, 6), "vector", ("a", "b")), Options())
 
 
 def pack(dst: Path, *values: int) -> Pack:

@@ -12,7 +12,7 @@ import pytest
 
 from foreframe.data.formats import folders
 from foreframe.data.formats.folders import (
-    Finds,
+    Findings,
     by_number,
     counted,
     listing,
@@ -27,7 +27,7 @@ from foreframe.errors import Fault
 NFD = unicodedata.normalize("NFD", "é")
 
 
-def told(finds: Finds) -> list[str]:
+def told(finds: Findings) -> list[str]:
     return [str(fault) for fault in finds.faults]
 
 
@@ -41,7 +41,7 @@ def test_files_and_folders_are_listed_apart_and_sorted_by_the_bytes_of_their_nfc
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "link").symlink_to("a")
     (tmp_path / "inside").symlink_to("sub")
-    finds = Finds(tmp_path)
+    finds = Findings(tmp_path)
     files, inner = listing(tmp_path, finds)
     assert files == [
         "10", "9", "Z", "a", "b", "line\nbreak", "link", "x" * 255, NFD + "1", "é2", "\U0001f916", os.fsdecode(b"\xff")
@@ -54,7 +54,7 @@ def test_files_and_folders_are_listed_apart_and_sorted_by_the_bytes_of_their_nfc
     assert finds.notes()[0].endswith("b, c, ...")
     finds.ignored[:] = ["just\none"]
     assert finds.notes() == ("1 other file not used: just\none",)
-    assert Finds(tmp_path).notes() == ()
+    assert Findings(tmp_path).notes() == ()
 
 
 def test_what_is_no_plain_file_or_leads_elsewhere_is_a_fault_and_never_opened(tmp_path: Path):
@@ -66,7 +66,7 @@ def test_what_is_no_plain_file_or_leads_elsewhere_is_a_fault_and_never_opened(tm
     (root / "nowhere").symlink_to("none")
     (root / "loop").symlink_to("loop")
     (root / "null").symlink_to("/dev/null")
-    finds = Finds(root)
+    finds = Findings(root)
     assert listing(root, finds) == ([], [])
     assert sorted(told(finds)) == [
         "loop: expected a file, or a link that stays inside the source, found a link that leads nowhere (a loop)",
@@ -79,7 +79,7 @@ def test_what_is_no_plain_file_or_leads_elsewhere_is_a_fault_and_never_opened(tm
 
 
 def test_a_folder_that_cannot_be_read_is_a_fault(tmp_path: Path):
-    finds = Finds(tmp_path)
+    finds = Findings(tmp_path)
     assert listing(tmp_path / "none", finds) == ([], [])
     assert told(finds) == ["none: expected a folder that can be read, found No such file or directory"]
 
@@ -90,7 +90,7 @@ def test_a_folder_may_be_entered_if_it_is_inside(tmp_path: Path):
     (root / "file").write_bytes(b"")
     (root / "link").symlink_to("a")
     (root / "out").symlink_to(tmp_path)
-    finds = Finds(root)
+    finds = Findings(root)
     assert [may_enter(root / name, finds) for name in ("a", "link", "file", "none")] == [True, True, False, False]
     assert finds.faults == []
     assert not may_enter(root / "out", finds)
@@ -137,7 +137,7 @@ def test_paths_are_told_on_one_line(tmp_path: Path):
     assert relative(tmp_path / os.fsdecode(b"\xff"), tmp_path) == r"\udcff"
     assert folders.shown("plain é") == "plain é"
     assert counted({".png": 2, "": 1}) == "1 without ending, 2 .png"
-    finds = Finds(tmp_path)
+    finds = Findings(tmp_path)
     finds.fault(tmp_path / "x", "this", "that", "row 1")
     assert finds.faults == [Fault("x", "row 1", "this", "that")]
 
@@ -154,7 +154,7 @@ def test_names_of_one_form_come_in_the_same_order_whatever_order_the_disk_gives(
         with real(tmp_path) as entries:
             given = sorted(entries, key=lambda entry: entry.name, reverse=backwards)
         monkeypatch.setattr("foreframe.data.formats.folders.os.scandir", lambda _, given=given: nullcontext(given))
-        seen.append(listing(tmp_path, Finds(tmp_path)))
+        seen.append(listing(tmp_path, Findings(tmp_path)))
     assert seen[0] == seen[1] == (["e", "f", NFD, "é"], ["e.d", "f.d", f"{NFD}.d", "é.d"])
 
 

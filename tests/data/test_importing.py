@@ -24,7 +24,7 @@ from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips, pack_source
 from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import PackWriter
 from foreframe.errors import DataError
@@ -178,11 +178,11 @@ def test_a_place_without_a_name_and_one_that_holds_the_source_are_refused(
 
 
 def test_two_clips_of_one_name_and_an_empty_one_are_faults_and_can_be_left_out(tmp_path: Path):
-    def read(value: int, start: int, stop: int) -> Piece:
-        return Piece(np.full((stop - start, 4, 6, 3), value, np.uint8))
+    def read(value: int, start: int, stop: int) -> RawChunk:
+        return RawChunk(np.full((stop - start, 4, 6, 3), value, np.uint8))
 
     clips = (SourceClip(name, "train", n, partial(read, n)) for name, n in (("a", 3), ("a", 4), ("b", 0), ("c", 5)))
-    source = shape(Survey("test", tuple(clips), (4, 6)), Options())
+    source = shape(SourceIndex("test", tuple(clips), (4, 6)), Options())
     with pytest.raises(DataError) as caught:
         pack_source(source, Path("src"), tmp_path / "pack", key="k")
     reasons = ["a: expected one clip of this name, found another one", "b: expected a clip with frames, found none"]
@@ -263,11 +263,11 @@ def test_rows_that_lead_into_an_earlier_frame_are_said_so_in_the_manifest(bair: 
 
 
 def test_a_source_that_holds_nothing_at_all_is_refused(tmp_path: Path):
-    nothing = shape(Survey("test", (), None), Options())
+    nothing = shape(SourceIndex("test", (), None), Options())
     with pytest.raises(DataError, match=r"src \(test\): expected at least one clip, found none"):
         pack_source(nothing, Path("src"), tmp_path / "pack", key="k")
     with pytest.raises(DataError, match="expected at least one clip to pack, found none"):
-        pack_source(shape(Survey("test", (), (4, 6)), Options()), Path("src"), tmp_path / "pack", key="k")
+        pack_source(shape(SourceIndex("test", (), (4, 6)), Options()), Path("src"), tmp_path / "pack", key="k")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -280,11 +280,11 @@ def test_a_link_that_leads_nowhere_counts_as_it_is(tmp_path: Path):
 
 
 def test_of_many_warnings_the_first_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    def read(start: int, stop: int) -> Piece:
-        return Piece(np.zeros((stop - start, 4, 6, 3), np.uint8))
+    def read(start: int, stop: int) -> RawChunk:
+        return RawChunk(np.zeros((stop - start, 4, 6, 3), np.uint8))
 
     clips = tuple(SourceClip(f"c{n}", "train", 2 + n, read) for n in range(14))
-    source = shape(Survey("test", clips, (4, 6)), Options())
+    source = shape(SourceIndex("test", clips, (4, 6)), Options())
     pack_source(source, Path("src"), tmp_path / "pack", key="k", progress=True)
     told = capsys.readouterr().err
     assert told.count("every frame is black") == importing.TOLD

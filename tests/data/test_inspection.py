@@ -16,7 +16,7 @@ from foreframe.data.ingest.pool import CHUNK
 from foreframe.data.ingest.report import Report
 from foreframe.data.ingest.transform import Source, shape
 from foreframe.data.ingest.validate import inspect
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.pack.manifest import LeftOut
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, Fault
@@ -39,12 +39,12 @@ class Film:
     ends: DataError | None = None
     at: int = 0
 
-    def __call__(self, start: int, stop: int) -> Piece:
+    def __call__(self, start: int, stop: int) -> RawChunk:
         if self.ends is not None and start <= self.at < stop:
             raise self.ends
         frames = noise(self.seed)[start:stop]
         faults = {t - start: (fault(t),) for t in self.bad if start <= t < stop}
-        return Piece(frames, faults)
+        return RawChunk(frames, faults)
 
 
 def fault(frame: int) -> Fault:
@@ -60,7 +60,7 @@ def clip(name: str, film: Film, length: int = 10, split: str = "train", *, cutta
 
 def source(*clips: SourceClip, size: tuple[int, int] | None = (4, 6), faults: Iterable[Fault] = ()) -> Source:
     return shape(
-        Survey("test", clips, size, faults=tuple(faults), notes=("a note",), warnings=("a warning",)), Options()
+        SourceIndex("test", clips, size, faults=tuple(faults), notes=("a note",), warnings=("a warning",)), Options()
     )
 
 
@@ -231,7 +231,7 @@ def test_a_condition_that_explains_the_motion_of_another_frame_is_warned_of():
     rng = np.random.default_rng(3)
     made = [moving_ball(rng, 30, 1) for _ in range(20)]  # row t leads into frame t + 1, and shift 0 is said
     clips = (SourceClip(f"c{n}", "train", 30, Held(frames), Held(rows)) for n, (frames, rows) in enumerate(made))
-    report = inspect(shape(Survey("test", tuple(clips), (64, 64), "vector", ("y", "x")), Options()), FOLDER)
+    report = inspect(shape(SourceIndex("test", tuple(clips), (64, 64), "vector", ("y", "x")), Options()), FOLDER)
     assert report.alignment is not None
     assert report.alignment.best == -1
     assert report.warnings == [report.alignment.warning]
@@ -241,11 +241,11 @@ def test_a_condition_that_explains_the_motion_of_another_frame_is_warned_of():
 class Held:
     values: np.ndarray
 
-    def __call__(self, start: int, stop: int) -> Piece:
-        return Piece(self.values[start:stop])
+    def __call__(self, start: int, stop: int) -> RawChunk:
+        return RawChunk(self.values[start:stop])
 
 
-def stopped(start: int, stop: int) -> Piece:
+def stopped(start: int, stop: int) -> RawChunk:
     raise KeyboardInterrupt
 
 

@@ -22,7 +22,7 @@ from foreframe.clip import ClipSpec
 from foreframe.data.ingest import pool
 from foreframe.data.ingest.run import import_clips, pack_source
 from foreframe.data.ingest.transform import shape
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.pack import journal, writer
 from foreframe.data.pack.journal import BusyError, Journal, StoppedError
 from foreframe.data.pack.pack import PackWriter
@@ -211,36 +211,36 @@ def test_clips_that_changed_their_length_are_not_mixed(tmp_path: Path):
         writer.check_left_behind("clip-0", 4)
 
 
-def _die(start: int, stop: int) -> Piece:
+def _die(start: int, stop: int) -> RawChunk:
     os._exit(3)
 
 
-def _no_memory(start: int, stop: int) -> Piece:
+def _no_memory(start: int, stop: int) -> RawChunk:
     raise MemoryError
 
 
-def _divide(start: int, stop: int) -> Piece:
-    return Piece(np.zeros((1 // 0, 4, 6, 3), np.uint8))
+def _divide(start: int, stop: int) -> RawChunk:
+    return RawChunk(np.zeros((1 // 0, 4, 6, 3), np.uint8))
 
 
-def _torn(start: int, stop: int) -> Piece:
+def _torn(start: int, stop: int) -> RawChunk:
     raise OSError(errno.EIO, "Input/output error")
 
 
-def _slowly(value: int, start: int, stop: int) -> Piece:
+def _slowly(value: int, start: int, stop: int) -> RawChunk:
     time.sleep(0.5)
     return _frames(value, start, stop)
 
 
-def _frames(value: int, start: int, stop: int) -> Piece:
+def _frames(value: int, start: int, stop: int) -> RawChunk:
     if value == 3 and start >= 64:
         raise DataError("ended early")
-    return Piece(np.full((stop - start, 4, 6, 3), value, np.uint8))
+    return RawChunk(np.full((stop - start, 4, 6, 3), value, np.uint8))
 
 
 def ready(*reads, length: int = 150):
     clips = tuple(SourceClip(f"c{n}", "train", length, read, file=f"f{n % 3}") for n, read in enumerate(reads))
-    return shape(Survey("test", clips, (4, 6)), Options())
+    return shape(SourceIndex("test", clips, (4, 6)), Options())
 
 
 def test_clips_come_in_their_order_from_any_number_of_processes():
@@ -291,9 +291,9 @@ def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_l
     monkeypatch.setattr(pool, "AHEAD_BYTES", 3 * 4 * 6 * 100)
     short = [SourceClip(f"s{n}", "train", 2, partial(_frames, n % 3)) for n in range(60)]
     long = [SourceClip(f"l{n}", "train", 64, partial(_frames, n % 3)) for n in range(60)]
-    clips = shape(Survey("test", (*short, *long), (4, 6)), Options()).clips
+    clips = shape(SourceIndex("test", (*short, *long), (4, 6)), Options()).clips
     most = 0
-    with pool._Lanes(clips, 1) as lanes:
+    with pool._WorkerPool(clips, 1) as lanes:
         for number in range(len(clips)):
             lanes.next(number)
             most = max(most, lanes.bytes[0])
@@ -301,7 +301,7 @@ def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_l
 
 
 def test_what_is_no_longer_wanted_is_not_read():
-    with pool._Lanes(ready(*(partial(_slowly, n) for n in range(40))).clips, 1) as lanes:
+    with pool._WorkerPool(ready(*(partial(_slowly, n) for n in range(40))).clips, 1) as lanes:
         assert int(lanes.next(0).frames[0, 0, 0, 0]) == 0
         (process,) = lanes.processes
         assert process.is_alive()

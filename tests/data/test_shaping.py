@@ -17,29 +17,31 @@ from hypothesis import strategies as st
 
 from foreframe.data.formats.images import fitted
 from foreframe.data.ingest.transform import ReadyClip, refuse_options, shape, shifted
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault, NumberFault, UsageError
 
 LENGTH = 11
 
 
-def numbered_frames(start: int, stop: int) -> Piece:
+def numbered_frames(start: int, stop: int) -> RawChunk:
     """Frame t is all t."""
-    return Piece(np.broadcast_to(np.arange(start, stop, dtype=np.uint8)[:, None, None, None], (stop - start, 4, 6, 3)))
+    return RawChunk(
+        np.broadcast_to(np.arange(start, stop, dtype=np.uint8)[:, None, None, None], (stop - start, 4, 6, 3))
+    )
 
 
-def numbered_rows(start: int, stop: int) -> Piece:
+def numbered_rows(start: int, stop: int) -> RawChunk:
     """Row t is (t, 100 + t, 200 + t)."""
-    return Piece(np.arange(start, stop, dtype=np.float32)[:, None] + np.array([0, 100, 200], np.float32))
+    return RawChunk(np.arange(start, stop, dtype=np.float32)[:, None] + np.array([0, 100, 200], np.float32))
 
 
 def clip(name: str = "a", split: str = "train", length: int = LENGTH, **options) -> SourceClip:
     return SourceClip(name, split, length, numbered_frames, numbered_rows, **options)
 
 
-def survey(*clips: SourceClip, **options) -> Survey:
+def survey(*clips: SourceClip, **options) -> SourceIndex:
     facts = {"cond": "vector", "columns": ("action.x", "action.y", "state.x"), "shift": 1} | options
-    return Survey("test", clips or (clip(),), (4, 6), **facts)
+    return SourceIndex("test", clips or (clip(),), (4, 6), **facts)
 
 
 def whole(ready: ReadyClip):
@@ -147,11 +149,11 @@ def test_clips_with_faults_stay_whole_so_that_their_faults_are_told_once():
 def test_a_fault_of_a_frame_or_row_is_put_where_that_frame_or_row_goes():
     fault = Fault("x", "frame 6", "this", "that")
 
-    def frames(start: int, stop: int) -> Piece:
-        return Piece(numbered_frames(start, stop).values, {6 - start: (fault,)} if start <= 6 < stop else {})
+    def frames(start: int, stop: int) -> RawChunk:
+        return RawChunk(numbered_frames(start, stop).values, {6 - start: (fault,)} if start <= 6 < stop else {})
 
-    def rows(start: int, stop: int) -> Piece:
-        return Piece(numbered_rows(start, stop).values, {6 - start: (fault,)} if start <= 6 < stop else {})
+    def rows(start: int, stop: int) -> RawChunk:
+        return RawChunk(numbered_rows(start, stop).values, {6 - start: (fault,)} if start <= 6 < stop else {})
 
     by_frame = SourceClip("a", "train", LENGTH, frames, numbered_rows)
     by_row = SourceClip("a", "train", LENGTH, numbered_frames, rows)
@@ -246,9 +248,9 @@ def test_lists_that_are_no_file_are_refused(tmp_path: Path):
 def with_nan(row: int, column: int) -> tuple[SourceClip, SourceClip]:
     """One number that cannot be used, told while its row is read, as of arrays, or known beforehand, as of tables."""
 
-    def rows(start: int, stop: int) -> Piece:
+    def rows(start: int, stop: int) -> RawChunk:
         fault = NumberFault("x", f"frame {row}", "this", "that", (column,))
-        return Piece(numbered_rows(start, stop).values, {row - start: (fault,)} if start <= row < stop else {})
+        return RawChunk(numbered_rows(start, stop).values, {row - start: (fault,)} if start <= row < stop else {})
 
     known = NumberFault("x", f"frame {row}", "this", "that", (column,), row)
     return SourceClip("a", "train", LENGTH, numbered_frames, rows), clip("a", faults=(known,))
@@ -306,9 +308,9 @@ def test_a_bad_number_can_be_sent_to_another_process_and_is_told_as_any_fault():
 
 
 def test_the_last_row_of_a_clip_that_leads_into_no_frame_is_looked_at_like_any_other(tmp_path: Path):
-    def rows(start: int, stop: int) -> Piece:
+    def rows(start: int, stop: int) -> RawChunk:
         fault = Fault("x", f"row {LENGTH - 1}", "a finite number", "nan")
-        return Piece(numbered_rows(start, stop).values, {LENGTH - 1 - start: (fault,)} if stop == LENGTH else {})
+        return RawChunk(numbered_rows(start, stop).values, {LENGTH - 1 - start: (fault,)} if stop == LENGTH else {})
 
     (ready,) = shape(survey(SourceClip("a", "train", LENGTH, numbered_frames, rows)), Options()).clips
     assert list(ready.read(0, LENGTH).faults) == [LENGTH - 1]
@@ -320,8 +322,8 @@ def test_the_last_row_of_a_clip_that_leads_into_no_frame_is_looked_at_like_any_o
 def test_bad_numbers_and_other_faults_of_one_row_are_all_told():
     plain, first, last = Fault("x", "", "a", "b"), *(NumberFault("x", "", "c", word, (0,), 3) for word in "de")
 
-    def rows(start: int, stop: int) -> Piece:
-        return Piece(numbered_rows(start, stop).values, {3 - start: (plain, first)} if start <= 3 < stop else {})
+    def rows(start: int, stop: int) -> RawChunk:
+        return RawChunk(numbered_rows(start, stop).values, {3 - start: (plain, first)} if start <= 3 < stop else {})
 
     source = SourceClip("a", "train", LENGTH, numbered_frames, rows, (last,))
     (ready,) = shape(survey(source), Options(shift=0)).clips
@@ -358,7 +360,9 @@ def test_a_clip_that_may_be_cut_names_its_parts_itself():
 
 def test_pose_pictures_may_be_left_aside():
     source = shape(
-        Survey("test", (SourceClip("a", "train", LENGTH, numbered_frames, _big_poses),), (4, 6), "image", ("pose",)),
+        SourceIndex(
+            "test", (SourceClip("a", "train", LENGTH, numbered_frames, _big_poses),), (4, 6), "image", ("pose",)
+        ),
         Options(columns=("none",)),
     )
     assert (source.spec.cond, source.cond_names) == ("none", ())
@@ -366,7 +370,7 @@ def test_pose_pictures_may_be_left_aside():
 
 
 def test_where_no_picture_can_be_read_there_is_no_kind_of_clip():
-    source = shape(Survey("test", (), None, faults=(Fault("x", "", "a picture", "none"),)), Options())
+    source = shape(SourceIndex("test", (), None, faults=(Fault("x", "", "a picture", "none"),)), Options())
     assert source.spec is None
     assert len(source.faults) == 1
 
@@ -382,18 +386,18 @@ def test_options_of_an_import_are_refused_for_a_pack_and_written_in_plain_values
 def test_pose_pictures_are_brought_to_the_size_of_the_frames_and_may_be_shifted():
     poses = partial(_big_poses)
     source = shape(
-        Survey("test", (SourceClip("a", "train", LENGTH, numbered_frames, poses),), (4, 6), "image", ("pose",)),
+        SourceIndex("test", (SourceClip("a", "train", LENGTH, numbered_frames, poses),), (4, 6), "image", ("pose",)),
         Options(size=(8, 12), shift=1),
     )
     chunk = source.clips[0].read(0, LENGTH)
     assert chunk.frames.shape == chunk.cond.shape == (LENGTH, 8, 12, 3)
     assert chunk.cond[:, 0, 0, 0].tolist() == [0, *range(LENGTH - 1)]
     with pytest.raises(UsageError, match="there is nothing to choose"):
-        shape(Survey("test", (), (4, 6), "image", ("pose",)), Options(columns=("x",)))
+        shape(SourceIndex("test", (), (4, 6), "image", ("pose",)), Options(columns=("x",)))
 
 
-def _big_poses(start: int, stop: int) -> Piece:
-    return Piece(np.repeat(np.repeat(numbered_frames(start, stop).values, 5, axis=1), 5, axis=2))
+def _big_poses(start: int, stop: int) -> RawChunk:
+    return RawChunk(np.repeat(np.repeat(numbered_frames(start, stop).values, 5, axis=1), 5, axis=2))
 
 
 def test_a_picture_is_stretched_cropped_in_the_middle_or_padded_with_black():

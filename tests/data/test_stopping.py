@@ -47,7 +47,7 @@ STAGES = {
     "scan": (Path, "stat"),
     "survey": (importing, "open_source"),
     "start": (worker, "start"),
-    "chunk": (pool._Lanes, "next"),
+    "chunk": (pool._WorkerPool, "next"),
     "read": (pool, "_read"),
     "write": (PackWriter, "_write"),
     "note": (Journal, "note"),
@@ -288,7 +288,7 @@ def test_hashing_a_long_file_ends_at_the_next_block(tmp_path: Path, monkeypatch:
         poll()
 
     monkeypatch.setattr(signals, "poll", polled)
-    with signals.requests(), signals.gently(), pytest.raises(signals.Stopped):
+    with signals.requests(), signals.defer_signals(), pytest.raises(signals.Stopped):
         writer.sha256(tmp_path / "long")
     assert len(polls) == 3
 

@@ -195,7 +195,7 @@ def _states(run: Path, made: Path, draw: Random) -> bool:
 @cache
 def _expected(run: Path) -> dict[str, torch.Tensor]:
     record = RunConfig.read(run)
-    expected: dict[str, torch.Tensor] = models.outline(record.train.model, record.spec).state_dict()
+    expected: dict[str, torch.Tensor] = models.build_on_meta(record.train.model, record.spec).state_dict()
     return expected
 
 

@@ -87,13 +87,13 @@ def test_where_the_system_does_not_tell_its_memory_nearly_everything_fits(monkey
 def test_an_outline_has_the_shapes_of_the_model_and_no_memory_and_draws_nothing(config: Any, spec: ClipSpec):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    outline = models.outline(config, spec)
+    build_on_meta = models.build_on_meta(config, spec)
     assert torch.equal(torch.get_rng_state(), before)
     built = models.build(config, spec)
-    assert {name: (value.shape, value.dtype) for name, value in outline.state_dict().items()} == {
+    assert {name: (value.shape, value.dtype) for name, value in build_on_meta.state_dict().items()} == {
         name: (value.shape, value.dtype) for name, value in built.state_dict().items()
     }
-    assert all(value.is_meta for value in outline.state_dict().values())
+    assert all(value.is_meta for value in build_on_meta.state_dict().values())
     torch.set_rng_state(before)
     straight = models.module(models.name_of(config)).Model(config, spec)
     assert all(torch.equal(value, built.state_dict()[name]) for name, value in straight.state_dict().items())

@@ -44,7 +44,7 @@ def test_outside_of_gently_a_signal_is_an_exception_and_inside_it_is_remembered(
             os.kill(os.getpid(), number)
         assert signals.asked() == number
     assert signals.asked() == 0
-    with signals.requests(), signals.gently():
+    with signals.requests(), signals.defer_signals():
         signals.poll()
         with signals.requests():  # changes nothing
             os.kill(os.getpid(), number)
@@ -55,7 +55,7 @@ def test_outside_of_gently_a_signal_is_an_exception_and_inside_it_is_remembered(
 def test_a_second_signal_ends_the_process_at_once():
     child = os.fork()
     if not child:
-        with signals.requests(), signals.gently():
+        with signals.requests(), signals.defer_signals():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(0)
@@ -67,7 +67,7 @@ def test_a_signal_that_a_launcher_passes_on_is_not_a_second_one(monkeypatch, aga
     monkeypatch.setenv("LOCAL_RANK", "0")
     child = os.fork()
     if not child:
-        with signals.requests(), signals.gently():
+        with signals.requests(), signals.defer_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), again)
         os._exit(0)
@@ -85,11 +85,11 @@ def test_what_another_process_was_asked_is_heard_where_the_work_polls():
 
 
 def test_signals_are_taken_back_from_a_library_that_took_them():
-    signals.listen_again()
+    signals.reinstall_handlers()
     assert signal.getsignal(signal.SIGTERM) is not signals._heard
     with signals.requests():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signals.listen_again()
+        signals.reinstall_handlers()
         with pytest.raises(signals.Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -129,7 +129,7 @@ def test_being_stopped_comes_through_whatever_a_library_does(lost):
 
 
 def fails_by_itself():
-    with signals.requests(), signals.gently():
+    with signals.requests(), signals.defer_signals():
         os.kill(os.getpid(), signals.SIGNALS[0])
         raise ValueError("its own")
 

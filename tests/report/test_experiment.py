@@ -19,7 +19,7 @@ from foreframe.models.svg import Config
 from foreframe.recipe import DataSource, RunConfig, TrainConfig
 from foreframe.report.experiment import figures as experiment_figures
 from foreframe.report.experiment import page as experiment
-from foreframe.report.experiment.gather import Gathered, Panel
+from foreframe.report.experiment.gather import Panel, RunResults
 from foreframe.report.experiment.page import write_report
 from foreframe.report.experiment.statistics import apart, group, run_names, scores, seed_noise, summary, varied
 from foreframe.report.plots import inline
@@ -63,7 +63,7 @@ def made(name, gain, seed=1, beta=1e-4, key=0, cond="vector", metric="psnr", fre
         "created": "2026-01-01T00:00:00+00:00",
     }
     config = RunConfig("tiny", "svg", spec, DataSource(f"/somewhere/{name}", "d"), train)
-    return Gathered(Path("runs", name), config, list(rows), {}, 20, result, result, None, "it was not asked for", ())
+    return RunResults(Path("runs", name), config, list(rows), {}, 20, result, result, None, "it was not asked for", ())
 
 
 def variants_of(*runs, groups=None):

@@ -18,7 +18,7 @@ from foreframe.report.experiment.gather import Request
 from foreframe.sweep import Grid, cell, table
 from foreframe.sweep.cell import DONE, Job, is_finished, mark
 from foreframe.sweep.engines import OUTPUT
-from foreframe.sweep.run import carry_out, held, plan, workers_and_threads
+from foreframe.sweep.run import held, plan, run_all, workers_and_threads
 from foreframe.sweep.scales import scaled
 from foreframe.sweep.table import State
 
@@ -74,7 +74,7 @@ def cells(tmp_path, vector_pack, monkeypatch):
 
 
 def go(cells, pack, engine, workers=2, request=REQUEST):
-    carry_out(cells, pack, request, engine, workers, "cpu", 1)
+    run_all(cells, pack, request, engine, workers, "cpu", 1)
 
 
 def test_so_many_runs_at_a_time_and_each_once(cells, vector_pack, capsys):

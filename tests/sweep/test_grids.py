@@ -50,7 +50,7 @@ def test_every_named_grid_can_be_planned_at_every_scale(name, scale, tmp_path, v
     assert len(cells) == len({cell.folder for cell in cells}) == 2 * len(VARIANTS[name])
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     for cell in cells:
-        models.outline(cell.record.train.model, pack.spec)
+        models.build_on_meta(cell.record.train.model, pack.spec)
 
 
 def test_a_scale_keeps_the_form_of_schedules():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from foreframe.data.pack.pack import Pack
-    from foreframe.report.experiment.gather import Gathered, Request
+    from foreframe.report.experiment.gather import Request, RunResults
 
 
 def sweep(
@@ -70,7 +70,7 @@ def sweep(
     workers, threads = run.workers_and_threads(workers, threads, len(cells), chosen.type)
     with run.held(out):
         shared = 1 / workers if chosen.type == "cuda" else 0.0
-        run.carry_out(cells, pack, request, engines.engine(engine, threads, shared), workers, device, threads)
+        run.run_all(cells, pack, request, engines.engine(engine, threads, shared), workers, device, threads)
         gathered = _gathered([cell.folder for cell in cells], request, chosen, pack)
         groups = {cell.folder.name: cell.variant for cell in cells}
         title = f"{found.question} ({scale} scale)" if scale != "paper" else found.question
@@ -176,7 +176,7 @@ def diagnose(
     print(f"written: {path}")
 
 
-def _gathered(runs: Sequence[Path], request: Request, device: torch.device, pack: Pack | None) -> list[Gathered]:
+def _gathered(runs: Sequence[Path], request: Request, device: torch.device, pack: Pack | None) -> list[RunResults]:
     """What a report says of each run; says what had to be made again."""
     from foreframe.log import Bar
     from foreframe.report.experiment.gather import gather, total

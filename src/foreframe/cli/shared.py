@@ -21,7 +21,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 def import_torch() -> None:
     """Import it in one piece: torn apart by a signal, it makes the process crash at its end."""
-    with signals.gently():
+    with signals.defer_signals():
         importlib.import_module("torch")
     signals.poll()
 

@@ -67,7 +67,7 @@ class Model(Protocol):
         The first K frames are always fed as they are. `forcing` (B, T-1) bool: entry t-1 says whether step t is fed
         the true frame t-1 or the model's own. `noise` (B, T-1, Z...). `own`: the steps at which some clip may be fed
         its own frame, so that nobody has to look into `forcing`, which may lie on a GPU; a model that works on the
-        others together uses it (`unrolled.fed_back` finds it where it is None), any other passes over it.
+        others together uses it (`unrolled.free_running_steps` finds it where it is None), any other passes over it.
         """
 
 
@@ -93,7 +93,7 @@ def name_of(config: Any) -> str:
     return type(config).__module__.rsplit(".", 1)[-1]
 
 
-def outline(config: Any, spec: ClipSpec) -> Any:
+def build_on_meta(config: Any, spec: ClipSpec) -> Any:
     """The model with tensors that have a shape and no memory: what `build` would make, in some milliseconds.
 
     Raises:
@@ -152,7 +152,7 @@ def build(config: Any, spec: ClipSpec) -> Any:
     """A model with fresh weights for clips of this kind, channels last in memory, which convolutions like better.
 
     Raises:
-        ConfigError: as for `outline`, before memory is taken.
+        ConfigError: as for `build_on_meta`, before memory is taken.
     """
-    outline(config, spec)
+    build_on_meta(config, spec)
     return module(name_of(config)).Model(config, spec).to(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
 from foreframe.nn.blocks import DepthConvBlock, ResidualBlock
 from foreframe.nn.norm import StepNorm, wide
-from foreframe.unrolled import Step, Unrolled, fed_back, spread, stretches
+from foreframe.unrolled import Step, Unrolled, free_running_steps, spread, stretches
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Model(nn.Module):
         True frames, poses and posteriors are worked on in one batch, and so are frames painted over true ones.
         """
         assert clip.cond is not None
-        length, own = len(clip), fed_back(forcing, context) if own is None else own
+        length, own = len(clip), free_running_steps(forcing, context) if own is None else own
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1).flatten(0, 1)
         seen = self.rgb(frames.flatten(0, 1))
         poses = self.label(clip.cond.transpose(0, 1)[1:].flatten(0, 1), length - 1)

@@ -29,7 +29,7 @@ from foreframe.nn.backbones import Backbone, Halves, Maps, init_dcgan, make_back
 from foreframe.nn.condition import Standardise
 from foreframe.nn.lstm import FramePredictor, GaussianLstm, Memory
 from foreframe.nn.norm import NormKind
-from foreframe.unrolled import Step, Unrolled, fed_back, spread, stretches
+from foreframe.unrolled import Step, Unrolled, free_running_steps, spread, stretches
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Model(nn.Module):
             noise: (B, T-1, Z).
             own: The steps at which some clip may be fed its own frame; None: those of `forcing`.
         """
-        length, own = len(clip), fed_back(forcing, context) if own is None else own
+        length, own = len(clip), free_running_steps(forcing, context) if own is None else own
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1)
         cond = None if clip.cond is None else clip.cond.transpose(0, 1)
 

@@ -16,7 +16,7 @@ import foreframe
 from foreframe.clip import CondKind
 from foreframe.data.ingest.run import pack_source
 from foreframe.data.ingest.transform import shape
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.pack.pack import Pack
 from foreframe.data.pack.writer import refuse_existing
 from foreframe.errors import UsageError
@@ -83,24 +83,24 @@ def make_clips(
     )
 
 
-def _push(clips: int, seed: int, frames: int, size: Size) -> tuple[Survey, str]:
+def _push(clips: int, seed: int, frames: int, size: Size) -> tuple[SourceIndex, str]:
     from foreframe.data.formats.sample import SAMPLES
     from foreframe.sim import push
 
     if size[0] != size[1]:
         raise UsageError(f"size: push draws squares; found {size[0]}x{size[1]}")
     made = _survey("push", partial(_push_clip, seed, frames, size[0]), clips, frames)
-    return Survey(
+    return SourceIndex(
         "push_sim", made, size, "vector", SAMPLES["push"].columns, shift=1, fps=SAMPLES["push"].fps
     ), push.version()
 
 
-def _dance(clips: int, seed: int, frames: int, size: Size) -> tuple[Survey, str]:
+def _dance(clips: int, seed: int, frames: int, size: Size) -> tuple[SourceIndex, str]:
     from foreframe.sim import dance
 
     made = _survey("dance", partial(_dance_clip, seed, frames, size), clips, frames)
     kind: CondKind = "image"
-    return Survey("dance_sim", made, size, kind, ("pose",), fps=dance.FPS), dance.version()
+    return SourceIndex("dance_sim", made, size, kind, ("pose",), fps=dance.FPS), dance.version()
 
 
 def _survey(kind: str, simulate: Callable[[int], Pair], clips: int, frames: int) -> tuple[SourceClip, ...]:
@@ -116,8 +116,8 @@ def _survey(kind: str, simulate: Callable[[int], Pair], clips: int, frames: int)
     )
 
 
-def _piece(simulate: Callable[[int], Pair], index: int, part: int, start: int, stop: int) -> Piece:
-    return Piece(simulate(index)[part][start:stop])
+def _piece(simulate: Callable[[int], Pair], index: int, part: int, start: int, stop: int) -> RawChunk:
+    return RawChunk(simulate(index)[part][start:stop])
 
 
 @lru_cache(maxsize=1)

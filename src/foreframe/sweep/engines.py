@@ -95,7 +95,7 @@ class RayEngine:
         self.ray = ray
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-            signals.listen_again()
+            signals.reinstall_handlers()
         self.carry = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(carry)
 
     def start(self, run: Path, job: str) -> Task:

@@ -90,7 +90,7 @@ def held(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def carry_out(
+def run_all(
     cells: Sequence[Cell],
     pack: Pack,
     request: Request,
@@ -114,16 +114,16 @@ def carry_out(
     for cell in cells:
         _write_record(cell)
     at_work: dict[Path, tuple[Cell, Task]] = {}
-    with signals.gently(), Table(cells) as table:
+    with signals.defer_signals(), Table(cells) as table:
         try:
-            while any(cell.state in (State.WAITING, State.AT_WORK) for cell in cells) and not signals.asked():
+            while any(cell.state in (State.WAITING, State.RUNNING) for cell in cells) and not signals.asked():
                 waiting = (c for c in cells if c.state is State.WAITING and c.folder not in at_work)
                 for cell in waiting:
                     if is_finished(cell.folder, request):  # before, or by another variant with the same settings
                         cell.state, cell.skipped = State.DONE, True
                     elif len(at_work) < workers and _is_free(cell.folder):
                         at_work[cell.folder] = (cell, engine.start(cell.folder, jobs[cell.folder]))
-                        cell.state = State.AT_WORK
+                        cell.state = State.RUNNING
                 _collect(at_work, request)
                 table.show()
                 time.sleep(POLL_SECONDS)

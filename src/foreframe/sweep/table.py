@@ -29,7 +29,7 @@ class State(Enum):
     """Of a run."""
 
     WAITING = "waiting"
-    AT_WORK = "at work"
+    RUNNING = "at work"
     DONE = "done"
     FAILED = "failed"
 
@@ -79,7 +79,7 @@ class Table:
         again = time.monotonic() - self.spoken > PLAIN_SECONDS
         for cell in self.cells:
             changed = self.said.get(cell.name) is not cell.state
-            if changed or (again and cell.state is State.AT_WORK):
+            if changed or (again and cell.state is State.RUNNING):
                 self.said[cell.name] = cell.state
                 if not (changed and cell.state is State.WAITING) or last:
                     print(f"{cell.name}: {', '.join(filter(None, _texts(cell)[1:]))}", file=sys.stderr, flush=True)
@@ -97,7 +97,7 @@ def _texts(cell: Cell, bare: bool = False) -> list[str]:
     rows = newest(cell.folder)
     steps = cell.record.train.steps
     state = "done before" if cell.skipped else cell.state.value
-    if cell.state is State.AT_WORK and rows.get("step") == steps:
+    if cell.state is State.RUNNING and rows.get("step") == steps:
         state = "being scored"
     step = f"{rows['step']:,} of {steps:,}" if "step" in rows else ""
     numbers = [

@@ -43,7 +43,7 @@ from foreframe.training.graphs import Recorder
 from foreframe.training.optimizer import average_share, make_optimizer, update_average
 from foreframe.training.step import Drawn, Given, draw_forcing, draw_strides, measure, share_of, take_rows
 from foreframe.training.watch import IN_A_ROW, IN_KEPT, KEPT, Skipped, Spike, Watch, not_finite
-from foreframe.unrolled import fed_back
+from foreframe.unrolled import free_running_steps
 
 PANEL_CLIPS = 4
 EXPLODED_NATS = 1e4
@@ -132,7 +132,7 @@ class Trainer:
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         with ExitStack() as stack:
             stack.enter_context(signals.requests())
-            stack.enter_context(signals.gently())
+            stack.enter_context(signals.defer_signals())
             stack.callback(self.lock.release)
             self.take()
             self.restore()
@@ -215,7 +215,7 @@ class Trainer:
         shape = (train.batch, train.length - 1)
         coins = draw_forcing(train.forcing, now["forcing"], shape, train.seed, self._clock(step))
         # Found in the coins of all processes, which must take the same way through the model.
-        own = tuple(fed_back(part, train.context) for part in coins.chunk(train.accumulate))
+        own = tuple(free_running_steps(part, train.context) for part in coins.chunk(train.accumulate))
         if self.speed.compile or self.speed.graphs:
             # Two ways through the model are made ready, not one for every pattern of coins.
             later = frozenset(range(train.context + 1, train.length))

@@ -11,7 +11,7 @@ import pytest
 from foreframe.data.formats.tfrecord import crc32c
 from foreframe.data.layouts import bair_lab, bair_tfrecord
 from foreframe.data.layouts.bair_tfrecord import example, recognises, survey
-from foreframe.data.layouts.contract import Options, Survey
+from foreframe.data.layouts.contract import Options, SourceIndex
 from foreframe.errors import DataError, Fault, UsageError
 from tests.data.test_tfrecord import floats, framed, packed_example, strings, whole
 
@@ -53,13 +53,13 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def one(folder: Path, record: dict[str, bytes], first: dict[str, bytes] | None = None) -> Survey:
+def one(folder: Path, record: dict[str, bytes], first: dict[str, bytes] | None = None) -> SourceIndex:
     """A source of a good trajectory and `record`, as clips 0 and 1 of one file."""
     write(folder / "train" / "traj_0_to_1.tfrecords", [first or features(0), record])
     return survey(folder, Options())
 
 
-def faults_of(found: Survey, clip: int = 1) -> dict[int, tuple[Fault, ...]]:
+def faults_of(found: SourceIndex, clip: int = 1) -> dict[int, tuple[Fault, ...]]:
     frames, rows = found.clips[clip].frames(0, FRAMES), found.clips[clip].rows(0, FRAMES)
     return {**frames.faults, **rows.faults}
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from foreframe.data.formats import parquet
 from foreframe.data.formats.images import example_picture
-from foreframe.data.layouts.contract import Options, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
 from foreframe.data.layouts.lerobot import episodes as episode_files
 from foreframe.data.layouts.lerobot import layout as lerobot
 from foreframe.data.layouts.lerobot import meta
@@ -208,13 +208,13 @@ def edit(path: Path, kinds: Any, change: Callable[[Rows], object]) -> None:
     save(path, rows, kinds)
 
 
-def take(root: Path, camera: str = "") -> Survey:
+def take(root: Path, camera: str = "") -> SourceIndex:
     survey = lerobot.survey(root, Options(camera=camera))
     assert survey.faults == ()
     return survey
 
 
-def check(survey: Survey, step: int = 3, tolerance: int = 3) -> None:
+def check(survey: SourceIndex, step: int = 3, tolerance: int = 3) -> None:
     """Every clip, read in short stretches, is what was recorded."""
     for clip, length in zip(survey.clips, LENGTHS, strict=True):
         episode = int(clip.name.removeprefix("episode_"))

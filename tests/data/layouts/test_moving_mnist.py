@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from foreframe.data.layouts import moving_mnist
-from foreframe.data.layouts.contract import Options, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
 from foreframe.data.layouts.moving_mnist import _way, example, recognises, survey
 from foreframe.errors import UsageError
 
@@ -34,7 +34,7 @@ def flat(count: int, first: int = 1) -> np.ndarray:
     return np.broadcast_to(np.arange(first, first + count)[:, None, None], (count, 28, 28))
 
 
-def of_split(found: Survey, split: str) -> list[SourceClip]:
+def of_split(found: SourceIndex, split: str) -> list[SourceClip]:
     return [clip for clip in found.clips if clip.split == split]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foreframe.data.formats import npz
 from foreframe.data.layouts import npz_episodes, rlds_npz
-from foreframe.data.layouts.contract import Options, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
 from foreframe.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def saved(path: Path, **arrays: Any) -> dict[str, Any]:
     return arrays
 
 
-def words(survey: Survey) -> list[str]:
+def words(survey: SourceIndex) -> list[str]:
     return [str(fault) for fault in (*survey.faults, *(fault for clip in survey.clips for fault in clip.faults))]
 
 

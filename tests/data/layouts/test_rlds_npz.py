@@ -14,7 +14,7 @@ import pytest
 
 from foreframe.data.formats import npz
 from foreframe.data.layouts import npz_episodes, rlds_npz
-from foreframe.data.layouts.contract import Options, Survey
+from foreframe.data.layouts.contract import Options, SourceIndex
 from foreframe.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def saved(path: Path, arrays: dict[str, Any]) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def words(survey: Survey) -> list[str]:
+def words(survey: SourceIndex) -> list[str]:
     return [str(fault) for fault in (*survey.faults, *(fault for clip in survey.clips for fault in clip.faults))]
 
 

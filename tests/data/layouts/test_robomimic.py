@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from foreframe.data.formats import hdf5
 from foreframe.data.layouts import robomimic, robonet
-from foreframe.data.layouts.contract import Options, Survey
+from foreframe.data.layouts.contract import Options, SourceIndex
 from foreframe.errors import UsageError
 
 h5py = pytest.importorskip("h5py")
@@ -60,7 +60,7 @@ def written(path: Path, demos: dict[str, Arrays], masks: dict[str, Any] | None =
             file[f"mask/{mask}"] = np.array(names, "S") if isinstance(names, list) else names
 
 
-def words(survey: Survey) -> list[str]:
+def words(survey: SourceIndex) -> list[str]:
     return [str(fault) for fault in (*survey.faults, *(fault for clip in survey.clips for fault in clip.faults))]
 
 

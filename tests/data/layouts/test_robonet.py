@@ -18,7 +18,7 @@ from PIL import Image
 
 from foreframe.data.formats import hdf5
 from foreframe.data.layouts import robonet
-from foreframe.data.layouts.contract import Options, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
 from foreframe.errors import DataError, UsageError
 
 h5py = pytest.importorskip("h5py")
@@ -102,7 +102,7 @@ def only(folder: Path, **options: Any) -> SourceClip:
     return pickle.loads(pickle.dumps(clip))  # noqa: S301 - as another process gets it
 
 
-def words(survey: Survey) -> list[str]:
+def words(survey: SourceIndex) -> list[str]:
     return [str(fault) for fault in (*survey.faults, *(fault for clip in survey.clips for fault in clip.faults))]
 
 

@@ -42,7 +42,7 @@ def export(pack: Pack, dst: Path, to: str, *, overwrite: bool = False, progress:
     _refuse_existing(dst, overwrite)
     pack.verify()
     size = sum(record.size for record in pack.manifest.files.values())  # no form takes much more
-    with signals.gently():
+    with signals.defer_signals():
         try:
             placing.sweep(dst)
             dst.parent.mkdir(parents=True, exist_ok=True)

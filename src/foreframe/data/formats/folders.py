@@ -23,7 +23,7 @@ shown = printable
 
 
 @dataclass
-class Finds:
+class Findings:
     """Faults and notes gathered while looking through one source folder."""
 
     root: Path
@@ -41,7 +41,7 @@ class Finds:
         return (f"{len(self.ignored)} other file{'s' * (len(self.ignored) > 1)} not used: {some}",)
 
 
-def listing(folder: Path, finds: Finds) -> tuple[list[str], list[str]]:
+def listing(folder: Path, finds: Findings) -> tuple[list[str], list[str]]:
     """Names of the files and of the folders in `folder`, each sorted by the bytes of their NFC form, then of their own.
 
     Links that leave the source or lead nowhere, pipes and devices become faults; hidden and platform files
@@ -92,7 +92,7 @@ def some_files(folder: Path, depth: int = 8, links: bool = True) -> Iterator[Pat
             todo += [(inner / name, deeper - 1) for name in sorted(folders, reverse=True)]
 
 
-def may_enter(folder: Path, finds: Finds) -> bool:
+def may_enter(folder: Path, finds: Findings) -> bool:
     """Whether a layout's folder is there and inside the source; a link that leads out of it becomes a fault."""
     try:
         if folder.is_symlink() and (problem := _bad_link(folder, finds.root)):

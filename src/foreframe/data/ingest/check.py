@@ -10,7 +10,7 @@ import numpy as np
 from foreframe.data.ingest.report import Report
 from foreframe.data.ingest.transform import open_source, refuse_options, shape
 from foreframe.data.ingest.validate import inspect
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.pack.manifest import MANIFEST, read_manifest
 from foreframe.data.pack.pack import Episode, Pack, changed, is_pack
 from foreframe.errors import DataError, Fault
@@ -68,7 +68,7 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
         )
         for item in pack.episodes
     )
-    survey = Survey("pack", clips, size, kind, pack.cond_names, fps=pack.fps)
+    survey = SourceIndex("pack", clips, size, kind, pack.cond_names, fps=pack.fps)
     report = inspect(shape(survey, Options()), Path(folder), length=length, workers=workers, progress=progress)
     report.spec = pack.spec
     report.notes += [f"left out at import: {item.clip}: {'; '.join(item.reasons)}" for item in pack.manifest.left_out]
@@ -76,11 +76,11 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
     return report
 
 
-def _frames(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> Piece:
-    return Piece(_opened(pack, hash).read(episode, start, stop - start)[0])
+def _frames(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> RawChunk:
+    return RawChunk(_opened(pack, hash).read(episode, start, stop - start)[0])
 
 
-def _cond(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> Piece:
+def _cond(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> RawChunk:
     cond = _opened(pack, hash).read(episode, start, stop - start)[1]
     assert cond is not None  # the pack of this hash has conditions
     faults = {}
@@ -88,7 +88,7 @@ def _cond(pack: Path, hash: str, episode: Episode, start: int, stop: int) -> Pie
         for index in np.flatnonzero(~np.isfinite(cond).all(axis=1)).tolist():
             fault = Fault(episode.name, f"frame {start + index}", "finite conditions", str(cond[index].tolist()))
             faults[index] = (fault,)
-    return Piece(cond, faults)
+    return RawChunk(cond, faults)
 
 
 @lru_cache(maxsize=2)

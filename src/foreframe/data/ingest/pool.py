@@ -18,7 +18,7 @@ from multiprocessing.util import Finalize
 from foreframe import signals
 from foreframe.data.ingest import worker
 from foreframe.data.ingest.transform import ReadyClip
-from foreframe.data.layouts.contract import Chunk
+from foreframe.data.layouts.contract import ClipChunk
 from foreframe.data.pack.journal import StoppedError
 from foreframe.errors import DataError, UsageError
 
@@ -34,7 +34,7 @@ MANY = 5_000
 PATIENCE = 0.2
 """Seconds between two looks at whether a signal has asked to stop, while there is nothing to do but wait."""
 
-Outcome = Chunk | DataError
+Outcome = ClipChunk | DataError
 """What reading a stretch gave; after a DataError nothing more of this clip is read."""
 
 
@@ -59,7 +59,7 @@ def read_clips(clips: Sequence[ReadyClip], workers: int = 0) -> Generator[tuple[
             for start, outcome in _read_clip(clip):
                 yield clip, start, outcome
         return
-    with _Lanes(clips, workers) as lanes:
+    with _WorkerPool(clips, workers) as lanes:
         for number, clip in enumerate(clips):
             for start, _ in stretches(clip):
                 outcome = lanes.next(number)
@@ -102,7 +102,7 @@ class _Raised:
     text: str
 
 
-class _Lanes:
+class _WorkerPool:
     """Processes that each read some of the clips, in order and a little ahead.
 
     Each is given all of its clips when it starts, so that a long list of paths is not sent again with every chunk.
@@ -123,7 +123,7 @@ class _Lanes:
         # At the latest when the interpreter ends: it would wait for them for ever.
         self._end = Finalize(self, _kill, (self.processes, self.connections), exitpriority=1)
 
-    def __enter__(self) -> _Lanes:
+    def __enter__(self) -> _WorkerPool:
         try:
             for _ in self.ahead:
                 process, connection = worker.start()
@@ -157,14 +157,14 @@ class _Lanes:
 
     def _receive(self, seconds: float) -> None:
         """One chunk of each process that has one and may get further ahead; waits so long where there is none."""
-        hungry = {
+        receivable = {
             connection: lane
             for lane, connection in enumerate(self.connections)
             if lane not in self.ended and (len(self.ahead[lane]) < AHEAD or self.bytes[lane] < AHEAD_BYTES)
         }
-        for connection in wait([*hungry], seconds):
+        for connection in wait([*receivable], seconds):
             assert isinstance(connection, Connection)
-            lane = hungry[connection]
+            lane = receivable[connection]
             try:
                 found = connection.recv()
                 if found is None:
@@ -190,7 +190,7 @@ def _kill(processes: Sequence[BaseProcess], connections: Sequence[Connection]) -
 
 def _size(outcome: Outcome | _Raised) -> int:
     """Bytes of pictures and numbers."""
-    if not isinstance(outcome, Chunk):
+    if not isinstance(outcome, ClipChunk):
         return 0
     return outcome.frames.nbytes + (0 if outcome.cond is None else outcome.cond.nbytes)
 

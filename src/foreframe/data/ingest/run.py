@@ -96,7 +96,7 @@ def pack_source(
         resume=key,
         expected=sum(max(0, clip.length) for clip in source.clips if not clip.faults),
     )
-    with signals.gently(), writer:
+    with signals.defer_signals(), writer:
         if progress and writer.left_behind:
             print(f"going on with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
         report = inspect(source, src, writer, skip=skip, workers=workers, progress=progress)

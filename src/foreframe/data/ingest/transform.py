@@ -22,7 +22,7 @@ from foreframe.data.formats.folders import shown
 from foreframe.data.formats.images import Fit, check_size, fitted
 from foreframe.data.formats.tables import read_json
 from foreframe.data.ingest.report import count
-from foreframe.data.layouts.contract import SPLITS, Between, Chunk, Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import SPLITS, Between, ClipChunk, Options, RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.registry import find_layout
 from foreframe.data.pack.manifest import FIT, fit_name
 from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest
@@ -46,7 +46,7 @@ class ReadyClip:
     first: int = 0
     """The recorded frame that frame 0 is."""
 
-    def read(self, start: int, stop: int) -> Chunk:
+    def read(self, start: int, stop: int) -> ClipChunk:
         return self.recipe.read(self.source, self.first, start, stop)
 
     def part(self, start: int, stop: int) -> str:
@@ -82,14 +82,14 @@ class Recipe:
     columns: tuple[int, ...] | None
     conditioned: bool
 
-    def read(self, clip: SourceClip, first: int, start: int, stop: int) -> Chunk:
+    def read(self, clip: SourceClip, first: int, start: int, stop: int) -> ClipChunk:
         """Frames start to stop-1, counted after the stride from recorded frame `first` on."""
         begin, end = first + start * self.stride, first + (stop - 1) * self.stride + 1
         taken = clip.frames(begin, end)
         frames = fitted(taken.values[:: self.stride], self.size, self.fit)
         faults = {i // self.stride: found for i, found in taken.faults.items() if i % self.stride == 0}
         if clip.rows is None or not self.conditioned:
-            return Chunk(frames, None, faults)
+            return ClipChunk(frames, None, faults)
         # Row j leads into recorded frame j + shift. Frames before the first row, or after the last, repeat it.
         low, high = begin - self.shift - (self.stride - 1), end - self.shift
         inside = max(0, min(low, clip.length - 1)), min(clip.length, max(high, 1))
@@ -107,9 +107,9 @@ class Recipe:
                 kept = [0 if led < 0 else len(frames) - 1]
             for place in kept:
                 faults[place] = (*faults.get(place, ()), *found)
-        return Chunk(frames, self._cond(rows.values, wanted), {index: faults[index] for index in sorted(faults)})
+        return ClipChunk(frames, self._cond(rows.values, wanted), {index: faults[index] for index in sorted(faults)})
 
-    def _counted(self, clip: SourceClip, rows: Piece, known: tuple[int, int]) -> dict[int, tuple[Fault, ...]]:
+    def _counted(self, clip: SourceClip, rows: RawChunk, known: tuple[int, int]) -> dict[int, tuple[Fault, ...]]:
         """The faults of each row, first those that reading it told and then those that were known of its table; of
         single numbers only where one is in a column that is chosen."""
         found = {index: list(faults) for index, faults in rows.faults.items()}
@@ -154,7 +154,7 @@ class Source:
     fps: float | None
 
 
-def shape(survey: Survey, options: Options) -> Source:
+def shape(survey: SourceIndex, options: Options) -> Source:
     """Apply the options that are the same for every source.
 
     Raises:
@@ -226,7 +226,7 @@ def _check(options: Options) -> None:
         raise UsageError(f"shares: expected three numbers that add up to 1, found {options.shares}")
 
 
-def _columns(survey: Survey, options: Options) -> tuple[int, ...]:
+def _columns(survey: SourceIndex, options: Options) -> tuple[int, ...]:
     """Which numbers of a row are the condition, in the order of the row."""
     if survey.cond != "vector":
         if options.columns and options.columns != (NONE,):
@@ -254,7 +254,7 @@ def _means(pattern: str, name: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _names(survey: Survey, columns: tuple[int, ...], recipe: Recipe) -> tuple[str, ...]:
+def _names(survey: SourceIndex, columns: tuple[int, ...], recipe: Recipe) -> tuple[str, ...]:
     if survey.cond == "image":
         return survey.columns
     chosen = [survey.columns[index] for index in columns]

@@ -17,7 +17,7 @@ from foreframe.data.ingest.alignment import Alignment
 from foreframe.data.ingest.pool import CHUNK, Outcome, processes, read_clips
 from foreframe.data.ingest.report import ClipLine, Report
 from foreframe.data.ingest.transform import ReadyClip, Source
-from foreframe.data.layouts.contract import Chunk
+from foreframe.data.layouts.contract import ClipChunk
 from foreframe.data.pack.manifest import LeftOut
 from foreframe.data.pack.pack import PackWriter
 from foreframe.errors import DataError, Fault
@@ -62,7 +62,7 @@ def inspect(
             clips.append(clip)
             names.add(clip.name)
     with (
-        signals.gently(),
+        signals.defer_signals(),
         Bar("reading frames", sum(clip.length for clip in clips)) if progress else nullcontext() as bar,
         closing(_outcomes(clips, writer, workers)) as found,
     ):
@@ -99,10 +99,10 @@ def _outcomes(
 def _salvaged(clip: ReadyClip, writer: PackWriter) -> Iterator[tuple[int, Outcome]]:
     writer.check_left_behind(clip.name, clip.length)
     for start in range(0, clip.length, CHUNK):
-        yield start, Chunk(*writer.read_back(start, min(start + CHUNK, clip.length)))
+        yield start, ClipChunk(*writer.read_back(start, min(start + CHUNK, clip.length)))
 
 
-class _Run:
+class _CleanSpan:
     """Good frames in a row, as they are read: their hash, and whether anything happens in them."""
 
     def __init__(self, start: int) -> None:
@@ -142,7 +142,7 @@ class _Inspection:
         if clip.length < self.length:
             faults.append(Fault(clip.name, "", f"{self.length} frames or more", str(clip.length)))
         cut = self.skip and clip.cuttable and not faults
-        run: _Run | None = None
+        run: _CleanSpan | None = None
         whole = True
         for start, outcome in outcomes:
             if isinstance(outcome, DataError):
@@ -158,7 +158,7 @@ class _Inspection:
                 self._close(clip, run, start, cut)
                 run = None
             for first, last in _between(bad, frames) if cut or not faults else ():
-                run = run or _Run(start + first)
+                run = run or _CleanSpan(start + first)
                 run.add(outcome.frames[first:last])
                 self._align(outcome, first, last, new=run.start == start + first)
                 self._write(outcome, first, last)
@@ -188,15 +188,15 @@ class _Inspection:
             found.append(Fault(name or fault.path, fault.where, fault.expected, fault.found))
         return found
 
-    def _write(self, chunk: Chunk, first: int, last: int) -> None:
+    def _write(self, chunk: ClipChunk, first: int, last: int) -> None:
         if self.writer is not None and (self.skip or not self.report.faults):
             self.writer.append(chunk.frames[first:last], None if chunk.cond is None else chunk.cond[first:last])
 
-    def _align(self, chunk: Chunk, first: int, last: int, *, new: bool) -> None:
+    def _align(self, chunk: ClipChunk, first: int, last: int, *, new: bool) -> None:
         cond = None if chunk.cond is None else chunk.cond[first:last]
         self.alignment.add(chunk.frames[first:last], cond, new=new)
 
-    def _close(self, clip: ReadyClip, run: _Run, stop: int, cut: bool, whole: bool = False) -> None:
+    def _close(self, clip: ReadyClip, run: _CleanSpan, stop: int, cut: bool, whole: bool = False) -> None:
         """The run is an episode, unless it is too short or stands in another split already."""
         length = stop - run.start
         name = clip.part(run.start, stop) if cut else clip.name

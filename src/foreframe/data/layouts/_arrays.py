@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import SPLIT_OF, Finds, relative
+from foreframe.data.formats.folders import SPLIT_OF, Findings, relative
 from foreframe.data.layouts._shared import named_like_a_file, walk
-from foreframe.data.layouts.contract import Piece
+from foreframe.data.layouts.contract import RawChunk
 from foreframe.errors import NumberFault
 from foreframe.video import MAX_SIDE
 from foreframe.video.pixels import Size
 
 
-def files_below(folder: Path, finds: Finds, suffixes: Sequence[str]) -> list[Path]:
+def files_below(folder: Path, finds: Findings, suffixes: Sequence[str]) -> list[Path]:
     """Files with one of these endings anywhere below a folder, in the order of their names; others are noted."""
     found: list[Path] = []
     for path, names in walk(folder, finds):
@@ -118,12 +118,12 @@ def shared_columns(found: Sequence[Mapping[str, int]], needed: Sequence[str]) ->
     return shared, tuple(notes)
 
 
-def no_frames(start: int, stop: int) -> Piece:
+def no_frames(start: int, stop: int) -> RawChunk:
     """Black frames of one pixel in the place of what cannot be read, for a clip whose faults say so already."""
-    return Piece(np.zeros((stop - start, 1, 1, 3), np.uint8))
+    return RawChunk(np.zeros((stop - start, 1, 1, 3), np.uint8))
 
 
-def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str, clip: str = "") -> Piece:
+def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str, clip: str = "") -> RawChunk:
     """Rows (T, D) of any numbers as float32; what is not finite, or too large, is a fault of its frame, one for each
     group of columns (what stands before the last dot of their names).
 
@@ -143,4 +143,4 @@ def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: s
             told.append(NumberFault(shown, where, "a finite number within float32", found, at))
         faults[index] = tuple(told)
     rows[bad] = 0
-    return Piece(rows, faults)
+    return RawChunk(rows, faults)

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from foreframe.data.formats.folders import SPLIT_OF, Finds, listing, relative, shown, some_files
+from foreframe.data.formats.folders import SPLIT_OF, Findings, listing, relative, shown, some_files
 from foreframe.data.formats.images import PICTURES, commonest_size
 from foreframe.data.layouts._shared import (
     gaps,
@@ -85,7 +85,7 @@ def looks_paired(folder: Path, partners: Iterable[str], endings: Iterable[str]) 
     return False
 
 
-def folders(folder: Path, partners: Sequence[str], what: str, finds: Finds) -> list[Folder]:
+def folders(folder: Path, partners: Sequence[str], what: str, finds: Findings) -> list[Folder]:
     """Every folder of frames that has pictures in it; `what` stands in the folder beside it, in words."""
     found: list[Folder] = []
     parts = splits(folder, finds)
@@ -152,7 +152,7 @@ def _part(name: str, numbers: tuple[int, ...], whole: bool, start: int, stop: in
     return "/".join(filter(None, (name, f"{numbers[start]:06d}-{numbers[stop - 1]:06d}")))
 
 
-def _side(base: Path, inside: Sequence[str], names: Sequence[str], what: str, finds: Finds) -> Path | None:
+def _side(base: Path, inside: Sequence[str], names: Sequence[str], what: str, finds: Findings) -> Path | None:
     """The one folder of `base` with one of these names; none or several become a fault."""
     found = [name for name in inside if name.lower() in names]
     if len(found) != 1:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import DEEPEST, SPLIT_OF, Finds, by_number, counted, listing, relative, shown
+from foreframe.data.formats.folders import DEEPEST, SPLIT_OF, Findings, by_number, counted, listing, relative, shown
 from foreframe.data.formats.images import PICTURES, read_pictures
 from foreframe.data.formats.tables import read_named_table
-from foreframe.data.layouts.contract import Piece
+from foreframe.data.layouts.contract import RawChunk
 from foreframe.errors import Fault, NumberFault
 from foreframe.video.pixels import Size
 
@@ -32,9 +32,9 @@ def safely(look: Callable[[], bool]) -> bool:
         return False
 
 
-def splits(folder: Path, finds: Finds) -> list[tuple[str, Path]]:
+def splits(folder: Path, finds: Findings) -> list[tuple[str, Path]]:
     """(split, folder) of train/, val/ and test/; ("", folder) where there are none of them."""
-    _, folders = listing(folder, Finds(folder))
+    _, folders = listing(folder, Findings(folder))
     found: dict[str, str] = {}
     for name in folders:
         split = SPLIT_OF.get(name.lower())
@@ -47,7 +47,7 @@ def splits(folder: Path, finds: Finds) -> list[tuple[str, Path]]:
     return [(split, folder / found[split]) for split in ("train", "val", "test") if split in found] or [("", folder)]
 
 
-def outside(folder: Path, parts: Sequence[tuple[str, Path]], endings: Iterable[str], finds: Finds) -> None:
+def outside(folder: Path, parts: Sequence[tuple[str, Path]], endings: Iterable[str], finds: Findings) -> None:
     """Where there are folders for splits, files with such endings that are in none of them become faults."""
     if parts[0][0] == "":
         return
@@ -66,7 +66,7 @@ def outside(folder: Path, parts: Sequence[tuple[str, Path]], endings: Iterable[s
             finds.fault(path / strays[0], "clips in train/, val/ and test/ only", found)
 
 
-def walk(folder: Path, finds: Finds) -> Iterator[tuple[Path, list[str]]]:
+def walk(folder: Path, finds: Findings) -> Iterator[tuple[Path, list[str]]]:
     """Every folder at and below `folder` with the names of its files; numbered folders by their number."""
     ways: Counter[Path] = Counter()
     todo: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
@@ -88,13 +88,13 @@ def walk(folder: Path, finds: Finds) -> Iterator[tuple[Path, list[str]]]:
         todo += reversed(deeper)
 
 
-def named_like_a_file(path: Path, endings: Iterable[str], finds: Finds) -> None:
+def named_like_a_file(path: Path, endings: Iterable[str], finds: Findings) -> None:
     """A folder without folders in it, in which nothing was found, becomes a fault if it is named as files are."""
-    if path != finds.root and path.suffix.lower() in endings and not listing(path, Finds(path))[1]:
+    if path != finds.root and path.suffix.lower() in endings and not listing(path, Findings(path))[1]:
         finds.fault(path, f"a file ({path.suffix})", "a folder")
 
 
-def pictures_of(path: Path, files: Iterable[str], own: Finds) -> tuple[dict[int, str], list[str], frozenset[int]]:
+def pictures_of(path: Path, files: Iterable[str], own: Findings) -> tuple[dict[int, str], list[str], frozenset[int]]:
     """Pictures of one folder by their number, in rising order, the other files, and the numbers of two pictures.
 
     The number is the last run of digits in the name; all else must be the same in all names. What is not becomes a
@@ -137,15 +137,15 @@ def gaps(numbers: Iterable[int]) -> str:
 
 def read_frames_of(
     folder: Path, names: Sequence[str], numbers: Sequence[int], native: Size, root: Path, start: int, stop: int
-) -> Piece:
+) -> RawChunk:
     """Pictures start to stop-1 of a folder."""
     paths = [folder / name for name in names[start:stop]]
-    return Piece(*read_pictures(paths, numbers[start:stop], native, root))
+    return RawChunk(*read_pictures(paths, numbers[start:stop], native, root))
 
 
-def read_rows_of(values: NDArray[np.float32], start: int, stop: int) -> Piece:
+def read_rows_of(values: NDArray[np.float32], start: int, stop: int) -> RawChunk:
     """Rows start to stop-1 of a table that is in memory."""
-    return Piece(values[start:stop])
+    return RawChunk(values[start:stop])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.formats.folders import (
-    Finds,
+    Findings,
     by_number,
     counted,
     listing,
@@ -32,7 +32,7 @@ from foreframe.data.formats.folders import (
 from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
 from foreframe.data.formats.tables import read_table
 from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import Fault, NumberFault
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
@@ -63,12 +63,12 @@ def recognises(folder: Path) -> bool:
     return False
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every clip with its tables read and its pictures counted; pictures are decoded later."""
-    finds = Finds(folder)
+    finds = Findings(folder)
     root = _root(folder)
     if root != folder and not may_enter(root, finds):
-        return Survey(NAME, (), None, "vector", COND_NAMES, shift=SHIFT, faults=tuple(finds.faults))
+        return SourceIndex(NAME, (), None, "vector", COND_NAMES, shift=SHIFT, faults=tuple(finds.faults))
     found: list[tuple[str, Path, list[str]]] = []
     names: dict[str, str] = {}
     for split in (name for name in SPLITS if may_enter(root / name, finds)):
@@ -88,7 +88,7 @@ def survey(folder: Path, options: Options) -> Survey:
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no clip")
     faults, notes = tuple(finds.faults), finds.notes()
-    return Survey(NAME, tuple(clips), native, "vector", COND_NAMES, shift=SHIFT, faults=faults, notes=notes)
+    return SourceIndex(NAME, tuple(clips), native, "vector", COND_NAMES, shift=SHIFT, faults=faults, notes=notes)
 
 
 def example(folder: Path) -> None:
@@ -106,7 +106,7 @@ def _root(folder: Path) -> Path:
     return folder / "processed_data" if safely((folder / "processed_data").is_dir) else folder
 
 
-def _clips_of(folder: Path, split: str, finds: Finds) -> list[tuple[str, Path, list[str]]]:
+def _clips_of(folder: Path, split: str, finds: Findings) -> list[tuple[str, Path, list[str]]]:
     """(split, folder, files) of each clip of one split, by trajectory file and number."""
     found = []
     before = len(finds.faults)
@@ -137,7 +137,7 @@ def _clip(
     files: list[str],
     numbers: tuple[dict[int, str], list[str], list[tuple[str, str]]],
     native: Size | None,
-    finds: Finds,
+    finds: Findings,
 ) -> SourceClip | None:
     """One clip with the faults of its names and tables; None, with a fault, where there is not one picture."""
     pictures, others, twice = numbers
@@ -148,7 +148,7 @@ def _clip(
         endings = counted(Counter(shown(Path(name).suffix) for name in strangers))
         finds.fault(path, "pictures 0.png, 1.png, ...", f"none ({endings})" if endings else "none")
         return None
-    own = Finds(finds.root)
+    own = Findings(finds.root)
     missing = set(range(len(pictures))) - set(pictures)
     if missing:
         last = max(pictures)
@@ -190,10 +190,10 @@ def _usual(length: int) -> tuple[str, ...]:
 
 def _frames(
     path: Path, names: tuple[str, ...], numbers: tuple[int, ...], native: Size, root: Path, start: int, stop: int
-) -> Piece:
+) -> RawChunk:
     paths = [path / name for name in names[start:stop]]
-    return Piece(*read_pictures(paths, numbers[start:stop], native, root))
+    return RawChunk(*read_pictures(paths, numbers[start:stop], native, root))
 
 
-def _rows(rows: NDArray[np.float32], start: int, stop: int) -> Piece:
-    return Piece(rows[start:stop])
+def _rows(rows: NDArray[np.float32], start: int, stop: int) -> RawChunk:
+    return RawChunk(rows[start:stop])

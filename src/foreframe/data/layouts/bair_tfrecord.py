@@ -31,11 +31,11 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import Finds, listing, may_enter, relative
+from foreframe.data.formats.folders import Findings, listing, may_enter, relative
 from foreframe.data.formats.images import MAX_SIDE, example_picture
 from foreframe.data.formats.tfrecord import Feature, Record, index_records, parse_example, read_record, write_records
 from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest
 
 NAME = "bair_tfrecord"
@@ -88,7 +88,7 @@ def recognises(folder: Path) -> bool:
         return False
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every record by its place in its file; of each file, one record is decoded to learn what they hold.
 
     Raises:
@@ -98,7 +98,7 @@ def survey(folder: Path, options: Options) -> Survey:
     if not camera:
         names = ", ".join(CAMERAS)
         raise UsageError(f"camera: expected one of {names}, got {options.camera!r}{nearest(options.camera, CAMERAS)}")
-    finds = Finds(folder)
+    finds = Findings(folder)
     root = _root(folder)
     clips: list[SourceClip] = []
     size: int | None = None
@@ -137,7 +137,7 @@ def survey(folder: Path, options: Options) -> Survey:
         finds.fault(folder, LOOKS_FOR, "no clip")
     other = next(name for name in CAMERAS.values() if name != camera)
     notes = (f"camera {camera}; the other one is {other}", *finds.notes())
-    return Survey(
+    return SourceIndex(
         NAME, tuple(clips), (size, size) if size else None, "vector", COND_NAMES, shift=1, faults=tuple(finds.faults),
         notes=notes,
     )  # fmt: skip
@@ -166,7 +166,7 @@ def _root(folder: Path) -> Path:
     return folder / "softmotion30_44k" if safely((folder / "softmotion30_44k").is_dir) else folder
 
 
-def _opened(path: Path, shown: str, camera: str, records: list[Record], finds: Finds) -> _File | None:
+def _opened(path: Path, shown: str, camera: str, records: list[Record], finds: Findings) -> _File | None:
     """What the records of a file hold, by the first one that can be read; None, with a fault, where there is none.
 
     A record that differs from it is a fault of its own clip, when it is read.
@@ -207,14 +207,14 @@ def _clip(name: str, split: str, file: _File, record: Record) -> SourceClip:
     return SourceClip(name, split, file.length, frames, rows, file=file.shown)
 
 
-def _frames(file: _File, record: Record, start: int, stop: int) -> Piece:
+def _frames(file: _File, record: Record, start: int, stop: int) -> RawChunk:
     trajectory = _trajectory(file, record)
-    return Piece(trajectory.frames[start:stop].copy(), _between(trajectory.bad_frames, start, stop))
+    return RawChunk(trajectory.frames[start:stop].copy(), _between(trajectory.bad_frames, start, stop))
 
 
-def _rows(file: _File, record: Record, start: int, stop: int) -> Piece:
+def _rows(file: _File, record: Record, start: int, stop: int) -> RawChunk:
     trajectory = _trajectory(file, record)
-    return Piece(trajectory.rows[start:stop].copy(), _between(trajectory.bad_rows, start, stop))
+    return RawChunk(trajectory.rows[start:stop].copy(), _between(trajectory.bad_rows, start, stop))
 
 
 def _between(faults: Mapping[int, tuple[Fault, ...]], start: int, stop: int) -> dict[int, tuple[Fault, ...]]:

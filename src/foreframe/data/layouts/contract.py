@@ -80,7 +80,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Piece:
+class RawChunk:
     """A stretch of a clip as its source holds it: pictures uint8 (T, H, W, 3), or rows float32 (T, D).
 
     `faults` maps the index of a frame in this piece to what is wrong there; its values are zeros. What is wrong with
@@ -91,7 +91,7 @@ class Piece:
     faults: Mapping[int, tuple[Fault, ...]] = field(default_factory=dict)
 
 
-Read = Callable[[int, int], Piece]
+Read = Callable[[int, int], RawChunk]
 """`read(start, stop)` decodes frames start to stop-1. May raise DataError where nothing of the clip can be read."""
 
 
@@ -118,7 +118,7 @@ class SourceClip:
 
 
 @dataclass(frozen=True)
-class Survey:
+class SourceIndex:
     """Everything that a layout found: the clips in their order, and what belongs to no clip.
 
     size: (H, W) that pictures have, or shall have unless the user says otherwise; None where not one picture can be
@@ -143,7 +143,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ClipChunk:
     """A stretch of a clip made ready: frames uint8 (T, H, W, C), cond float32 (T, D), uint8 (T, H, W, 3) or None.
 
     `faults` maps the index of a frame in this chunk to what is wrong there.

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from foreframe.data.formats.folders import Finds, by_number, listing, may_enter, numbered, relative, runs, shown
+from foreframe.data.formats.folders import Findings, by_number, listing, may_enter, numbered, relative, runs, shown
 from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
 from foreframe.data.layouts._shared import gaps, safely
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import ConfigError
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
@@ -42,9 +42,9 @@ def recognises(folder: Path) -> bool:
     )
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """The takes of train and val by the numbers of their pictures, and what is wrong with their pairing."""
-    finds = Finds(folder)
+    finds = Findings(folder)
     pairs = {split: _pairs(folder / split, split, finds) for split in SPLITS if may_enter(folder / split, finds)}
     clips: list[SourceClip] = []
     warnings: list[str] = []
@@ -80,7 +80,9 @@ def survey(folder: Path, options: Options) -> Survey:
     if not clips and not finds.faults:
         finds.fault(folder, "train or val with frames and poses", "test inputs only: use `rollout` with them")
     faults, size = tuple(finds.faults), SIZE if seen else None
-    return Survey(NAME, tuple(clips), size, "image", ("pose",), faults=faults, warnings=tuple(warnings), notes=notes)
+    return SourceIndex(
+        NAME, tuple(clips), size, "image", ("pose",), faults=faults, warnings=tuple(warnings), notes=notes
+    )
 
 
 def example(folder: Path) -> None:
@@ -93,7 +95,7 @@ def example(folder: Path) -> None:
                 write_png(folder / split / f"{split}_{part}" / f"{inner}frame{number:06d}.png", picture)
 
 
-def _pairs(folder: Path, split: str, finds: Finds) -> tuple[dict[int, str], dict[int, str], set[int]]:
+def _pairs(folder: Path, split: str, finds: Findings) -> tuple[dict[int, str], dict[int, str], set[int]]:
     """Names of the frames and of the poses of one split by number; what has no partner is a fault.
 
     Numbers that two pictures claim come last: nobody can tell which of them is meant.
@@ -142,12 +144,14 @@ def _name(split: str, numbers: tuple[int, ...], start: int, stop: int) -> str:
     return f"{split}/{numbers[start]:06d}-{numbers[stop - 1]:06d}"
 
 
-def _read(numbers: tuple[int, ...], paths: dict[int, Path], native: Size, root: Path, start: int, stop: int) -> Piece:
+def _read(
+    numbers: tuple[int, ...], paths: dict[int, Path], native: Size, root: Path, start: int, stop: int
+) -> RawChunk:
     wanted = numbers[start:stop]
-    return Piece(*read_pictures([paths[number] for number in wanted], wanted, native, root))
+    return RawChunk(*read_pictures([paths[number] for number in wanted], wanted, native, root))
 
 
-def _test_notes(folder: Path, finds: Finds) -> tuple[str, ...]:
+def _test_notes(folder: Path, finds: Findings) -> tuple[str, ...]:
     """How many test sequences there are; they are not packed, having no frames to compare with."""
     if not (may_enter(folder, finds) and may_enter(folder / "test_label", finds)):
         return ()

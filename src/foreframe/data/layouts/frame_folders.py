@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, shown, some_files
 from foreframe.data.formats.images import PICTURES, commonest_size, example_picture
 from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
@@ -34,7 +34,7 @@ from foreframe.data.layouts._shared import (
     splits,
     walk,
 )
-from foreframe.data.layouts.contract import Options, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
 from foreframe.errors import Fault
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
@@ -80,9 +80,9 @@ def recognises(folder: Path) -> bool:
     return False
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every folder of pictures with its table read and its pictures counted; pictures are decoded later."""
-    finds = Finds(folder)
+    finds = Findings(folder)
     parts = splits(folder, finds)
     outside(folder, parts, (*PICTURES, *TABLES), finds)
     found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
@@ -103,7 +103,7 @@ def survey(folder: Path, options: Options) -> Survey:
         clips.append(SourceClip(clip.name, clip.split, length, frames, rows, tuple(faults)))
     if not found and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no picture")
-    return Survey(
+    return SourceIndex(
         NAME,
         tuple(clips),
         size,
@@ -125,13 +125,13 @@ def example(folder: Path) -> None:
         (clip / "commands.csv").write_text(f"move,turn\n{rows}", encoding="ascii")
 
 
-def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> list[_Clip]:
+def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> list[_Clip]:
     """Every folder with pictures, at and below this one."""
     own_list = lists.resolve() if lists is not None else None
     shared: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[str, ...]]] = {}
     clips: list[_Clip] = []
     for path, files in walk(folder, finds):
-        own = Finds(finds.root)
+        own = Findings(finds.root)
         pictures, others, _ = pictures_of(path, files, own)
         tables = [name for name in others if Path(name).suffix.lower() in TABLES]
         tables = [name for name in tables if (path / name).resolve() != own_list]

@@ -31,12 +31,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import Finds, relative
+from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import read_json, read_named_table
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, folders, looks_paired, takes
 from foreframe.data.layouts._shared import size_notes
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
@@ -79,9 +79,9 @@ def recognises(folder: Path) -> bool:
     return looks_paired(folder, KEYPOINTS, (".json", ".csv"))
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """The takes by the numbers of their frames, and what is wrong with the pairing; keypoints are read later."""
-    finds = Finds(folder)
+    finds = Findings(folder)
     found = folders(folder, KEYPOINTS, "keypoints", finds)
     natives = {item.path: item.native() for item in found}
     sizes = Counter(native for native in natives.values() if native is not None)
@@ -111,7 +111,7 @@ def survey(folder: Path, options: Options) -> Survey:
             clips.append(clip(item, taken, len(cut) == 1, native, rows, folder, str(table or "")))
         warnings += cut_warning(item, item.pictures)
     _lonely_files(found, used, finds)
-    return Survey(
+    return SourceIndex(
         NAME,
         tuple(clips),
         size,
@@ -161,7 +161,7 @@ def _example_pose(number: int, order: int) -> list[float]:
     ]
 
 
-def _table_of(item: Folder, folders: Collection[tuple[Path, str]], finds: Finds) -> Path | None:
+def _table_of(item: Folder, folders: Collection[tuple[Path, str]], finds: Findings) -> Path | None:
     """The one file that holds the poses of all frames of a folder; None where each frame has a file of its own.
 
     folders: where those of all folders are looked for, so that a file of another one is not taken.
@@ -200,7 +200,7 @@ def _tables(files: Iterable[str], item: Folder) -> list[str]:
     return [] if some[0].removesuffix(_OPENPOSE) in stems else some  # COCO's own are called person_keypoints_....json
 
 
-def _openpose_of(item: Folder, finds: Finds) -> dict[int, str]:
+def _openpose_of(item: Folder, finds: Findings) -> dict[int, str]:
     """OpenPose's files for a folder's frames by number; what has no partner is a fault."""
     beside, files = item.path_beside, item.tree.get(item.below, {})
     stems = {number: Path(name).stem for number, name in item.pictures.items()}
@@ -216,7 +216,7 @@ def _openpose_of(item: Folder, finds: Finds) -> dict[int, str]:
     return poses
 
 
-def _lonely_files(found: Sequence[Folder], used: set[Path], finds: Finds) -> None:
+def _lonely_files(found: Sequence[Folder], used: set[Path], finds: Findings) -> None:
     """Keypoints of no frame."""
     for item in {item.partners: item for item in found}.values():
         for below, files in item.tree.items():
@@ -229,7 +229,7 @@ def _lonely_files(found: Sequence[Folder], used: set[Path], finds: Finds) -> Non
 
 def _draw_files(
     folder: Path, names: Sequence[str], numbers: Sequence[int], native: Size, root: Path, start: int, stop: int
-) -> Piece:
+) -> RawChunk:
     """Poses start to stop-1, one file each."""
     pictures = np.zeros((stop - start, *native, 3), np.uint8)
     faults = {}
@@ -244,7 +244,7 @@ def _draw_files(
             faults[index] = (Fault(shown, f"frame {number}", *pose),)
         else:
             pictures[index] = _drawn(pose, native)
-    return Piece(pictures, faults)
+    return RawChunk(pictures, faults)
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class _Rows:
     root: Path
 
 
-def _draw_rows(take: _Rows, start: int, stop: int) -> Piece:
+def _draw_rows(take: _Rows, start: int, stop: int) -> RawChunk:
     """Poses start to stop-1 of one file.
 
     Raises:
@@ -292,7 +292,7 @@ def _draw_rows(take: _Rows, start: int, stop: int) -> Piece:
             faults[index - start] = (Fault(shown, f"frame {take.numbers[index]}", *pose),)
         else:
             pictures[index - start] = _drawn(pose, take.native)
-    return Piece(pictures, faults)
+    return RawChunk(pictures, faults)
 
 
 def _drawn(pose: Pose, native: Size) -> NDArray[np.uint8]:

@@ -28,9 +28,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from foreframe.data.formats.folders import Finds, listing, relative, some_files
+from foreframe.data.formats.folders import Findings, listing, relative, some_files
 from foreframe.data.formats.images import example_picture
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault
 from foreframe.video import VideoInfo, probe_video, read_frames
 from foreframe.video.pixels import Size
@@ -69,12 +69,12 @@ def recognises(folder: Path) -> bool:
     return any(_VIDEO.fullmatch(path.name) for path in some_files(folder, DEPTH))
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every video, or every range of it in the list. With the list, videos are opened when they are read.
 
     Without it each is opened here, since nothing else tells how long it is.
     """
-    finds = Finds(folder)
+    finds = Findings(folder)
     warnings: list[str] = []
     videos, lists = _found(folder, finds)
     listed = _listed(lists[0], videos, finds, warnings) if lists else None
@@ -103,7 +103,7 @@ def survey(folder: Path, options: Options) -> Survey:
     size = sizes.most_common(1)[0][0] if sizes else None
     clips = [_clip(video, piece, ending, size or (1, 1)) for video, piece, ending in found]
     columns = tuple(f"action.{action}" for action in ACTIONS)
-    return Survey(
+    return SourceIndex(
         NAME, tuple(clips), size, "vector", columns, chosen=("none",), faults=tuple(finds.faults),
         warnings=tuple(warnings), notes=finds.notes(), fps=infos[0].fps if infos else None,
     )  # fmt: skip
@@ -127,7 +127,7 @@ def example(folder: Path) -> None:
     (folder / LIST).write_text("Training: person11, 12\n\n" + "".join(lines))
 
 
-def _found(folder: Path, finds: Finds) -> tuple[dict[str, _Video], list[Path]]:
+def _found(folder: Path, finds: Findings) -> tuple[dict[str, _Video], list[Path]]:
     """The videos by the stem of their name, in the order of their paths, and the lists of ranges."""
     videos: dict[str, _Video] = {}
     lists: list[Path] = []
@@ -153,7 +153,7 @@ def _found(folder: Path, finds: Finds) -> tuple[dict[str, _Video], list[Path]]:
     return videos, lists
 
 
-def _listed(path: Path, videos: dict[str, _Video], finds: Finds, warnings: list[str]) -> dict[str, list[Range]]:
+def _listed(path: Path, videos: dict[str, _Video], finds: Findings, warnings: list[str]) -> dict[str, list[Range]]:
     """The ranges of each video, rising. What has no video, or no line, is a fault.
 
     An action of which there is not one video was not downloaded (each is an archive of its own): a warning.
@@ -199,7 +199,7 @@ def _listed(path: Path, videos: dict[str, _Video], finds: Finds, warnings: list[
     return listed
 
 
-def _ranges(text: str | None, path: Path, where: str, finds: Finds) -> list[Range]:
+def _ranges(text: str | None, path: Path, where: str, finds: Findings) -> list[Range]:
     """The ranges of one line; some lines of the published list are not in rising order, and some ranges overlap."""
     found: set[Range] = set()
     for word in (text or "*missing*").split(","):
@@ -224,15 +224,15 @@ def _clip(video: _Video, piece: Range, ending: str, size: Size) -> SourceClip:
     )
 
 
-def _frames(video: _Video, size: Size, first: int, start: int, stop: int) -> Piece:
+def _frames(video: _Video, size: Size, first: int, start: int, stop: int) -> RawChunk:
     frames = read_frames(video.path, first + start, first + stop)
     if frames.shape[1:3] != size:
         expected, found = f"{size[1]}x{size[0]} pixels as other videos have", f"{frames.shape[2]}x{frames.shape[1]}"
         raise DataError("this video cannot be used:", [Fault(str(video.path), "", expected, found)])
-    return Piece(frames)
+    return RawChunk(frames)
 
 
-def _rows(action: int, start: int, stop: int) -> Piece:
+def _rows(action: int, start: int, stop: int) -> RawChunk:
     rows = np.zeros((stop - start, len(ACTIONS)), np.float32)
     rows[:, action] = 1
-    return Piece(rows)
+    return RawChunk(rows)

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data.formats.folders import Finds, listing, may_enter, relative
+from foreframe.data.formats.folders import Findings, listing, may_enter, relative
 from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import SPLITS, Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import SPLITS, Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault, UsageError
 
 NAME = "moving_mnist"
@@ -62,7 +62,7 @@ def recognises(folder: Path) -> bool:
     return any(_file(folder / root, part) is not None for root in _ROOTS for part in _PARTS)
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """The clips to be made. Files of digits are read whole, so that a damaged one is known before anything is made.
 
     Raises:
@@ -70,7 +70,7 @@ def survey(folder: Path, options: Options) -> Survey:
     """
     if options.count and options.count < len(SPLITS):
         raise UsageError(f"count: expected {len(SPLITS)} or more, one clip for each split, got {options.count}")
-    finds = Finds(folder)
+    finds = Findings(folder)
     root = next((folder / name for name in _ROOTS if any(_file(folder / name, part) for part in _PARTS)), folder)
     entered = root == folder or may_enter(root, finds)
     files, folders = listing(root, finds) if entered else ([], [])
@@ -101,7 +101,7 @@ def survey(folder: Path, options: Options) -> Survey:
                 frames = partial(_frames, paths[part], first, last, split, index)
                 clips.append(SourceClip(f"{split}/{index:06d}", split, LENGTH, frames))
     size = (SIDE, SIDE) if clips else None
-    return Survey(NAME, tuple(clips), size, faults=tuple(finds.faults), notes=finds.notes())
+    return SourceIndex(NAME, tuple(clips), size, faults=tuple(finds.faults), notes=finds.notes())
 
 
 def example(folder: Path) -> None:
@@ -171,7 +171,7 @@ def _loaded(path: Path, size: int, changed: int) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8).reshape(count, STORED, STORED)
 
 
-def _frames(path: Path, first: int, last: int, split: str, index: int, start: int, stop: int) -> Piece:
+def _frames(path: Path, first: int, last: int, split: str, index: int, start: int, stop: int) -> RawChunk:
     rng = np.random.default_rng((_SEED, SPLITS.index(split), index))
     digits = _digits(path)
     frames = np.zeros((stop - start, SIDE, SIDE), np.uint16)
@@ -181,7 +181,7 @@ def _frames(path: Path, first: int, last: int, split: str, index: int, start: in
         for frame, (y, x) in zip(frames, _way(rng)[start:stop], strict=True):
             frame[y : y + DIGIT, x : x + DIGIT] += digit
     grey = np.minimum(frames, 255).astype(np.uint8)
-    return Piece(np.repeat(grey[..., None], 3, axis=-1))
+    return RawChunk(np.repeat(grey[..., None], 3, axis=-1))
 
 
 def _way(rng: np.random.Generator) -> list[tuple[int, int]]:

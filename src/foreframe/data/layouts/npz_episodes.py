@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, shown, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
@@ -33,7 +33,7 @@ from foreframe.data.layouts._arrays import (
     shared_columns,
     split_of,
 )
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault
 
 NAME = "npz_episodes"
@@ -74,9 +74,9 @@ def recognises(folder: Path) -> bool:
     return False
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every file by the headers of its arrays; pictures and numbers are read later."""
-    finds = Finds(folder)
+    finds = Findings(folder)
     episodes: list[_Episode] = []
     for path in files_below(folder, finds, [SUFFIX]):
         try:
@@ -91,7 +91,7 @@ def survey(folder: Path, options: Options) -> Survey:
     sizes = Counter(episode.form.size for episode in episodes)
     others = Counter(name for episode in episodes for name in episode.others)
     notes = [f"arrays not used: {', '.join(shown(name) for name in sorted(others)[:20])}"] if others else []
-    return Survey(
+    return SourceIndex(
         NAME,
         tuple(clips),
         max(sizes, key=lambda size: (sizes[size], size)) if sizes else None,
@@ -173,13 +173,13 @@ def _clip(episode: _Episode, widths: Mapping[str, int], names: tuple[str, ...]) 
     )
 
 
-def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop: int) -> Piece:
-    return Piece(form.frames(open_npz(path, shown).read(name, start, stop)))
+def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop: int) -> RawChunk:
+    return RawChunk(form.frames(open_npz(path, shown).read(name, start, stop)))
 
 
 def _rows(
     path: Path, shown: str, arrays: tuple[tuple[str, int], ...], names: tuple[str, ...], start: int, stop: int
-) -> Piece:
+) -> RawChunk:
     """All columns of frames start to stop-1; the last row stands twice where there is one fewer."""
     archive = open_npz(path, shown)
     parts = []

@@ -13,11 +13,11 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from foreframe.data.formats.folders import Finds, relative, shown
+from foreframe.data.formats.folders import Findings, relative, shown
 from foreframe.data.formats.images import PICTURES, example_picture
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, few_sizes, folders, looks_paired, takes
 from foreframe.data.layouts._shared import read_frames_of, size_notes
-from foreframe.data.layouts.contract import Options, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
 from foreframe.video import write_png
 
 NAME = "pose_folders"
@@ -33,9 +33,9 @@ def recognises(folder: Path) -> bool:
     return looks_paired(folder, POSES, PICTURES)
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """The takes by the numbers of their frames, and what is wrong with the pairing."""
-    finds = Finds(folder)
+    finds = Findings(folder)
     found = folders(folder, POSES, "poses", finds)
     natives = {item.path: item.native() for item in found}
     sizes = Counter(native for native in natives.values() if native is not None)
@@ -55,7 +55,7 @@ def survey(folder: Path, options: Options) -> Survey:
             clips.append(clip(item, taken, len(cut) == 1, native, rows, folder))
         warnings += cut_warning(item, item.pictures)
     _lonely_folders(found, finds)
-    return Survey(
+    return SourceIndex(
         NAME,
         tuple(clips),
         size,
@@ -76,7 +76,7 @@ def example(folder: Path) -> None:
                 write_png(folder / name.format(side) / f"{number:04d}.png", picture)
 
 
-def _poses(item: Folder, finds: Finds) -> dict[int, str]:
+def _poses(item: Folder, finds: Findings) -> dict[int, str]:
     """The pictures of the poses of a folder's frames by number; what has no partner is a fault."""
     beside = item.path_beside
     if item.below not in item.tree:
@@ -109,7 +109,7 @@ def _poses(item: Folder, finds: Finds) -> dict[int, str]:
     return poses
 
 
-def _lonely_folders(found: list[Folder], finds: Finds) -> None:
+def _lonely_folders(found: list[Folder], finds: Findings) -> None:
     """Folders of poses beside which there is no folder of frames."""
     for item in {item.partners: item for item in found}.values():
         known = {other.below for other in found if other.partners == item.partners}

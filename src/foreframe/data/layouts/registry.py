@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from foreframe.data.formats.folders import shown
-from foreframe.data.layouts.contract import Options, Survey
+from foreframe.data.layouts.contract import Options, SourceIndex
 from foreframe.data.pack.pack import is_pack
 from foreframe.errors import DataError, UsageError, nearest
 
@@ -23,7 +23,7 @@ class Layout(Protocol):
     LOOKS_FOR: str
     TAKES: tuple[str, ...]
     recognises: Callable[[Path], bool]
-    survey: Callable[[Path, Options], Survey]
+    survey: Callable[[Path, Options], SourceIndex]
     example: Callable[[Path], None]
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from foreframe.data.formats.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, shown, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
@@ -40,7 +40,7 @@ from foreframe.data.layouts._arrays import (
     split_of,
     usual_camera,
 )
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault, UsageError, nearest
 
 NAME = "rlds_npz"
@@ -88,13 +88,13 @@ def recognises(folder: Path) -> bool:
     return False
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every file by the headers of its arrays and its flags; pictures and numbers are read later.
 
     Raises:
         UsageError: no file has this camera.
     """
-    finds = Finds(folder)
+    finds = Findings(folder)
     files: list[_File] = []
     for path in files_below(folder, finds, [SUFFIX]):
         try:
@@ -116,7 +116,7 @@ def survey(folder: Path, options: Options) -> Survey:
     sizes = Counter(form.size for file in files if isinstance(form := file.forms.get(camera), Pictures))
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "none")
-    return Survey(
+    return SourceIndex(
         NAME,
         tuple(clips),
         max(sizes, key=lambda size: (sizes[size], size)) if sizes else None,
@@ -271,7 +271,7 @@ def _camera(option: str, cameras: Counter[str]) -> str:
 
 
 def _clips(
-    file: _File, camera: str, widths: Mapping[str, int], names: tuple[str, ...], finds: Finds
+    file: _File, camera: str, widths: Mapping[str, int], names: tuple[str, ...], finds: Findings
 ) -> list[SourceClip]:
     """The episodes of a file; none, with faults, where something is wrong that concerns all of them."""
     faults = list(file.faults)
@@ -298,8 +298,8 @@ def _clips(
     return clips
 
 
-def _frames(path: Path, shown: str, name: str, form: Pictures, offset: int, start: int, stop: int) -> Piece:
-    return Piece(form.frames(open_npz(path, shown).read(name, offset + start, offset + stop)))
+def _frames(path: Path, shown: str, name: str, form: Pictures, offset: int, start: int, stop: int) -> RawChunk:
+    return RawChunk(form.frames(open_npz(path, shown).read(name, offset + start, offset + stop)))
 
 
 def _rows(
@@ -312,7 +312,7 @@ def _rows(
     end: int,
     start: int,
     stop: int,
-) -> Piece:
+) -> RawChunk:
     """All columns of steps start to stop-1 of the episode in rows offset to end-1 of the file."""
     archive = open_npz(path, shown)
     parts = []

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from foreframe.data.formats.folders import Finds, relative, shown
+from foreframe.data.formats.folders import Findings, relative, shown
 from foreframe.data.formats.hdf5 import SUFFIXES, Header, Store, glance, library, open_file
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import (
@@ -40,7 +40,7 @@ from foreframe.data.layouts._arrays import (
     shared_columns,
     usual_camera,
 )
-from foreframe.data.layouts.contract import Options, Piece, Read, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, Read, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault, UsageError, nearest
 
 NAME = "robomimic"
@@ -81,14 +81,14 @@ def recognises(folder: Path) -> bool:
     return named and re.search(rb"cam[0-9]{1,3}_video", text) is None
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every demonstration by its headers; pictures and numbers are read later.
 
     Raises:
         UsageError: h5py is not installed, or no demonstration has this camera.
     """
     library()
-    finds = Finds(folder)
+    finds = Findings(folder)
     demos: list[_Demo] = []
     for path in files_below(folder, finds, SUFFIXES):
         try:
@@ -113,7 +113,7 @@ def survey(folder: Path, options: Options) -> Survey:
     chosen = ("action.*",) if names else ()
     notes += [*left, *finds.notes()]
     faults = tuple(finds.faults)
-    return Survey(NAME, tuple(clips), size, "vector", names, chosen, SHIFT, faults, notes=tuple(notes))
+    return SourceIndex(NAME, tuple(clips), size, "vector", names, chosen, SHIFT, faults, notes=tuple(notes))
 
 
 def example(folder: Path) -> None:
@@ -142,7 +142,7 @@ def _example_file(h5py: Any, path: Path, numbers: Sequence[int], masks: Mapping[
             file[f"mask/{mask}"] = np.array([f"demo_{number}" for number in chosen], "S")
 
 
-def _demos(path: Path, shown_path: str, finds: Finds) -> list[_Demo]:
+def _demos(path: Path, shown_path: str, finds: Findings) -> list[_Demo]:
     """The demonstrations of one file in the order of their numbers."""
     store = open_file(path, shown_path)
     if not store.has("data"):
@@ -168,7 +168,7 @@ def _demos(path: Path, shown_path: str, finds: Finds) -> list[_Demo]:
     return demos
 
 
-def _splits(store: Store, demos: set[str], finds: Finds) -> dict[str, str]:
+def _splits(store: Store, demos: set[str], finds: Findings) -> dict[str, str]:
     """The split of each demonstration that is in a mask."""
     splits: dict[str, str] = {}
     for mask, split in MASKS.items():
@@ -292,8 +292,8 @@ def _dataset(group: str, kind: str) -> str:
     return f"{group}/{kind}s"
 
 
-def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop: int) -> Piece:
-    return Piece(form.frames(open_file(path, shown).read(name, start, stop)))
+def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop: int) -> RawChunk:
+    return RawChunk(form.frames(open_file(path, shown).read(name, start, stop)))
 
 
 def _rows(
@@ -304,7 +304,7 @@ def _rows(
     names: tuple[str, ...],
     start: int,
     stop: int,
-) -> Piece:
+) -> RawChunk:
     """All columns of frames start to stop-1; the last action stands twice where there is one fewer."""
     store = open_file(path, shown)
     parts = []

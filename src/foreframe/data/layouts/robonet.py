@@ -39,11 +39,11 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data.formats.folders import Finds, relative
+from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.hdf5 import SUFFIXES, Store, glance, library, open_file
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import columns, files_below, finite_rows
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import MAX_SIDE, Pixels
 from foreframe.video.pixels import Size
@@ -83,7 +83,7 @@ def recognises(folder: Path) -> bool:
     return re.search(rb"cam[0-9]{1,3}_video", glance(folder)) is not None
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every file by its headers and attributes; films are decoded later.
 
     Raises:
@@ -91,7 +91,7 @@ def survey(folder: Path, options: Options) -> Survey:
     """
     library()
     camera = _camera(options.camera)
-    finds = Finds(folder)
+    finds = Findings(folder)
     paths = files_below(folder, finds, SUFFIXES)
     listed = TEST_LIST in finds.ignored  # where it is a plain file that stays inside the source
     finds.ignored = [name for name in finds.ignored if name != TEST_LIST]
@@ -120,7 +120,7 @@ def survey(folder: Path, options: Options) -> Survey:
     notes += finds.notes()
     chosen = ("action.*",) if names else ()
     faults = tuple(finds.faults)
-    return Survey(NAME, tuple(clips), size, "vector", names, chosen, SHIFT, faults, notes=tuple(notes))
+    return SourceIndex(NAME, tuple(clips), size, "vector", names, chosen, SHIFT, faults, notes=tuple(notes))
 
 
 def example(folder: Path) -> None:
@@ -218,7 +218,7 @@ def _stated_size(store: Store, name: str) -> Size | None:
     return shape[0], shape[1]
 
 
-def _tests(folder: Path, names: set[str], finds: Finds) -> tuple[frozenset[str] | None, list[str]]:
+def _tests(folder: Path, names: set[str], finds: Findings) -> tuple[frozenset[str] | None, list[str]]:
     """Names in the list of test files, None of one that cannot be read, and a note on those that are not here: that
     is no fault, for few people keep all of RoboNet."""
     path = folder / TEST_LIST
@@ -260,7 +260,7 @@ def _clip(
     return SourceClip(shown, split, found.length, frames, None, (Fault(shown, "", expected, words),))
 
 
-def _rows(path: Path, shown: str, found: _Found, names: tuple[str, ...], start: int, stop: int) -> Piece:
+def _rows(path: Path, shown: str, found: _Found, names: tuple[str, ...], start: int, stop: int) -> RawChunk:
     """Actions and states of frames start to stop-1; the last action stands twice where there is one fewer."""
     store = open_file(path, shown)
     state = store.read("env/state", start, stop)
@@ -270,21 +270,21 @@ def _rows(path: Path, shown: str, found: _Found, names: tuple[str, ...], start: 
     return finite_rows(np.concatenate([actions, state], axis=1), names, start, shown)
 
 
-def _frames(path: Path, shown: str, camera: str, found: _Found, start: int, stop: int) -> Piece:
+def _frames(path: Path, shown: str, camera: str, found: _Found, start: int, stop: int) -> RawChunk:
     store = open_file(path, shown)
     frames = np.zeros((stop - start, *found.size, 3), np.uint8)
     if found.film:
         name = f"env/{camera}/frames"
         for index, picture in enumerate(_film(path, store, name, start).take(start, stop, found)):
             frames[index] = picture[..., ::-1] if found.swapped else picture
-        return Piece(frames)
+        return RawChunk(frames)
     faults: dict[int, tuple[Fault, ...]] = {}
     for index, number in enumerate(range(start, stop)):
         try:
             frames[index] = _picture(store, f"env/{camera}/frame{number}", found.size)
         except DataError as error:
             faults[index] = error.faults
-    return Piece(frames, faults)
+    return RawChunk(frames, faults)
 
 
 def _data(store: Store, name: str) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Finds, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, shown, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts._shared import (
@@ -33,7 +33,7 @@ from foreframe.data.layouts._shared import (
     splits,
     walk,
 )
-from foreframe.data.layouts.contract import Options, Piece, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault
 from foreframe.video import VideoInfo, probe_video, read_frames, write_gif, write_mp4
 
@@ -73,9 +73,9 @@ def recognises(folder: Path) -> bool:
     return found
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every video with its packets counted and its table read; pictures are decoded later."""
-    finds = Finds(folder)
+    finds = Findings(folder)
     parts = splits(folder, finds)
     outside(folder, parts, (*VIDEOS, *TABLES), finds)
     found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
@@ -104,7 +104,7 @@ def survey(folder: Path, options: Options) -> Survey:
         finds.fault(folder, LOOKS_FOR, "no video")
     sizes = Counter((info.height, info.width) for _, info in infos)
     fps, warnings = _rates(infos)
-    return Survey(
+    return SourceIndex(
         NAME,
         tuple(clips),
         sizes.most_common(1)[0][0] if sizes else None,
@@ -134,7 +134,7 @@ def example(folder: Path) -> None:
             path.with_suffix(".csv").write_text(f"move,turn\n{text}", encoding="ascii")
 
 
-def _clips_of(folder: Path, split: str, lists: Path | None, finds: Finds) -> list[_Clip]:
+def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> list[_Clip]:
     """The videos at and below a folder, each with the tables of its name; tables without a video are faults."""
     own_list = lists.resolve() if lists is not None else None
     clips = []
@@ -186,8 +186,8 @@ def _faults(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
     return []
 
 
-def _read(path: Path, start: int, stop: int) -> Piece:
-    return Piece(read_frames(path, start, stop))
+def _read(path: Path, start: int, stop: int) -> RawChunk:
+    return RawChunk(read_frames(path, start, stop))
 
 
 def _rates(infos: Sequence[tuple[_Clip, VideoInfo]]) -> tuple[float | None, tuple[str, ...]]:

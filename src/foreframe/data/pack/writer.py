@@ -127,7 +127,7 @@ class PackWriter:
         self._needed = self._bytes(expected)  # of what is being written and is to come, for messages
 
     def __enter__(self) -> PackWriter:
-        with signals.gently():
+        with signals.defer_signals():
             try:
                 self._take_folder()
             except OSError as error:
@@ -267,7 +267,7 @@ class PackWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with signals.gently():
+        with signals.defer_signals():
             try:
                 if kind is None:
                     self._finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foreframe.report.experiment.gather import Gathered
+from foreframe.report.experiment.gather import RunResults
 from foreframe.report.experiment.statistics import Variant
 
 _NOTHING = "–"
@@ -91,7 +91,7 @@ def _outside(ranks: Any) -> str:
     return _NOTHING if share is None or flat is None else f"{100 * share:.0f} % (calibrated: {100 * flat:.0f} %)"
 
 
-def terms(runs: Sequence[Gathered]) -> list[tuple[str, str]]:
+def terms(runs: Sequence[RunResults]) -> list[tuple[str, str]]:
     """What the columns mean, in the words of the first diagnosis."""
     found = next((run.diagnosis for run in runs if run.diagnosis is not None), None)
     listed = [

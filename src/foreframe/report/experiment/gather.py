@@ -91,7 +91,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class RunResults:
     """Everything a report says of one run.
 
     prediction, reconstruction: results of `evaluate_run`. diagnosis: that of `foreframe.diagnose`, or None, and then
@@ -123,7 +123,7 @@ def gather(
     device: torch.device,
     pack: Pack | None = None,
     advance: Callable[[int], None] | None = None,
-) -> Gathered:
+) -> RunResults:
     """Score and diagnose a run, and draw its panels; or take what was kept of that in RUN/eval/report.
 
     It is taken again only if weights, data and request are the same and every byte is as it was written; what is
@@ -158,7 +158,7 @@ def gather(
         values, panels = _make(trained, pack, request, device, advance)
         _keep(folder, identity, values, panels)
     last = checkpoint.choose(run, "newest")
-    return Gathered(
+    return RunResults(
         run=run,
         config=record,
         log=read_log(run),

@@ -24,7 +24,7 @@ from foreframe.report.comparison import how_measured, refuse_unlike
 from foreframe.report.experiment import diagnosis as hidden
 from foreframe.report.experiment import figures as experiment_figures
 from foreframe.report.experiment.figures import Drawn
-from foreframe.report.experiment.gather import Gathered, Panel
+from foreframe.report.experiment.gather import Panel, RunResults
 from foreframe.report.experiment.statistics import (
     Score,
     SeedNoise,
@@ -64,7 +64,7 @@ class _Panel(NamedTuple):
 
 
 def write_report(
-    runs: Sequence[Gathered],
+    runs: Sequence[RunResults],
     out: Path,
     title: str = "Experiment",
     groups: Mapping[str, str] | None = None,
@@ -229,7 +229,7 @@ def _runs(variants: Sequence[Variant], metrics: Sequence[str]) -> dict[str, Any]
     return _table("Each run", header, rows)
 
 
-def _runs_note(run: Gathered) -> str:
+def _runs_note(run: RunResults) -> str:
     samples = run.prediction["protocol"]["samples"]
     parts = [f"Best of {samples} has been chosen by the truth, clip by clip."] if samples > 1 else []
     parts.append(
@@ -239,7 +239,7 @@ def _runs_note(run: Gathered) -> str:
     return " ".join(parts)
 
 
-def _time_taken(run: Gathered) -> str:
+def _time_taken(run: RunResults) -> str:
     """From the rows of the log: the rate of each holds for the steps up to it."""
     seconds, last = 0.0, 0
     for row in run.log:

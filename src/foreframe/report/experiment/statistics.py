@@ -14,7 +14,7 @@ from foreframe import config
 from foreframe.errors import UsageError
 from foreframe.metrics import METRICS, summarise, t_quantile
 from foreframe.metrics.paired import Difference, paired_difference
-from foreframe.report.experiment.gather import Gathered
+from foreframe.report.experiment.gather import RunResults
 
 BASELINES = {
     "repeat_last": "repeat last context frame",
@@ -31,7 +31,7 @@ class Variant:
     """Runs that differ in nothing but their seed; names: of the runs, each its own."""
 
     name: str
-    runs: tuple[Gathered, ...]
+    runs: tuple[RunResults, ...]
     names: tuple[str, ...]
 
     @property
@@ -76,13 +76,13 @@ class Apart:
         return self.clips["significant"] and (self.seeds is None or abs(self.clips["mean"]) > self.seeds)
 
 
-def run_names(runs: Sequence[Gathered]) -> list[str]:
+def run_names(runs: Sequence[RunResults]) -> list[str]:
     """The folders' last names where these tell the runs apart, else their paths."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.run) for run in runs]
 
 
-def group(names: Sequence[str], runs: Sequence[Gathered], groups: Mapping[str, str] | None = None) -> list[Variant]:
+def group(names: Sequence[str], runs: Sequence[RunResults], groups: Mapping[str, str] | None = None) -> list[Variant]:
     """Runs of one variant together, in the order of their first runs.
 
     Args:
@@ -106,7 +106,7 @@ def group(names: Sequence[str], runs: Sequence[Gathered], groups: Mapping[str, s
     return made
 
 
-def _settings(run: Gathered, without: tuple[str, ...]) -> dict[str, Any]:
+def _settings(run: RunResults, without: tuple[str, ...]) -> dict[str, Any]:
     flat = config.flatten(config.to_dict(run.config))
     return {name: value for name, value in flat.items() if name not in without}
 
@@ -155,7 +155,7 @@ def scores(variants: Sequence[Variant], metric: str, kind: str = "scores") -> li
     return [score_of([run.prediction[kind][metric] for run in variant.runs]) for variant in variants]
 
 
-def baselines(run: Gathered, metric: str) -> dict[str, Score]:
+def baselines(run: RunResults, metric: str) -> dict[str, Score]:
     """What is free, by its name in sentences; the same for all runs on these clips."""
     found = run.prediction["baselines"]
     return {
@@ -235,7 +235,7 @@ def summary(variants: Sequence[Variant]) -> str:
     return " ".join([*sentences, *_reservations(variants, run)])
 
 
-def _what_was_done(variants: Sequence[Variant], run: Gathered) -> str:
+def _what_was_done(variants: Sequence[Variant], run: RunResults) -> str:
     protocol, count = run.prediction["protocol"], sum(len(variant.runs) for variant in variants)
     runs = "One run was" if count == 1 else f"{count} runs were"
     if 1 < count != len(variants):
@@ -320,7 +320,7 @@ def _over_free(variants: Sequence[Variant], found: Sequence[Score], metric: str)
     return parts
 
 
-def _reservations(variants: Sequence[Variant], run: Gathered) -> list[str]:
+def _reservations(variants: Sequence[Variant], run: RunResults) -> list[str]:
     """What a careful reader would ask."""
     found = []
     once = [variant.name for variant in variants if len(variant.runs) == 1]

@@ -17,7 +17,7 @@ from foreframe.data.formats.folders import relative, shown
 from foreframe.data.formats.images import LARGE, picture_size, size_of
 from foreframe.data.formats.parquet import Table, holds_numbers, load_pyarrow, numbers, opened
 from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import Piece
+from foreframe.data.layouts.contract import RawChunk
 from foreframe.data.layouts.lerobot.meta import MAX_ROWS, Episode, inside
 from foreframe.errors import DataError, Fault, NumberFault
 from foreframe.video import Pixels, decode_image, read_at, read_image
@@ -57,7 +57,7 @@ class Source:
         return (*TIMES, *(name for name in self.widths if name not in TIMES))
 
 
-def read_frames(source: Source, episode: Episode, start: int, stop: int) -> Piece:
+def read_frames(source: Source, episode: Episode, start: int, stop: int) -> RawChunk:
     """Pictures of frames start to stop-1, uint8 (T, H, W, 3), and what is wrong with them or their times.
 
     Raises:
@@ -71,10 +71,10 @@ def read_frames(source: Source, episode: Episode, start: int, stop: int) -> Piec
     else:
         found = _from_parquet(source, episode, start, stop, good, frames)
     _insist_few(found)
-    return Piece(frames, dict(sorted((faults | found).items())))
+    return RawChunk(frames, dict(sorted((faults | found).items())))
 
 
-def read_rows(source: Source, episode: Episode, start: int, stop: int) -> Piece:
+def read_rows(source: Source, episode: Episode, start: int, stop: int) -> RawChunk:
     """The numbers beside frames start to stop-1, float32 (T, D), and what is wrong with them.
 
     Raises:
@@ -105,7 +105,7 @@ def read_rows(source: Source, episode: Episode, start: int, stop: int) -> Piece:
         at += width
     for index in faults:
         values[index] = 0
-    return Piece(values, {index: tuple(faults[index]) for index in sorted(faults)})
+    return RawChunk(values, {index: tuple(faults[index]) for index in sorted(faults)})
 
 
 def _located(source: Source, episode: Episode) -> tuple[Table, int]:

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from foreframe.data.formats.folders import Finds, listing, may_enter, not_plain, runs, shown
+from foreframe.data.formats.folders import Findings, listing, may_enter, not_plain, runs, shown
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.parquet import load_pyarrow
 from foreframe.data.layouts._shared import safely, walk
-from foreframe.data.layouts.contract import Options, Piece, Read, SourceClip, Survey
+from foreframe.data.layouts.contract import Options, RawChunk, Read, SourceClip, SourceIndex
 from foreframe.data.layouts.lerobot.episodes import Source, read_frames, read_rows
 from foreframe.data.layouts.lerobot.meta import (
     BOOKKEEPING,
@@ -71,22 +71,22 @@ def recognises(folder: Path) -> bool:
         return False
 
 
-def survey(folder: Path, options: Options) -> Survey:
+def survey(folder: Path, options: Options) -> SourceIndex:
     """Every episode that meta lists and whose files are there; tables and pictures are read later.
 
     Raises:
         UsageError: no such camera; pyarrow is not installed.
     """
     load_pyarrow()
-    finds, warnings, notes = Finds(folder), list[str](), list[str]()
+    finds, warnings, notes = Findings(folder), list[str](), list[str]()
     files = set(_files("meta", finds))
     info = None if finds.faults else read_info(finds, warnings)
     if info is None:
-        return Survey(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
+        return SourceIndex(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
     cameras = sorted((f for f in info.features if f.kind in ("image", "video")), key=lambda f: (f.depth, f.key))
     if not cameras:
         finds.fault(folder / "meta" / "info.json", "a feature with dtype video or image", "none", "features")
-        return Survey(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
+        return SourceIndex(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
     camera = _camera(cameras, options.camera)
     others = [other for other in cameras if other is not camera]
     if others and not options.camera:
@@ -115,9 +115,9 @@ def survey(folder: Path, options: Options) -> Survey:
     left = [f for f in info.features if not f.kind and f.key not in BOOKKEEPING]
     if left:
         notes.append(f"features not used: {', '.join(f'{shown(f.key)} ({f.words})' for f in left)}")
-    finds.ignored += _strangers(files, info, episodes, others)
+    finds.ignored += _unexpected_files(files, info, episodes, others)
     finds.ignored += _strangers_outside(info, finds)
-    return Survey(
+    return SourceIndex(
         NAME,
         clips,
         native,
@@ -163,12 +163,12 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
     )
 
 
-def _no_frames(size: Size, start: int, stop: int) -> Piece:
-    return Piece(np.zeros((stop - start, *size, 3), np.uint8))
+def _no_frames(size: Size, start: int, stop: int) -> RawChunk:
+    return RawChunk(np.zeros((stop - start, *size, 3), np.uint8))
 
 
-def _no_rows(width: int, start: int, stop: int) -> Piece:
-    return Piece(np.zeros((stop - start, width), np.float32))
+def _no_rows(width: int, start: int, stop: int) -> RawChunk:
+    return RawChunk(np.zeros((stop - start, width), np.float32))
 
 
 def _camera(cameras: Sequence[Feature], wanted: str) -> Feature:
@@ -229,7 +229,7 @@ def _chosen(names: Sequence[str], widths: Mapping[str, int]) -> tuple[str, ...]:
     return patterns
 
 
-def _compare(info: Info, episodes: Sequence[Episode], finds: Finds, warnings: list[str], notes: list[str]) -> None:
+def _compare(info: Info, episodes: Sequence[Episode], finds: Findings, warnings: list[str], notes: list[str]) -> None:
     """What is listed against what meta/info.json says there is in all: less of it is a note, more is a fault."""
     path = finds.root / "meta" / "info.json"
     frames = sum(episode.length for episode in episodes)
@@ -245,7 +245,7 @@ def _compare(info: Info, episodes: Sequence[Episode], finds: Finds, warnings: li
         warnings.append(f"meta/info.json: total_frames is {info.frames}, but the lengths of all episodes make {frames}")
 
 
-def _files(top: str, finds: Finds) -> Iterator[str]:
+def _files(top: str, finds: Findings) -> Iterator[str]:
     """Paths of all files in one of the dataset's folders."""
     if may_enter(finds.root / top, finds):
         for folder, names in walk(finds.root / top, finds):
@@ -253,7 +253,7 @@ def _files(top: str, finds: Finds) -> Iterator[str]:
             yield from (f"{below}/{name}" for name in names)
 
 
-def _strangers(files: set[str], info: Info, episodes: Sequence[Episode], others: Sequence[Feature]) -> list[str]:
+def _unexpected_files(files: set[str], info: Info, episodes: Sequence[Episode], others: Sequence[Feature]) -> list[str]:
     """Files in data/, videos/ and meta/ that belong neither to an episode that is listed nor to another camera."""
     used = {path for episode in episodes for path in (episode.data, episode.video)}
     left = files - used - (_META_V3 if info.version == "v3.0" else _META)
@@ -265,7 +265,7 @@ def _strangers(files: set[str], info: Info, episodes: Sequence[Episode], others:
     ]
 
 
-def _strangers_outside(info: Info, finds: Finds) -> list[str]:
+def _strangers_outside(info: Info, finds: Findings) -> list[str]:
     """Files beside data/, videos/ and meta/, and folders, but for images/, where pictures of tables may lie."""
     files, folders = listing(finds.root, finds)
     known = {"meta", "images", info.data.partition("/")[0], info.video.partition("/")[0]}

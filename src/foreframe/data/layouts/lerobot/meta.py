@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from foreframe import config
-from foreframe.data.formats.folders import Finds, shown
+from foreframe.data.formats.folders import Findings, shown
 from foreframe.data.formats.images import MAX_SIDE
 from foreframe.data.formats.parquet import Table, holds_numbers, numbers
 from foreframe.data.formats.tables import place_of
@@ -95,7 +95,7 @@ class Episode:
     end: float = math.inf
 
 
-def read_info(finds: Finds, warnings: list[str]) -> Info | None:
+def read_info(finds: Findings, warnings: list[str]) -> Info | None:
     """meta/info.json, or None with at least one fault."""
     path = finds.root / "meta" / "info.json"
     before = len(finds.faults)
@@ -127,7 +127,7 @@ def read_info(finds: Finds, warnings: list[str]) -> Info | None:
     return Info(version, fps, episodes, frames, chunk, data, video, features, splits)
 
 
-def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Finds) -> list[Episode]:
+def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Findings) -> list[Episode]:
     """Every episode that meta lists, by its number; what is wrong with the list becomes faults.
 
     files: the paths of those that meta holds.
@@ -154,7 +154,7 @@ def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Fi
     return [found[index] for index in sorted(found)]
 
 
-def _apart(info: Info, found: Mapping[int, Episode], places: Mapping[int, tuple[Path, str]], finds: Finds) -> None:
+def _apart(info: Info, found: Mapping[int, Episode], places: Mapping[int, tuple[Path, str]], finds: Findings) -> None:
     """Episodes that lie in the same seconds of a video, by half a frame or more, are faults."""
     ends: dict[str, tuple[float, int]] = {}
     for episode in sorted(found.values(), key=lambda episode: (episode.start, episode.end)):
@@ -169,7 +169,7 @@ def _apart(info: Info, found: Mapping[int, Episode], places: Mapping[int, tuple[
         ends[episode.video] = max((end, other), (episode.end, episode.index))
 
 
-def count_tasks(info: Info, finds: Finds) -> int:
+def count_tasks(info: Info, finds: Findings) -> int:
     """How many tasks there are. Tasks and statistics are not used; that they can be read is checked all the same."""
     meta, tasks = finds.root / "meta", 0
     if info.version == "v3.0":
@@ -212,7 +212,7 @@ def inside(path: str) -> bool:
 class _Keys:
     """The values of one JSON object or table row; what is missing or of another type becomes a fault."""
 
-    def __init__(self, raw: Any, where: str, path: Path, finds: Finds) -> None:
+    def __init__(self, raw: Any, where: str, path: Path, finds: Findings) -> None:
         self.values: dict[str, Any] = raw if isinstance(raw, dict) else {}
         self.where, self.path, self.finds = where, path, finds
         self.absent = self.broken = not isinstance(raw, dict)
@@ -346,7 +346,7 @@ def _texts(given: Any, depth: int) -> Iterator[str]:
             yield from _texts(value, depth + 1)
 
 
-def _splits(top: _Keys, episodes: int, finds: Finds, warnings: list[str]) -> dict[str, tuple[int, int]]:
+def _splits(top: _Keys, episodes: int, finds: Findings, warnings: list[str]) -> dict[str, tuple[int, int]]:
     """Official splits; none where everything is for training, which is what a dataset without splits says."""
     raw = top.values.get("splits") or {}
     if not isinstance(raw, dict):
@@ -383,7 +383,7 @@ def _splits(top: _Keys, episodes: int, finds: Finds, warnings: list[str]) -> dic
     return found
 
 
-def _v2_episodes(info: Info, camera: Feature, finds: Finds) -> Iterator[tuple[Path, str, Episode]]:
+def _v2_episodes(info: Info, camera: Feature, finds: Findings) -> Iterator[tuple[Path, str, Episode]]:
     path = finds.root / "meta" / "episodes.jsonl"
     for where, line in _lines(path, finds):
         row = _Keys(line, where, path, finds)
@@ -396,7 +396,7 @@ def _v2_episodes(info: Info, camera: Feature, finds: Finds) -> Iterator[tuple[Pa
 
 
 def _v3_episodes(
-    info: Info, camera: Feature, paths: Sequence[Path], finds: Finds
+    info: Info, camera: Feature, paths: Sequence[Path], finds: Findings
 ) -> Iterator[tuple[Path, str, Episode]]:
     """Data and video of an episode are numbered apart: one may be in file 3 while the other is still in file 0."""
     video = f"videos/{camera.key}"
@@ -430,7 +430,7 @@ def _v3_episodes(
             yield path, where, Episode(index, length, data, film, start, end)
 
 
-def _json(path: Path, finds: Finds, limit: int, strict: bool = True) -> Any:
+def _json(path: Path, finds: Findings, limit: int, strict: bool = True) -> Any:
     """The JSON in a file; None with a fault where there is none, or where it is `null`."""
     try:
         with path.open("rb") as file:
@@ -449,7 +449,7 @@ def _json(path: Path, finds: Finds, limit: int, strict: bool = True) -> Any:
     return value
 
 
-def _lines(path: Path, finds: Finds, strict: bool = True) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, finds: Findings, strict: bool = True) -> Iterator[tuple[str, Any]]:
     """("line 1", JSON) of each line; one that is no JSON is a fault, and ends it."""
     number, before = 0, len(finds.faults)
     try:
@@ -501,7 +501,7 @@ def _parse(content: bytes, strict: bool) -> tuple[str, Any]:
         return shown(str(error)[:120]), None
 
 
-def _rows(path: Path, columns: Mapping[str, type], finds: Finds) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(path: Path, columns: Mapping[str, type], finds: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
     """("row 1", values) of each row of a table of numbers; what cannot be read is a fault, and ends it."""
     before = len(finds.faults)
     try:
@@ -530,7 +530,7 @@ def _rows(path: Path, columns: Mapping[str, type], finds: Finds) -> Iterator[tup
             finds.fault(path, fault.expected, fault.found, fault.where)
 
 
-def _too_many(path: Path, where: str, before: int, finds: Finds) -> bool:
+def _too_many(path: Path, where: str, before: int, finds: Findings) -> bool:
     """Whether so much is wrong with the rows of a file that the others are left, which is a fault as well."""
     if len(finds.faults) - before < MAX_FAULTS:
         return False
