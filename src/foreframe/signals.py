@@ -1,8 +1,8 @@
 """Being asked to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 mean the same, and a second one ends the process at once.
 
 Inside `requests` a signal raises `Stopped` wherever the work happens to be, so that nothing has to look for it and
-whatever is written in one piece or not at all stays so. What must not be torn apart runs inside `defer_signals`: there the
-signal is only remembered, and the work calls `poll` where it may end. Being stopped is no failure: the command line
+whatever is written in one piece or not at all stays so. What must not be interrupted runs inside `defer_signals`:
+there the signal is only recorded, and the work calls `poll` where it may end. Being stopped is no failure: the command line
 says what is kept and exits with 0.
 """
 
