@@ -1,9 +1,9 @@
 """Being asked to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 mean the same, and a second one ends the process at once.
 
-Inside `requests` a signal raises `Stopped` wherever the work happens to be, so that nothing has to look for it and
+Inside `requests` a signal raises `Stopped` wherever the work happens to be, so that nothing has to poll for it and
 whatever is written in one piece or not at all stays so. What must not be interrupted runs inside `defer_signals`:
-there the signal is only recorded, and the work calls `poll` where it may end. Being stopped is no failure: the command line
-says what is kept and exits with 0.
+there the signal is only recorded, and the work calls `poll` where it may end. Being stopped is no failure: the command
+line prints what is kept and exits with 0.
 """
 
 from __future__ import annotations
