@@ -88,8 +88,8 @@ class NumberFault(Fault):
     one with a shift of 1, are. What is wrong with a row or a table as a whole (its length, its rows, its encoding) is
     a plain `Fault` and always counts.
 
-    columns: indices of the numbers, as in `SourceIndex.columns`. row: which row of the clip; unused in a `RawChunk`, whose
-    faults stand under their row.
+    columns: indices of the numbers, as in `SourceIndex.columns`. row: which row of the clip; unused in a `RawChunk`,
+    whose faults stand under their row.
     """
 
     columns: tuple[int, ...]
