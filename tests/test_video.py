@@ -106,7 +106,7 @@ def test_every_cut_of_a_png_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_and_a_folder_are_data_errors(tmp_path: Path) -> None:
-    for path, found in ((tmp_path / "x.png", "no such file"), (tmp_path, "a folder")):
+    for path, found in ((tmp_path / "x.png", "No such file or directory"), (tmp_path, "a folder")):
         for read in (video.read_png, video.read_image, video.read_video):
             with pytest.raises(DataError, match=found):
                 read(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 def printable(text: str) -> str:
@@ -72,6 +74,27 @@ class DataError(ForeframeError):
     def __init__(self, message: str, faults: Iterable[Fault] = ()) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join([message, *(f"  {fault}" for fault in self.faults)]))
+
+
+def unreadable(path: str | Path, where: str, expected: str, found: str) -> DataError:
+    """The error for one fault of one file. path: as it is to be printed. where: a place in the file, or nothing."""
+    return DataError("this file cannot be read:", [Fault(str(path), where, expected, found)])
+
+
+@contextmanager
+def reading(path: str | Path, where: str, expected: str, *types: type[Exception]) -> Iterator[None]:
+    """Turns exceptions of the given types, and OSError, into `unreadable`, with their text as what was found."""
+    caught: tuple[type[Exception], ...] = (OSError, *types)
+    try:
+        yield
+    except caught as error:
+        raise unreadable(path, where, expected, explain(error)) from error
+
+
+def explain(error: BaseException) -> str:
+    """The text of an exception in one line of at most 200 characters; its type where it has none."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else getattr(error, "strerror", None) or error
+    return " ".join(str(text).split())[:200] or type(error).__name__
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -17,12 +17,12 @@ from foreframe.data.formats.folders import (
     counted,
     listing,
     may_enter,
-    not_plain,
     numbered,
     relative,
     runs,
 )
 from foreframe.errors import Fault
+from foreframe.files import not_plain
 
 NFD = unicodedata.normalize("NFD", "é")
 
@@ -135,7 +135,6 @@ def test_paths_are_told_on_one_line(tmp_path: Path):
     assert relative(tmp_path / "a" / "b\nc\x1b", tmp_path) == r"a/b\nc\x1b"
     assert relative(tmp_path, tmp_path) == str(tmp_path)
     assert relative(tmp_path / os.fsdecode(b"\xff"), tmp_path) == r"\udcff"
-    assert folders.shown("plain é") == "plain é"
     assert counted({".png": 2, "": 1}) == "1 without ending, 2 .png"
     finds = Findings(tmp_path)
     finds.fault(tmp_path / "x", "this", "that", "row 1")

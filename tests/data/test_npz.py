@@ -25,8 +25,7 @@ from foreframe.errors import DataError, Fault
 def nothing_kept() -> Iterator[None]:
     yield
     npz._ARRAYS.clear()
-    while npz._ARCHIVES:
-        npz._ARCHIVES.popitem()[1].close()
+    npz._ARCHIVES.clear()
 
 
 def header(descr: str, shape: str, order: str = "False") -> bytes:
@@ -193,7 +192,7 @@ def test_large_arrays_are_read_row_by_row(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_arrays_are_kept_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(npz, "KEPT", 3000)
+    monkeypatch.setattr(npz._ARRAYS, "limit", 3000)
     np.savez(tmp_path / "x.npz", **{f"{number}": np.full(1000, number, np.uint8) for number in range(9)})
     archive = open_npz(tmp_path / "x.npz", "x.npz")
     assert [archive.read(f"{number}", 3, 4)[0] for number in range(9)] == [*range(9)]

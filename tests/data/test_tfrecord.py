@@ -137,14 +137,14 @@ def test_the_crc_has_its_published_check_values():
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 511, 512, 513, 4096, 32767, 32768, 32771, 65536, 65541, 100003])
-def test_the_fast_crc_is_the_slow_one_at_every_kind_of_length(size: int):
+def test_the_crc_equals_its_definition_at_every_kind_of_length(size: int):
     data = np.random.default_rng(size).bytes(size)
-    assert crc32c(data) == crc32c(memoryview(data)) == slow_crc(data)
+    assert crc32c(data) == slow_crc(data)
 
 
 @given(st.binary(max_size=1500))
 @settings(max_examples=50, deadline=None)
-def test_the_fast_crc_is_the_slow_one_on_any_bytes(data: bytes):
+def test_the_crc_equals_its_definition_on_any_bytes(data: bytes):
     assert crc32c(data) == slow_crc(data)
 
 

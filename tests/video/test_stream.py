@@ -16,7 +16,16 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from foreframe.errors import DataError
-from foreframe.video import probe_video, read_at, read_frames, read_image, read_video, stream, write_gif, write_mp4
+from foreframe.video import (
+    containers,
+    probe_video,
+    read_at,
+    read_frames,
+    read_image,
+    read_video,
+    write_gif,
+    write_mp4,
+)
 from foreframe.video.stream import frame_rate
 
 LENGTH, SIZE = 9, 32
@@ -326,7 +335,7 @@ def test_a_header_that_is_compressed_or_very_large_is_refused(
     content, path = (videos / "end.mp4").read_bytes(), tmp_path / "a.mp4"
     path.write_bytes(content + box(b"moov", box(b"cmov", box(b"dcom", b"zlib"))))
     assert refused(path) == {f"byte {len(content)}: expected a plain header, found a compressed one"}
-    monkeypatch.setattr(stream, "MAX_BOX", 100)
+    monkeypatch.setattr(containers, "MAX_BOX", 100)
     (words,) = refused(path)
     assert "expected boxes of at most 100 bytes" in words
 

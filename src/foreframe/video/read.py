@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +11,9 @@ import av
 import numpy as np
 from PIL import Image, ImageSequence
 
-from foreframe.errors import DataError, Fault
+from foreframe.errors import reading, unreadable
+from foreframe.files import identity
+from foreframe.video.containers import container_kind
 from foreframe.video.pixels import Pixels
 
 MAX_SIDE = 8192
@@ -22,12 +23,11 @@ _MAX_CHUNKS = 2**17
 """Chunks of a PNG; encoders make them of some kilobytes."""
 _DEPTHS = {0: (8,), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}  # PNG colour type -> bits that decode to 8 exactly
 
-_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 DECODER = {"max_pixels": str(MAX_SIDE**2)}
-"""What FFmpeg is told, so that a video that grows midway takes no memory before anybody has seen its size."""
+"""Options of FFmpeg, by which a video that grows midway takes no memory before its size is known."""
 _TooLarge = Image.DecompressionBombError
 _MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
-"""A JPEG may be in CMYK, of which nobody can tell which RGB is meant."""
+"""A JPEG may be in CMYK, which has no fixed RGB."""
 
 
 def read_png(path: str | Path) -> Pixels:
@@ -59,7 +59,7 @@ def decode_image(data: bytes, path: str | Path = "") -> Pixels:
     if data.startswith(_PNG):
         return _decode_png(path, data)
     if not data.startswith(b"\xff\xd8\xff"):
-        raise _fault(path, "first bytes", "a PNG or JPEG signature", repr(data[:8]))
+        raise unreadable(path, "first bytes", "a PNG or JPEG signature", repr(data[:8]))
     return _decode(path, data, "JPEG")
 
 
@@ -73,7 +73,7 @@ def read_video(path: str | Path) -> Pixels:
     path = Path(path)
     data = _read_bytes(path, "a video", limit=2**32)
     kind = container_kind(data[:16])
-    try:
+    with reading(path, "", "a GIF or MP4", av.FFmpegError, ValueError, IndexError, SyntaxError, EOFError, _TooLarge):
         if kind == "gif":
             with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
                 _check_size(path, *image.size)
@@ -86,71 +86,49 @@ def read_video(path: str | Path) -> Pixels:
                 codec.options = DECODER
                 frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         else:
-            raise _fault(path, "first bytes", "a GIF or MP4, or MOV, AVI, WebM or MKV", repr(data[:8]))
-    except (av.FFmpegError, OSError, ValueError, IndexError, SyntaxError, EOFError, _TooLarge) as error:
-        raise _fault(path, "", "a GIF or MP4", str(error)) from error
+            raise unreadable(path, "first bytes", "a GIF or MP4, or MOV, AVI, WebM or MKV", repr(data[:8]))
     if not frames:
-        raise _fault(path, "", "a GIF or MP4", "no frames")
+        raise unreadable(path, "", "a GIF or MP4", "no frames")
     if (sizes := {frame.shape for frame in frames}) != {frames[0].shape}:
-        raise _fault(path, "", "frames of one size", f"{len(sizes)} sizes")
+        raise unreadable(path, "", "frames of one size", f"{len(sizes)} sizes")
     return np.stack(frames)
 
 
-def container_kind(head: bytes) -> str:
-    """FFmpeg's name of what a video is by its first 16 bytes, or an empty string.
-
-    FFmpeg is told what to expect, because its own guess takes words for a playlist, and follows it to other files.
-    """
-    if head[4:8] in _BOXES:
-        return "mov"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:4] == b"GIF8":
-        return "gif"
-    return "matroska" if head[:4] == b"\x1a\x45\xdf\xa3" else ""
-
-
 def _read_bytes(path: Path, kind: str, limit: int = _MAX_BYTES) -> bytes:
-    try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):  # to open a pipe may take for ever, and a device has no end
-            raise _fault(path, "", kind, "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, socket or device")
-        if not 0 < facts.st_size <= limit:
-            raise _fault(path, "", f"{kind} of 1 to {limit} bytes", f"{facts.st_size} bytes")
+    size = identity(path, path, kind).size
+    if not 0 < size <= limit:
+        raise unreadable(path, "", f"{kind} of 1 to {limit} bytes", f"{size} bytes")
+    with reading(path, "", kind):
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise _fault(path, "", kind, "no such file") from error
-    except OSError as error:
-        raise _fault(path, "", f"{kind} that can be read", error.strerror or type(error).__name__) from error
 
 
 def _decode_png(path: Path, data: bytes) -> Pixels:
     if not data.startswith(_PNG):
-        raise _fault(path, "first bytes", "the PNG signature", repr(data[:8]))
+        raise unreadable(path, "first bytes", "the PNG signature", repr(data[:8]))
     needed, kinds, at, kind, colour, chunks = [_PNG], set[bytes](), len(_PNG), b"", 0, 0
     while kind != b"IEND":
         where = f"byte {at}"
         chunks += 1
         if chunks > _MAX_CHUNKS:
-            raise _fault(path, where, f"at most {_MAX_CHUNKS} chunks", "another")
+            raise unreadable(path, where, f"at most {_MAX_CHUNKS} chunks", "another")
         if len(data) < at + 12:
-            raise _fault(path, where, "another chunk up to IEND", f"the end of the file after {len(data)} bytes")
+            raise unreadable(path, where, "another chunk up to IEND", f"the end of the file after {len(data)} bytes")
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         end = at + 12 + length
         if len(data) < end:
             found = f"{len(data) - at - 12}: the file is cut short"
-            raise _fault(path, where, f"a chunk {kind.decode('latin-1')} of {length} bytes", found)
+            raise unreadable(path, where, f"a chunk {kind.decode('latin-1')} of {length} bytes", found)
         if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            raise _fault(
+            raise unreadable(
                 path, where, f"a chunk {kind.decode('latin-1')} that fits its CRC", "a wrong CRC: the file is damaged"
             )
         if at == len(_PNG):
             colour = _check_header(path, kind, data[at + 8 : end - 4])
         elif kind == b"IHDR":
-            raise _fault(path, where, "one IHDR chunk", "another")
+            raise unreadable(path, where, "one IHDR chunk", "another")
         kinds.add(kind)
         if kind == b"IDAT" and colour == 3 and b"PLTE" not in kinds:
-            raise _fault(path, where, "a PLTE chunk before the pixels of a palette picture", "none")
+            raise unreadable(path, where, "a PLTE chunk before the pixels of a palette picture", "none")
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             needed.append(data[at:end])
         at = end
@@ -159,32 +137,29 @@ def _decode_png(path: Path, data: bytes) -> Pixels:
 
 def _check_header(path: Path, kind: bytes, header: bytes) -> int:
     if kind != b"IHDR" or len(header) != 13:
-        raise _fault(path, "first chunk", "IHDR of 13 bytes", f"{kind.decode('latin-1')} of {len(header)}")
+        raise unreadable(path, "first chunk", "IHDR of 13 bytes", f"{kind.decode('latin-1')} of {len(header)}")
     width, height, depth, colour = struct.unpack(">IIBB", header[:10])
     _check_size(path, width, height)
     if depth not in _DEPTHS.get(colour, ()):
         expected = "8 bits a channel (grey, RGB, palette or RGBA)"
-        raise _fault(path, "IHDR", expected, f"{depth} bits, colour type {colour}")
+        raise unreadable(path, "IHDR", expected, f"{depth} bits, colour type {colour}")
     return int(colour)
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise _fault(path, "header", f"1x1 to {MAX_SIDE}x{MAX_SIDE} pixels", f"{width}x{height}")
+        raise unreadable(path, "header", f"1x1 to {MAX_SIDE}x{MAX_SIDE} pixels", f"{width}x{height}")
 
 
 def _decode(path: Path, data: bytes, kind: str) -> Pixels:
-    try:
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            _check_size(path, *image.size)
-            if image.mode not in _MODES:
-                raise _fault(path, "header", "a picture in grey, RGB or a palette", f"one in {image.mode}")
-            if image.mode in ("P", "PA", "LA", "RGBA"):
-                return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[..., :3])
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error, _TooLarge) as error:
-        raise _fault(path, "pixels", f"{kind} data that decodes", str(error)) from error
-
-
-def _fault(path: Path, where: str, expected: str, found: str) -> DataError:
-    return DataError("this file cannot be read:", [Fault(str(path), where, expected, found)])
+    types = ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error, _TooLarge
+    with (
+        reading(path, "pixels", f"{kind} data that decodes", *types),
+        Image.open(io.BytesIO(data), formats=[kind]) as image,
+    ):
+        _check_size(path, *image.size)
+        if image.mode not in _MODES:
+            raise unreadable(path, "header", "a picture in grey, RGB or a palette", f"one in {image.mode}")
+        if image.mode in ("P", "PA", "LA", "RGBA"):
+            return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[..., :3])
+        return np.array(image.convert("RGB"))

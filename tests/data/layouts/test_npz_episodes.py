@@ -24,8 +24,7 @@ RNG = np.random.default_rng(0)
 def nothing_kept() -> Iterator[None]:
     yield
     npz._ARRAYS.clear()
-    while npz._ARCHIVES:
-        npz._ARCHIVES.popitem()[1].close()
+    npz._ARCHIVES.clear()
 
 
 def images(length: int = 9) -> NDArray[np.uint8]:
@@ -220,7 +219,7 @@ def test_a_link_to_a_folder_around_it_or_out_of_the_source_is_a_fault(tmp_path: 
 
 
 def test_memory_stays_flat_over_many_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(npz, "KEPT", 2**20)
+    monkeypatch.setattr(npz._ARRAYS, "limit", 2**20)
     for number in range(30):
         saved(tmp_path / f"{number}.npz", image=np.full((100, 32, 32, 3), number, np.uint8), action=np.zeros((100, 4)))
     survey = npz_episodes.survey(tmp_path, Options())

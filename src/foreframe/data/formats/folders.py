@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +17,6 @@ SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validate": "val", "
 _PLATFORM_FILES = {"thumbs.db", "desktop.ini"}
 DEEPEST = 24
 """Folders within folders that are followed."""
-shown = printable
-"""Texts as messages and JSON may hold them."""
 
 
 @dataclass
@@ -104,14 +101,6 @@ def may_enter(folder: Path, finds: Findings) -> bool:
         return False
 
 
-def not_plain(mode: int) -> str:
-    """What something of this st_mode is instead of a plain file, or an empty string: to open a pipe may take for ever,
-    and a device has no end."""
-    if stat.S_ISREG(mode):
-        return ""
-    return "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-
-
 def numbered(names: Iterable[str], pattern: re.Pattern[str]) -> tuple[dict[int, str], list[str], list[tuple[str, str]]]:
     """Names as {number: name} in rising order by the first group of `pattern`, the rest, and pairs of one number."""
     found: dict[int, str] = {}
@@ -134,7 +123,7 @@ def by_number(name: str) -> tuple[int, int, bytes]:
 
 def relative(path: Path, root: Path) -> str:
     """A path below the source as printed in messages: '/' between parts, what cannot be printed escaped."""
-    return shown("/".join(path.relative_to(root).parts) or str(root))
+    return printable("/".join(path.relative_to(root).parts) or str(root))
 
 
 def runs(numbers: Iterable[int]) -> str:
@@ -160,7 +149,7 @@ def _bad_link(path: Path, root: Path) -> str:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
         return f"a link that leads nowhere ({'a loop' if 'loop' in str(error).lower() else 'no such file'})"
-    return "" if target.is_relative_to(root.resolve()) else f"a link to {shown(str(target))}"
+    return "" if target.is_relative_to(root.resolve()) else f"a link to {target}"
 
 
 def _order(name: str) -> tuple[bytes, bytes]:

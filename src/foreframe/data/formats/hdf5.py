@@ -16,9 +16,8 @@ import mmap
 import re
 import struct
 import zlib
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import not_plain, some_files
-from foreframe.data.formats.folders import shown as printable
-from foreframe.errors import DataError, Fault, UsageError
+from foreframe.data.formats.folders import some_files
+from foreframe.errors import DataError, UsageError, reading, unreadable
+from foreframe.files import Identity, Recent, identity, not_plain
 
 SUFFIXES = (".hdf5", ".h5")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -63,6 +62,7 @@ _TEXT = np.dtype([("size", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 """What stands in the place of a text of any length: its bytes are in a heap."""
 _ANY_LENGTH = 9
 _DEFLATE, _LZF = 1, 32000
+_ERRORS = RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError
 _DEFLATE_AT_BEST = 1032
 """Bytes that one byte of deflate can become."""
 
@@ -118,23 +118,8 @@ def open_file(path: Path, shown: str) -> Store:
         DataError: no HDF5 file, or cut short.
         UsageError: h5py is not installed.
     """
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise _error(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
-    if odd := not_plain(facts.st_mode):
-        raise _error(shown, "", "a file that can be read", odd)
-    state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-    store = _STORES.pop(path, None)
-    if store is not None and store.state != state:
-        store.close()
-        store = None
-    if store is None:
-        store = Store(path, shown, state)
-    _STORES[path] = store
-    while len(_STORES) > OPEN:
-        _STORES.popitem(last=False)[1].close()
-    return store
+    state = identity(path, shown)
+    return _STORES.use(path, lambda: Store(path, shown, state), lambda store: store.state == state)
 
 
 class Store:
@@ -143,19 +128,26 @@ class Store:
     Every method raises DataError, with the file and the name in its fault.
     """
 
-    def __init__(self, path: Path, shown: str, state: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, shown: str, state: Identity) -> None:
         self.shown, self.state = shown, state
-        self.size = state[1]
+        self.size = state.size
         self.h5py = library()
-        self.kept: OrderedDict[str, Any] = OrderedDict()
-        self.known: OrderedDict[str, Any] = OrderedDict()
+        self.kept: Recent[str, Any] = Recent(KEPT)
+        self.known: Recent[str, Any] = Recent(KNOWN)
         self.last: tuple[str, Any] = ("", None)
         self.doubtful: dict[str, _Doubtful] = {}
         self.path, self.heaps_checked = path, False
         if not self.size:
             raise self.error("", "an HDF5 file", "an empty file")
         with self._errors("", "an HDF5 file, whole and undamaged"):
-            self.file = self.h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE)
+            try:
+                self.file = self.h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE)
+            except OSError as error:
+                if cut := re.search(r"truncated file: eof = (\d+), .*stored_eof = (\d+)", str(error)):
+                    raise OSError(f"{cut[1]} of {cut[2]} bytes: the file is cut short") from error
+                if "file signature not found" in str(error):
+                    raise OSError("another kind of file") from error
+                raise
 
     def close(self) -> None:
         self.kept.clear()
@@ -164,7 +156,7 @@ class Store:
         self.file.close()
 
     def error(self, name: str, expected: str, found: str) -> DataError:
-        return _error(self.shown, name, expected, found)
+        return unreadable(self.shown, name, expected, found)
 
     def has(self, name: str) -> bool:
         """Whether there is something of this name; links to elsewhere do not count."""
@@ -250,9 +242,8 @@ class Store:
         """The object of this name, or None. No link is followed before it is known to be hard."""
         if not name:
             return self.file
-        if name in self.known:
-            self.known.move_to_end(name)
-            return self.known[name]
+        if (known := self.known.get(name)) is not None:
+            return known
         if name == self.last[0]:
             return self.last[1]
         above, _, part = name.rpartition("/")
@@ -265,7 +256,7 @@ class Store:
             self._insist_hard(group, part, name)
             found = group[part]
         if isinstance(found, self.h5py.Group):
-            _remember(self.known, name, found, KNOWN)
+            self.known.put(name, found)
         else:
             self.last = (name, found)
         return found
@@ -290,19 +281,17 @@ class Store:
 
     def _checked(self, name: str) -> Any:
         """A dataset of numbers, once it is known that every byte lies in this file."""
-        if name in self.kept:
-            self.kept.move_to_end(name)
-            return self.kept[name]
+        if (kept := self.kept.get(name)) is not None:
+            return kept
         found = self._dataset(name)
-        if name in self.known:
+        if self.known.get(name) is not None:
             return found
         with self._errors(name, "a dataset that can be read"):
             if not _plain(found.dtype):
                 raise self.error(name, "plain numbers", _words(self.h5py, found.dtype))
             self._check_place(found, name)
-            chunked = found.chunks is not None
-        _remember(self.kept if chunked else self.known, name, found, KEPT if chunked else KNOWN)
-        return found
+            place = self.known if found.chunks is None else self.kept
+        return place.put(name, found)
 
     def _insist_hard(self, group: Any, part: str, name: str) -> None:
         h5l = self.h5py.h5l
@@ -444,15 +433,9 @@ class Store:
         with self.path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    @contextmanager
-    def _errors(self, name: str, expected: str) -> Iterator[None]:
-        """What h5py says, as a DataError that names the file and the dataset."""
-        try:
-            yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
-            words = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-            words = _plainly(words)
-            raise self.error(name, expected, printable(words)[:200] or type(error).__name__) from error
+    def _errors(self, name: str, expected: str) -> AbstractContextManager[None]:
+        """Errors of h5py as a DataError that names the file and the dataset."""
+        return reading(self.shown, name, expected, *_ERRORS)
 
 
 @dataclass
@@ -463,7 +446,7 @@ class _Doubtful:
     places: dict[int, list[tuple[int, ...]]]
 
 
-_STORES: OrderedDict[Path, Store] = OrderedDict()
+_STORES: Recent[Path, Store] = Recent(OPEN)
 
 
 def _lengths(data: mmap.mmap, kind: int, shape: int, values: int) -> list[int]:
@@ -478,16 +461,6 @@ def _lengths(data: mmap.mmap, kind: int, shape: int, values: int) -> list[int]:
     return lengths
 
 
-def _remember(kept: OrderedDict[str, Any], name: str, item: Any, limit: int) -> None:
-    kept[name] = item
-    if len(kept) > limit:
-        kept.popitem(last=False)
-
-
-def _error(shown: str, name: str, expected: str, found: str) -> DataError:
-    return DataError("this file cannot be read:", [Fault(shown, printable(name), expected, found)])
-
-
 def _shape(shape: Iterable[int] | None) -> str:
     return "none" if shape is None else "x".join(map(str, shape)) or "()"
 
@@ -495,14 +468,6 @@ def _shape(shape: Iterable[int] | None) -> str:
 def _text(name: str | bytes) -> str:
     """A name that is no UTF-8 comes as bytes."""
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
-
-
-def _plainly(words: str) -> str:
-    """What the library says, in plainer words where these are known."""
-    cut = re.search(r"truncated file: eof = (\d+), .*stored_eof = (\d+)", words)
-    if cut is not None:
-        return f"{cut[1]} of {cut[2]} bytes: the file is cut short"
-    return "another kind of file" if "file signature not found" in words else words
 
 
 def _plain(kind: np.dtype[Any]) -> bool:

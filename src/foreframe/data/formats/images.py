@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data.formats.folders import not_plain, relative
-from foreframe.errors import DataError, Fault, UsageError
+from foreframe.data.formats.folders import relative
+from foreframe.errors import DataError, Fault, UsageError, explain
+from foreframe.files import not_plain
 from foreframe.video import read_image
 from foreframe.video.pixels import Size
 
@@ -40,7 +41,7 @@ def picture_size(path: Path) -> Size | str:
         with path.open("rb") as file:
             return _size_of(file)
     except OSError as error:
-        return error.strerror or type(error).__name__
+        return explain(error)
 
 
 def size_of(data: bytes) -> Size | str:

@@ -12,9 +12,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,9 +20,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import not_plain
-from foreframe.data.formats.folders import shown as printable
-from foreframe.errors import DataError, Fault
+from foreframe.errors import DataError, reading, unreadable
+from foreframe.files import Identity, Recent, identity
 
 SUFFIX = ".npz"
 OPEN = 4
@@ -38,6 +35,7 @@ WHOLE = 2**25
 """Arrays up to so many bytes are unpacked as a whole, and kept while they fit in `KEPT` bytes together."""
 KEPT = 2**26
 
+_ERRORS = zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, KeyError, MemoryError
 _MAX_HEADER = 4096
 _STEP = 2**20
 _HEADER = re.compile(
@@ -77,30 +75,16 @@ def open_npz(path: Path, shown: str) -> Archive:
     Raises:
         DataError: no zip archive of arrays, damaged, cut short, encrypted, or packed by an unusual method.
     """
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise _error(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
-    if odd := not_plain(facts.st_mode):
-        raise _error(shown, "", "a file that can be read", odd)
-    state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-    archive = _ARCHIVES.pop(path, None)
-    if archive is not None and archive.state != state:
-        archive.close()
-        archive = None
-    if archive is None:
-        archive = Archive(path, shown, state)
+    state = identity(path, shown)
+    archive = _ARCHIVES.use(path, lambda: Archive(path, shown, state), lambda archive: archive.state == state)
     archive.shown = shown
-    _ARCHIVES[path] = archive
-    while len(_ARCHIVES) > OPEN:
-        _ARCHIVES.popitem(last=False)[1].close()
     return archive
 
 
 class Archive:
     """A .npz file open for reading. `keys` are the names of its arrays. Methods raise DataError."""
 
-    def __init__(self, path: Path, shown: str, state: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, shown: str, state: Identity) -> None:
         self.path, self.shown, self.state = path, shown, state
         self.headers: dict[str, Header] = {}
         self.stream: _Stream | None = None
@@ -121,13 +105,13 @@ class Archive:
         self.zip.close()
 
     def error(self, name: str, expected: str, found: str) -> DataError:
-        return _error(self.shown, name, expected, found)
+        return unreadable(self.shown, name, expected, found)
 
     def header(self, name: str) -> Header:
         """Shape and type of an array, checked against its size in the directory of the archive."""
         if name not in self.headers:
             if name not in self.entries:
-                raise self.error(name, "an array of this name", ", ".join(map(printable, self.keys[:20])) or "none")
+                raise self.error(name, "an array of this name", ", ".join(self.keys[:20]) or "none")
             self.headers[name] = self._header(name, self.entries[name])
         return self.headers[name]
 
@@ -156,19 +140,16 @@ class Archive:
         return np.array(values, head.dtype.newbyteorder("="), order="C")
 
     def _kept(self, name: str, head: Header, dtype: np.dtype[Any]) -> NDArray[Any]:
-        key = (self.path, self.state, name)
-        values = _ARRAYS.pop(key, None)
-        if values is None:
+        def unpack() -> NDArray[Any]:
             raw = np.empty(math.prod(head.shape), dtype)
             with closing(_Stream(self.zip, self.entries[name], head.offset)) as stream:
                 stream.take(0, raw)
                 stream.finish()
             values = raw.reshape(head.shape, order="F" if head.fortran else "C")
             values.flags.writeable = False
-        _ARRAYS[key] = values
-        while sum(array.nbytes for array in _ARRAYS.values()) > KEPT:
-            _ARRAYS.popitem(last=False)
-        return values
+            return values
+
+        return _ARRAYS.use((self.path, self.state, name), unpack)
 
     def _streamed(self, name: str, head: Header) -> _Stream:
         if self.stream is None or self.stream.entry is not self.entries[name]:
@@ -230,23 +211,14 @@ class Archive:
                 raise self.error(name, "stored or deflated data", f"method {entry.compress_type}")
             stored = entry.compress_type == zipfile.ZIP_STORED
             most = entry.compress_size * (1 if stored else _DEFLATE_AT_BEST) + (0 if stored else 64)
-            if entry.file_size > most or entry.compress_size > self.state[1]:
+            if entry.file_size > most or entry.compress_size > self.state.size:
                 words = f"{entry.file_size} bytes packed into {entry.compress_size}"
                 raise self.error(name, "a size that its packed bytes can have", words)
         return entries
 
-    @contextmanager
-    def _errors(self, name: str, expected: str) -> Iterator[None]:
-        """What zip and deflate say, as a DataError that names the file and the array."""
-        try:
-            yield
-        except (
-            zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, KeyError, MemoryError
-        ) as error:  # fmt: skip
-            words = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-            if isinstance(error, OSError) and error.strerror:
-                words = error.strerror
-            raise self.error(name, expected, printable(words)[:200] or type(error).__name__) from error
+    def _errors(self, name: str, expected: str) -> AbstractContextManager[None]:
+        """Errors of zip and deflate as a DataError that names the file and the array."""
+        return reading(self.shown, name, expected, *_ERRORS)
 
 
 class _Stream:
@@ -289,8 +261,8 @@ class _Stream:
         self.at += count
 
 
-_ARCHIVES: OrderedDict[Path, Archive] = OrderedDict()
-_ARRAYS: OrderedDict[tuple[Path, tuple[int, int, int], str], NDArray[Any]] = OrderedDict()
+_ARCHIVES: Recent[Path, Archive] = Recent(OPEN)
+_ARRAYS: Recent[tuple[Path, Identity, str], NDArray[Any]] = Recent(KEPT, lambda array: array.nbytes)
 
 
 def _check_end(path: Path, shown: str) -> None:
@@ -303,17 +275,17 @@ def _check_end(path: Path, shown: str) -> None:
     if start[:2] != b"PK":
         known = {b"\x93NUMPY": "a single array (.npy)", b"\x80": "a pickle, which is never read"}
         words = next((words for sign, words in known.items() if start.startswith(sign)), "another kind of file")
-        raise _error(shown, "", "a zip archive (.npz)", words if size else "an empty file")
+        raise unreadable(shown, "", "a zip archive (.npz)", words if size else "an empty file")
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) < at + 22:
-        raise _error(shown, "", "the directory at the end of a zip archive", "none: the file is cut short")
+        raise unreadable(shown, "", "the directory at the end of a zip archive", "none: the file is cut short")
     directory = int.from_bytes(tail[at + 12 : at + 16], "little")
     if at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7":  # sizes of 8 bytes stand in front, and count instead
         if tail[max(0, at - _WIDE_END) :][:4] != b"PK\6\6":
-            raise _error(shown, "", "the directory of a large zip archive", "none in its place")
+            raise unreadable(shown, "", "the directory of a large zip archive", "none in its place")
         directory = int.from_bytes(tail[at - _WIDE_END + 40 : at - _WIDE_END + 48], "little")
     if directory > MAX_DIRECTORY:
-        raise _error(shown, "", f"a zip directory of at most {MAX_DIRECTORY} bytes", str(directory))
+        raise unreadable(shown, "", f"a zip directory of at most {MAX_DIRECTORY} bytes", str(directory))
 
 
 def _kind(descr: str) -> str:
@@ -323,7 +295,3 @@ def _kind(descr: str) -> str:
     if re.fullmatch(r"[<>|=][US]\d+", descr):
         return "texts"
     return f"elements of type {descr}" if descr else "a table with named fields"
-
-
-def _error(shown: str, name: str, expected: str, found: str) -> DataError:
-    return DataError("this file cannot be read:", [Fault(shown, printable(name), expected, found)])

@@ -7,10 +7,9 @@ process where the statistics in a damaged one contradict each other. pyarrow, wh
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,8 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import not_plain, shown
-from foreframe.errors import DataError, Fault, UsageError
+from foreframe.errors import UsageError, reading, unreadable
+from foreframe.files import Identity, Recent, identity
 
 MAX_FOOTER_BYTES = 2**28
 MAX_VALUES = 2**28
@@ -57,7 +56,7 @@ class Table:
         pa, pq = load_pyarrow()
         self.path, self.columns = path, columns
         groups = _footer(path, frozenset(columns))
-        with _Errors(path):
+        with _errors(path):
             self._source = pa.OSFile(str(path))
             self._file = pq.ParquetFile(
                 self._source, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
@@ -65,11 +64,11 @@ class Table:
             rows, schema = self._file.metadata.num_rows, self._file.schema_arrow
             self.names: tuple[str, ...] = tuple(schema.names)
         if rows != sum(group.rows for group in groups):
-            raise _fault(path, "footer", f"{rows} rows in its row groups", f"{sum(group.rows for group in groups)}")
+            raise unreadable(path, "footer", f"{rows} rows in its row groups", f"{sum(group.rows for group in groups)}")
         for name in columns:
             if (count := self.names.count(name)) != 1:
-                there = ", ".join(shown(other) for other in self.names[:12]) + ", ..." * (len(self.names) > 12)
-                raise _fault(path, "", f"one column {shown(name)}", f"{count} of them" if count else there or "none")
+                there = ", ".join(self.names[:12]) + ", ..." * (len(self.names) > 12)
+                raise unreadable(path, "", f"one column {name}", f"{count} of them" if count else there or "none")
         self.rows: int = rows
         self.types: dict[str, Any] = {name: schema.field(name).type for name in columns}
         self.values: int = sum(chunk.values for group in groups for chunk in group.chunks)
@@ -77,8 +76,7 @@ class Table:
         self._groups = groups
         self._starts = [0, *accumulate(group.rows for group in groups)]
         self._steps: dict[int, int] = {}
-        self._kept: OrderedDict[int, Any] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept: Recent[int, Any] = Recent(KEPT_BYTES, lambda batch: batch.nbytes)
         self._batches: tuple[int, Iterator[tuple[int, Any]]] = (0, iter(()))
 
     def __enter__(self) -> Table:
@@ -98,7 +96,7 @@ class Table:
             DataError: the file has fewer rows, or they cannot be decoded.
         """
         if not 0 <= start <= stop <= self.rows:
-            raise _fault(self.path, "", f"{stop} rows or more", f"{self.rows}")
+            raise unreadable(self.path, "", f"{stop} rows or more", f"{self.rows}")
         pa, _ = load_pyarrow()
         pieces, row = [], start
         while row < stop:
@@ -123,9 +121,8 @@ class Table:
         """The block that holds a row, and the number of its first row."""
         group = bisect_right(self._starts, row) - 1
         first = row - (row - self._starts[group]) % self._step(group)
-        if first in self._kept:
-            self._kept.move_to_end(first)
-            return first, self._kept[first]
+        if (kept := self._kept.get(first)) is not None:
+            return first, kept
         ahead, batches = self._batches
         if not self._starts[group] <= ahead <= first:
             ahead, batches = self._starts[group], self._decode(group)
@@ -135,29 +132,23 @@ class Table:
                 found, batch = next(batches := self._decode(group))
             ahead = found + batch.num_rows
             self._batches = (ahead, batches)
-            self._keep(found, batch)
-        return first, self._kept[first]
-
-    def _keep(self, first: int, batch: Any) -> None:
-        self._kept[first] = batch
-        self._kept_bytes += batch.nbytes
-        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
-            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+            kept = self._kept.put(found, batch)
+        return first, kept
 
     def _decode(self, group: int) -> Iterator[tuple[int, Any]]:
         """The blocks of one row group, each decoded when it is asked for."""
         first, end, step = self._starts[group], self._starts[group + 1], self._step(group)
-        with _Errors(self.path, f"row group {group}"):
+        with _errors(self.path, f"row group {group}"):
             batches = self._file.iter_batches(step, [group], list(self.columns), use_threads=False)
         while first < end:
-            with _Errors(self.path, f"rows {first} and on"):
+            with _errors(self.path, f"rows {first} and on"):
                 batch = next(batches, None)
                 if batch is not None:
                     batch = batch.select(list(self.columns))
                     batch.validate(full=True)
             found = 0 if batch is None else batch.num_rows
             if found != min(step, end - first):
-                raise _fault(self.path, f"row group {group}", f"{end} rows", f"the end after {first + found}")
+                raise unreadable(self.path, f"row group {group}", f"{end} rows", f"the end after {first + found}")
             yield first, batch
             first += found
 
@@ -174,16 +165,16 @@ class Table:
                 )
                 for size, most, words in limits:
                     if not 0 <= size <= most:
-                        where = f"row group {group}, {shown(chunk.column)}"
-                        raise _fault(self.path, where, f"at most {most} {words}", f"{size}")
+                        where = f"row group {group}, {chunk.column}"
+                        raise unreadable(self.path, where, f"at most {most} {words}", f"{size}")
                 if rows:  # of an empty table, nothing says where its pages are
-                    _check_pages(self.path, chunk, f"row group {group}, {shown(chunk.column)}")
+                    _check_pages(self.path, chunk, f"row group {group}, {chunk.column}")
                 total += max(chunk.unpacked, 8 * chunk.values)
             self._steps[group] = max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(total, 1)))
         return self._steps[group]
 
 
-_TABLES: OrderedDict[tuple[object, ...], Table] = OrderedDict()
+_TABLES: Recent[tuple[Path, tuple[str, ...], Identity], Table] = Recent(OPEN)
 
 
 def opened(path: Path, columns: tuple[str, ...]) -> Table:
@@ -192,16 +183,8 @@ def opened(path: Path, columns: tuple[str, ...]) -> Table:
     Raises:
         DataError, UsageError: as `Table`.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise _fault(path, "", "a parquet file", error.strerror or type(error).__name__) from error
-    key = (os.getpid(), path, columns, status.st_size, status.st_mtime_ns)
-    table = _TABLES.pop(key, None) or Table(path, columns)
-    _TABLES[key] = table
-    while len(_TABLES) > OPEN:
-        _TABLES.popitem(last=False)[1].close()
-    return table
+    key = (path, columns, identity(path, path, "a parquet file"))
+    return _TABLES.use(key, lambda: Table(path, columns))
 
 
 def load_pyarrow() -> tuple[Any, Any]:
@@ -289,37 +272,31 @@ def _footer(path: Path, columns: Collection[str]) -> list[_Group]:
                 for _ in thrift.items(MAX_GROUPS):
                     groups.append(_group(thrift, columns))
     except (IndexError, ValueError, RecursionError) as error:
-        raise _fault(path, "footer", "a footer that can be read", "a damaged one") from error
+        raise unreadable(path, "footer", "a footer that can be read", "a damaged one") from error
     for number, group in enumerate(groups):
         if group.rows < 0:
-            raise _fault(path, "footer", "rows in each row group", f"{group.rows} in row group {number}")
+            raise unreadable(path, "footer", "rows in each row group", f"{group.rows} in row group {number}")
     return groups
 
 
 def _footer_bytes(path: Path) -> bytes:
     """The footer of a file that begins and ends as a whole parquet file does."""
-    try:
-        if odd := not_plain(path.stat().st_mode):
-            raise _fault(path, "", "a parquet file", odd)
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            head = file.read(4)
-            file.seek(max(0, size - 8))
-            tail = file.read(8)
-            length = int.from_bytes(tail[:4], "little")
-            file.seek(max(0, size - 8 - length))
-            footer = file.read(min(length, MAX_FOOTER_BYTES))
-    except OSError as error:
-        raise _fault(path, "", "a parquet file", error.strerror or type(error).__name__) from error
+    size = identity(path, path, "a parquet file").size
+    with reading(path, "", "a parquet file"), path.open("rb") as file:
+        head = file.read(4)
+        file.seek(max(0, size - 8))
+        tail = file.read(8)
+        length = int.from_bytes(tail[:4], "little")
+        file.seek(max(0, size - 8 - length))
+        footer = file.read(min(length, MAX_FOOTER_BYTES))
     if not size:
-        raise _fault(path, "", "a parquet file", "an empty file")
+        raise unreadable(path, "", "a parquet file", "an empty file")
     if head != _MAGIC:
-        raise _fault(path, "first bytes", f"{_MAGIC!r}", f"{head!r}")
+        raise unreadable(path, "first bytes", f"{_MAGIC!r}", f"{head!r}")
     if size < 12 or tail[4:] != _MAGIC:
-        raise _fault(path, "last bytes", f"{_MAGIC!r}", f"{tail[4:]!r}: the file is cut short")
+        raise unreadable(path, "last bytes", f"{_MAGIC!r}", f"{tail[4:]!r}: the file is cut short")
     if length > min(size - 12, MAX_FOOTER_BYTES):
-        raise _fault(path, "footer", f"at most {min(size - 12, MAX_FOOTER_BYTES)} bytes", f"{length}")
+        raise unreadable(path, "footer", f"at most {min(size - 12, MAX_FOOTER_BYTES)} bytes", f"{length}")
     return footer
 
 
@@ -369,17 +346,17 @@ def _check_pages(path: Path, chunk: _Chunk, where: str) -> None:
         while at < end:
             page = _page(file, at)
             if page is None or not 0 <= page.packed <= end - at - page.header:
-                raise _fault(path, f"{where}, byte {at}", "the header of a page", "a damaged one")
+                raise unreadable(path, f"{where}, byte {at}", "the header of a page", "a damaged one")
             most = max(BULK, MOST_PACKED * page.packed)
             if not 0 <= page.unpacked <= most:
-                raise _fault(path, f"{where}, byte {at}", f"a page of at most {most} bytes", f"{page.unpacked}")
+                raise unreadable(path, f"{where}, byte {at}", f"a page of at most {most} bytes", f"{page.unpacked}")
             if not 0 <= page.values <= chunk.values:
                 found = f"{page.values} in a page"
-                raise _fault(path, f"{where}, byte {at}", f"at most {chunk.values} values as in the footer", found)
+                raise unreadable(path, f"{where}, byte {at}", f"at most {chunk.values} values as in the footer", found)
             unpacked += page.unpacked
             at += page.header + page.packed
     if unpacked > MAX_COLUMN_BYTES:
-        raise _fault(path, where, f"at most {MAX_COLUMN_BYTES} bytes once decompressed", f"{unpacked}")
+        raise unreadable(path, where, f"at most {MAX_COLUMN_BYTES} bytes once decompressed", f"{unpacked}")
 
 
 class _Page(NamedTuple):
@@ -493,21 +470,7 @@ class _Thrift:
             raise ValueError
 
 
-class _Errors:
-    """What pyarrow says, as a DataError that names the file."""
-
-    def __init__(self, path: Path, where: str = "") -> None:
-        self.path, self.where = path, where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        pa, _ = load_pyarrow()
-        if isinstance(error, (pa.ArrowException, OSError, ValueError)):
-            words = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(str(self.path), "").strip()
-            raise _fault(self.path, self.where, "a parquet file that can be decoded", shown(words[:200])) from error
-
-
-def _fault(path: Path, where: str, expected: str, found: str) -> DataError:
-    return DataError("this file cannot be read:", [Fault(str(path), where, expected, found)])
+def _errors(path: Path, where: str = "") -> AbstractContextManager[None]:
+    """Errors of pyarrow as a DataError that names the file."""
+    pa, _ = load_pyarrow()
+    return reading(path, where, "a parquet file that can be decoded", pa.ArrowException, ValueError)

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe import config
-from foreframe.data.formats.folders import not_plain
 from foreframe.data.formats.parquet import Table, holds_numbers, numbers
 from foreframe.errors import DataError, Fault, NumberFault
+from foreframe.files import not_plain
 
 MAX_TABLE_BYTES = 64 * 2**20
 MAX_JSON_BYTES = config.MEMORY // 3

@@ -17,26 +17,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from foreframe import disk
-from foreframe.data.formats.folders import not_plain
-from foreframe.errors import DataError, Fault
+from foreframe.errors import DataError, Fault, reading, unreadable
+from foreframe.files import identity
 
 MAX_RECORD_BYTES = 2**30
 Feature = list[memoryview] | NDArray[np.float32] | NDArray[np.int64]
 """What one key of an Example holds: byte strings, or a vector of numbers."""
 
-_POLYNOMIAL = 0x82F63B78
 _MASK = 0xA282EAD8
-_ROW = 8192
-"""Words of 4 bytes that are folded onto each other at a time; a power of two. Their tables stay in the cache."""
-_TAIL = 64
-"""Words left when folding stops being worth it; a power of two."""
 _HEAD = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 
@@ -62,29 +57,6 @@ class _BrokenError(Exception):
         self.at, self.expected, self.found = at, expected, found
 
 
-def crc32c(data: bytes | memoryview) -> int:
-    """CRC32C of `data`; about 1 GB/s for long data on one core.
-
-    A CRC is the remainder of a division of polynomials over two elements, so the front of a message may be replaced
-    by what it leaves when moved to a later place. Rows of words are folded onto the row after them, all words of a
-    row at once by two look-ups each, then halves of the last row; a few words are left for the usual loop.
-    """
-    count = len(data) // 4
-    if count < 2 * _TAIL:
-        return _crc_of_bytes(data, 0xFFFFFFFF) ^ 0xFFFFFFFF
-    words = np.frombuffer(data, "<u4", count)
-    first = count % _ROW or _ROW
-    row = np.zeros(_ROW, "<u4")
-    row[-first:] = words[:first]
-    row[-first] ^= 0xFFFFFFFF  # the CRC starts from ones; zeros in front of them change nothing
-    for start in range(first, count, _ROW):
-        row = _moved(row, _ROW) ^ words[start : start + _ROW]
-    while len(row) > _TAIL:
-        half = len(row) // 2
-        row = _moved(row[:half], half) ^ row[half:]
-    return _crc_of_bytes(row.tobytes() + bytes(data[4 * count :]), 0) ^ 0xFFFFFFFF
-
-
 def index_records(path: Path, shown: str) -> tuple[list[Record], list[Fault]]:
     """Where the records of a file lie, from their lengths alone, and what is wrong with their framing.
 
@@ -93,19 +65,16 @@ def index_records(path: Path, shown: str) -> tuple[list[Record], list[Fault]]:
     """
     records: list[Record] = []
     try:
-        facts = path.stat()
-        if odd := not_plain(facts.st_mode):
-            return records, [Fault(shown, "", "a file that can be read", odd)]
-        total = facts.st_size
-        with path.open("rb", buffering=0) as file:
-            start = 0
+        total = identity(path, shown).size
+        start = 0
+        with reading(shown, "", "a file that can be read"), path.open("rb", buffering=0) as file:
             while start < total:
                 file.seek(start)
                 record = Record(len(records), start, _length(file.read(_HEAD.size), total - start))
                 records.append(record)
                 start += _HEAD.size + record.size + _CRC.size
-    except OSError as error:
-        return records, [Fault(shown, "", "a file that can be read", error.strerror or type(error).__name__)]
+    except DataError as error:
+        return records, list(error.faults)
     except _BrokenError as error:
         return records, [Fault(shown, f"record {len(records)} at byte {start}", error.expected, error.found)]
     if not records:
@@ -119,21 +88,18 @@ def read_record(path: Path, shown: str, record: Record) -> bytes:
     Raises:
         DataError: the file cannot be read, ends earlier, or the record is damaged; the fault names record and byte.
     """
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(record.start)
-            content = file.read(_HEAD.size + record.size + _CRC.size)
-    except OSError as error:
-        raise _error(shown, record.where, "a file that can be read", error.strerror or type(error).__name__) from error
+    with reading(shown, record.where, "a file that can be read"), path.open("rb", buffering=0) as file:
+        file.seek(record.start)
+        content = file.read(_HEAD.size + record.size + _CRC.size)
     try:
         if (size := _length(content[: _HEAD.size], len(content))) != record.size:
             raise _BrokenError(0, f"a record of {record.size} bytes", f"{size}: the file has changed")
-        data = memoryview(content)[_HEAD.size : -_CRC.size]
+        data = content[_HEAD.size : -_CRC.size]
         if _masked(crc32c(data)) != _CRC.unpack(content[-_CRC.size :])[0]:
             raise _BrokenError(0, "data that fits its CRC", "a wrong CRC: the file is damaged")
     except _BrokenError as error:
-        raise _error(shown, record.where, error.expected, error.found) from None
-    return bytes(data)
+        raise unreadable(shown, record.where, error.expected, error.found) from None
+    return data
 
 
 def parse_example(data: bytes, shown: str, record: Record) -> dict[str, Feature]:
@@ -156,7 +122,7 @@ def parse_example(data: bytes, shown: str, record: Record) -> dict[str, Feature]
                 features[key] = feature
     except _BrokenError as error:
         where = f"record {record.number}, byte {record.start + _HEAD.size + error.at}"
-        raise _error(shown, where, error.expected, error.found) from None
+        raise unreadable(shown, where, error.expected, error.found) from None
     return features
 
 
@@ -179,68 +145,12 @@ def _masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-@cache
-def _bytewise() -> list[int]:
-    """What each value of the lowest byte leaves in the CRC when 8 bits are shifted out."""
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-def _crc_of_bytes(data: bytes | memoryview, crc: int) -> int:
-    table = _bytewise()
-    for byte in data:
-        crc = crc >> 8 ^ table[(crc ^ byte) & 255]
-    return crc
-
-
-@cache
-def _columns(words: int) -> tuple[int, ...]:
-    """What each of the 32 bits of a CRC becomes when so many words of zeros (a power of two) follow."""
-    if words == 1:
-        return tuple(_crc_of_bytes(bytes(4), 1 << bit) for bit in range(32))
-    half = _columns(words // 2)
-    return tuple(_combined(half, column) for column in half)
-
-
-def _combined(columns: Sequence[int], value: int) -> int:
-    result = 0
-    for bit, column in enumerate(columns):
-        if value >> bit & 1:
-            result ^= column
-    return result
-
-
-@cache
-def _tables(words: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """What the low and the high 16 bits of a word become when so many words follow: two tables of 65,536."""
-    tables = []
-    for columns in (_columns(words)[:16], _columns(words)[16:]):
-        table = np.zeros(1, np.uint32)
-        for column in columns:
-            table = np.concatenate([table, table ^ np.uint32(column)])
-        tables.append(table)
-    return tables[0], tables[1]
-
-
-def _moved(row: NDArray[np.uint32], words: int) -> NDArray[np.uint32]:
-    """Each word as it has to be added to the word that stands so many words later."""
-    low, high = _tables(words)
-    halves = row.view("<u2")
-    moved: NDArray[np.uint32] = np.take(low, halves[0::2])
-    moved ^= np.take(high, halves[1::2])
-    return moved
-
-
 def _length(head: bytes, left: int) -> int:
     """The length of a record from its first 12 bytes, with `left` bytes in the file from its first on."""
     if len(head) < _HEAD.size:
         raise _BrokenError(0, "the 12 bytes in front of a record", f"{len(head)}: the file is cut short")
     size, crc = _HEAD.unpack(head)
-    if _masked(_crc_of_bytes(head[:8], 0xFFFFFFFF) ^ 0xFFFFFFFF) != crc:
+    if _masked(crc32c(head[:8])) != crc:
         raise _BrokenError(0, "a length that fits its CRC", "a wrong CRC: no TFRecord, or a damaged one")
     if size > MAX_RECORD_BYTES:
         raise _BrokenError(0, f"a record of at most {MAX_RECORD_BYTES} bytes", f"a length of {size}")
@@ -348,10 +258,6 @@ def _integers(view: memoryview, start: int, stop: int) -> NDArray[np.int64]:
             value, first = _varint(view, first, end)
             values.append(value)
     return np.array(values, np.uint64).astype(np.int64)
-
-
-def _error(shown: str, where: str, expected: str, found: str) -> DataError:
-    return DataError("this record cannot be read:", [Fault(shown, where, expected, found)])
 
 
 def _packed(key: str, value: bytes | Sequence[float]) -> bytes:

@@ -9,7 +9,6 @@ from typing import Literal
 import foreframe
 from foreframe import signals
 from foreframe.data.cache import source_key
-from foreframe.data.formats.folders import shown
 from foreframe.data.ingest.report import Report, count
 from foreframe.data.ingest.transform import Source, open_source
 from foreframe.data.ingest.validate import inspect
@@ -17,7 +16,7 @@ from foreframe.data.layouts.contract import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.data.pack.writer import refuse_existing
-from foreframe.errors import DataError
+from foreframe.errors import DataError, printable
 
 OnBad = Literal["stop", "skip"]
 TOLD = 10
@@ -90,7 +89,7 @@ def pack_source(
         source.spec,
         source.cond_names,
         fps=source.fps,
-        source={"layout": source.layout, "folder": shown(src.resolve().name), "options": dict(source.options)},
+        source={"layout": source.layout, "folder": printable(src.resolve().name), "options": dict(source.options)},
         shift=source.shift,
         overwrite=overwrite,
         resume=key,
@@ -115,7 +114,7 @@ def _tell(report: Report) -> None:
         print(f"left out, as the manifest lists: {count(len(report.left_out), 'item')}", file=sys.stderr)
     for kind, lines in (("warning", report.warnings), ("note", report.notes)):
         for line in lines[:TOLD]:
-            print(f"{kind}: {shown(line)}", file=sys.stderr)
+            print(f"{kind}: {printable(line)}", file=sys.stderr)
         if len(lines) > TOLD:
             print(f"... and {len(lines) - TOLD:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr)
 

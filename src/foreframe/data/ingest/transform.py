@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.clip import ClipSpec
-from foreframe.data.formats.folders import shown
 from foreframe.data.formats.images import Fit, check_size, fitted
 from foreframe.data.formats.tables import read_json
 from foreframe.data.ingest.report import count
@@ -271,7 +270,7 @@ def _with_names(clips: Sequence[SourceClip]) -> list[SourceClip]:
     for clip in clips:
         other = names.setdefault(unicodedata.normalize("NFC", clip.name), clip.name)
         if not fit_name(clip.name):
-            clip = replace(clip, faults=(*clip.faults, Fault(shown(clip.name), "", f"as its name {FIT}", "another")))
+            clip = replace(clip, faults=(*clip.faults, Fault(clip.name, "", f"as its name {FIT}", "another")))
         elif other != clip.name:
             wrong = Fault(clip.name, "", "a name of its own", f"{other!a}, which differs in its Unicode form only")
             clip = replace(clip, faults=(*clip.faults, wrong))

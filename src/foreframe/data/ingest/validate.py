@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe import signals
-from foreframe.data.formats.folders import shown
 from foreframe.data.ingest.alignment import Alignment
 from foreframe.data.ingest.pool import CHUNK, Outcome, processes, read_clips
 from foreframe.data.ingest.report import ClipLine, Report
@@ -20,7 +19,7 @@ from foreframe.data.ingest.transform import ReadyClip, Source
 from foreframe.data.layouts.contract import ClipChunk
 from foreframe.data.pack.manifest import LeftOut
 from foreframe.data.pack.pack import PackWriter
-from foreframe.errors import DataError, Fault
+from foreframe.errors import DataError, Fault, printable
 from foreframe.log import Bar
 
 
@@ -184,7 +183,7 @@ class _Inspection:
             inside = path.is_absolute() and path.is_relative_to(self.folder.absolute())
             inside_given = path.is_relative_to(self.folder)
             root = self.folder if inside_given else self.folder.absolute()
-            name = shown("/".join(path.relative_to(root).parts)) if inside or inside_given else fault.path
+            name = printable("/".join(path.relative_to(root).parts)) if inside or inside_given else fault.path
             found.append(Fault(name or fault.path, fault.where, fault.expected, fault.found))
         return found
 

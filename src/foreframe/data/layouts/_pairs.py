@@ -8,7 +8,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from foreframe.data.formats.folders import SPLIT_OF, Findings, listing, relative, shown, some_files
+from foreframe.data.formats.folders import SPLIT_OF, Findings, listing, relative, some_files
 from foreframe.data.formats.images import PICTURES, commonest_size
 from foreframe.data.layouts._shared import (
     gaps,
@@ -19,6 +19,7 @@ from foreframe.data.layouts._shared import (
     walk,
 )
 from foreframe.data.layouts.contract import Read, SourceClip
+from foreframe.errors import printable
 from foreframe.video.pixels import Size
 
 FRAMES = ("frames", "images", "img", "rgb")
@@ -54,7 +55,7 @@ class Folder:
     @property
     def name(self) -> str:
         """As clips of this folder are called; empty for pictures right in the frames, without a split."""
-        return "/".join(filter(None, (self.prefix, shown(self.below))))
+        return "/".join(filter(None, (self.prefix, printable(self.below))))
 
     def native(self) -> Size | None:
         """The size that most of a few of its pictures have."""

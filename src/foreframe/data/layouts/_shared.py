@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import DEEPEST, SPLIT_OF, Findings, by_number, counted, listing, relative, shown
+from foreframe.data.formats.folders import DEEPEST, SPLIT_OF, Findings, by_number, counted, listing, relative
 from foreframe.data.formats.images import PICTURES, read_pictures
 from foreframe.data.formats.tables import read_named_table
 from foreframe.data.layouts.contract import RawChunk
-from foreframe.errors import Fault, NumberFault
+from foreframe.errors import Fault, NumberFault, printable
 from foreframe.video.pixels import Size
 
 _WAYS = 64
@@ -115,14 +115,14 @@ def pictures_of(path: Path, files: Iterable[str], own: Findings) -> tuple[dict[i
         found = kinds.setdefault((match[1], match[3], file.suffix.lower()), {})
         first = found.setdefault(int(match[2]), name)
         if first != name:
-            own.fault(path, "one picture for each number", f"{shown(first)} and {shown(name)}")
+            own.fault(path, "one picture for each number", f"{first} and {name}")
             doubtful.add(int(match[2]))
     if not kinds:
         return {}, others, frozenset()
     usual = max(kinds, key=lambda kind: len(kinds[kind]))
     for kind, names in kinds.items():
         if kind != usual:
-            some, like = next(iter(names.values())), shown(next(iter(kinds[usual].values())))
+            some, like = next(iter(names.values())), printable(next(iter(kinds[usual].values())))
             more = f" ({len(names)} such names)" if len(names) > 1 else ""
             own.fault(path / some, f"a name that differs from {like} in its number only", f"another name{more}")
     return dict(sorted(kinds[usual].items())), others, frozenset(doubtful)

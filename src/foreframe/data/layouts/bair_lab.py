@@ -27,13 +27,12 @@ from foreframe.data.formats.folders import (
     numbered,
     relative,
     runs,
-    shown,
 )
 from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
 from foreframe.data.formats.tables import read_table
 from foreframe.data.layouts._shared import safely
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import Fault, NumberFault
+from foreframe.errors import Fault, NumberFault, printable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
 
@@ -145,7 +144,7 @@ def _clip(
     tables = {name: columns for name, columns in TABLES.items() if name in others}
     strangers = [name for name in others if name not in TABLES]
     if not pictures:
-        endings = counted(Counter(shown(Path(name).suffix) for name in strangers))
+        endings = counted(Counter(printable(Path(name).suffix) for name in strangers))
         finds.fault(path, "pictures 0.png, 1.png, ...", f"none ({endings})" if endings else "none")
         return None
     own = Findings(finds.root)

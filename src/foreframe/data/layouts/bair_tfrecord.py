@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +35,8 @@ from foreframe.data.formats.images import MAX_SIDE, example_picture
 from foreframe.data.formats.tfrecord import Feature, Record, index_records, parse_example, read_record, write_records
 from foreframe.data.layouts._shared import safely
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest
+from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest, unreadable
+from foreframe.files import Identity, Recent, identity
 
 NAME = "bair_tfrecord"
 DESCRIBE = "robot pushing as published: softmotion30_44k with TFRecord files; camera image_aux1 unless given"
@@ -199,7 +199,7 @@ def _side(features: Mapping[str, Feature], key: str, shown: str, record: Record)
         if 3 * side * side == size and 1 <= side <= MAX_SIDE:
             return side
         expected = f"3*n*n bytes of a square picture without any coding as {key}"
-    raise DataError("this record cannot be read:", [Fault(shown, record.where, expected, found)])
+    raise unreadable(shown, record.where, expected, found)
 
 
 def _clip(name: str, split: str, file: _File, record: Record) -> SourceClip:
@@ -221,21 +221,13 @@ def _between(faults: Mapping[int, tuple[Fault, ...]], start: int, stop: int) -> 
     return {index - start: these for index, these in faults.items() if start <= index < stop}
 
 
-_TRAJECTORIES: OrderedDict[tuple[_File, Record, int], _Trajectory] = OrderedDict()
+_TRAJECTORIES: Recent[tuple[_File, Record, Identity], _Trajectory] = Recent(KEPT)
 
 
 def _trajectory(file: _File, record: Record) -> _Trajectory:
     """The decoded record, from the last few where it is among them and the file has not changed since."""
-    try:
-        key = (file, record, file.path.stat().st_mtime_ns)
-    except OSError as error:
-        words = error.strerror or type(error).__name__
-        raise DataError("this file is gone:", [Fault(file.shown, "", "a TFRecord file", words)]) from error
-    found = _TRAJECTORIES.pop(key, None) or _decoded(file, record)
-    _TRAJECTORIES[key] = found
-    while len(_TRAJECTORIES) > KEPT:
-        _TRAJECTORIES.popitem(last=False)
-    return found
+    key = (file, record, identity(file.path, file.shown, "a TFRecord file"))
+    return _TRAJECTORIES.use(key, lambda: _decoded(file, record))
 
 
 def _decoded(file: _File, record: Record) -> _Trajectory:
@@ -243,7 +235,7 @@ def _decoded(file: _File, record: Record) -> _Trajectory:
     count = max(_numbers(features), default=-1) + 1
     if count != file.length:
         expected = f"{file.length} frames as in other records of the file"
-        raise DataError("this clip cannot be read:", [Fault(file.shown, record.where, expected, f"{count}")])
+        raise unreadable(file.shown, record.where, expected, f"{count}")
     frames = np.zeros((file.length, file.side, file.side, 3), np.uint8)
     rows = np.zeros((file.length, len(COND_NAMES)), np.float32)
     bad_frames: dict[int, tuple[Fault, ...]] = {}

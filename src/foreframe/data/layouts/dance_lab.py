@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from foreframe.data.formats.folders import Findings, by_number, listing, may_enter, numbered, relative, runs, shown
+from foreframe.data.formats.folders import Findings, by_number, listing, may_enter, numbered, relative, runs
 from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
 from foreframe.data.layouts._shared import gaps, safely
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import ConfigError
+from foreframe.errors import ConfigError, printable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
 
@@ -158,5 +158,5 @@ def _test_notes(folder: Path, finds: Findings) -> tuple[str, ...]:
     _, sequences = listing(folder / "test_label", finds)
     sequences = sorted(sequences, key=by_number)
     poses = [len(listing(folder / "test_label" / name, finds)[0]) for name in sequences]
-    inputs = ", ".join(f"{shown(name)} ({count} poses)" for name, count in zip(sequences, poses, strict=True))
+    inputs = ", ".join(f"{printable(name)} ({count} poses)" for name, count in zip(sequences, poses, strict=True))
     return (f"test inputs without truth, not packed: {inputs}; use `rollout --frames ... --cond ...` with them",)

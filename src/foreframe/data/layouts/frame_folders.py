@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import PICTURES, commonest_size, example_picture
 from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
@@ -35,7 +35,7 @@ from foreframe.data.layouts._shared import (
     walk,
 )
 from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
-from foreframe.errors import Fault
+from foreframe.errors import Fault, printable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
 
@@ -143,7 +143,7 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> 
                 finds.fault(path / name, "pictures in the folder of a table", "none")
             continue
         if missing := gaps(pictures):
-            first, last = shown(pictures[min(pictures)]), shown(pictures[max(pictures)])
+            first, last = printable(pictures[min(pictures)]), printable(pictures[max(pictures)])
             own.fault(path, f"pictures {first} to {last} without a gap", f"no picture {missing}")
         if clips and path.is_relative_to(clips[-1].path) and path != clips[-1].path:
             own.fault(path, "pictures, or folders of pictures, but not both", f"pictures also in {clips[-1].name}")
@@ -159,7 +159,7 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> 
 def _wrong(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
     """What is wrong with the number of tables of a clip."""
     if len(clip.tables) > 1:
-        found = f"also {shown(clip.tables[0].name)}"
+        found = f"also {clip.tables[0].name}"
         return [Fault(relative(clip.tables[1], root), "", "one table in each folder", found)]
     if conditioned and not clip.tables:
         return [Fault(clip.name, "", "a table in each folder of pictures, as others have", "none")]

@@ -37,7 +37,7 @@ from foreframe.data.formats.tables import read_json, read_named_table
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, folders, looks_paired, takes
 from foreframe.data.layouts._shared import size_notes
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import DataError, Fault
+from foreframe.errors import DataError, Fault, unreadable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
 from foreframe.video.skeleton import COCO_17, FARTHEST, OPENPOSE_25, draw_pose
@@ -275,11 +275,11 @@ def _draw_rows(take: _Rows, start: int, stop: int) -> RawChunk:
         status = take.path.stat()
         table = _load(take.path, shown, status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise _refused(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
+        raise unreadable(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
     if len(table.poses) != take.length:
-        raise _refused(shown, "", f"{take.length} poses, one for each frame", f"{len(table.poses)}")
+        raise unreadable(shown, "", f"{take.length} poses, one for each frame", f"{len(table.poses)}")
     if table.places is None and take.first is None:
-        raise _refused(shown, "", "COCO annotations, as frames of several folders are in one file", "a list")
+        raise unreadable(shown, "", "COCO annotations, as frames of several folders are in one file", "a list")
     pictures = np.zeros((stop - start, *take.native, 3), np.uint8)
     faults = {}
     for index in range(start, stop):
@@ -308,24 +308,24 @@ def _load(path: Path, shown: str, size: int, changed: int) -> _Table:
     if isinstance(content, dict):
         return _from_coco(content, shown)
     if not isinstance(content, list):
-        raise _refused(shown, "", "a list of frames, or COCO annotations", "something else")
+        raise unreadable(shown, "", "a list of frames, or COCO annotations", "something else")
     return _Table([_pose(row) if row else _NOBODY for row in content])
 
 
 def _from_csv(path: Path, shown: str) -> _Table:
     values, names, faults = read_named_table(path, shown)
     if faults:
-        raise DataError("this file cannot be used:", faults)
+        raise DataError("this file cannot be read:", faults)
     places: dict[int | str, int] | None = None
     if names and names[0].lower() == "frame":
         places = {}
         for row, number in enumerate(values[:, 0].tolist()):
             where = f"row {row + 2}, column 1"
             if abs(number) >= _EXACT:
-                raise _refused(shown, where, f"the number of a frame below {_EXACT}", f"about {number:.0f}")
+                raise unreadable(shown, where, f"the number of a frame below {_EXACT}", f"about {number:.0f}")
             if number % 1 or int(number) in places:
                 found = f"{number:g}" + " again" * (not number % 1)
-                raise _refused(shown, where, "the number of a frame, each once", found)
+                raise unreadable(shown, where, "the number of a frame, each once", found)
             places[int(number)] = row
         values, names = values[:, 1:], names[1:]
     if names:
@@ -345,13 +345,13 @@ def _columns(names: Sequence[str], shown: str) -> list[int]:
         elif (match := _NAMED.fullmatch(name.lower())) and _plain(match[1]) in known:
             at[known[_plain(match[1])], match[2]] = column
         else:
-            raise _refused(shown, "row 1", "x0, y0, c0, ... or JOINT_x, JOINT_y, JOINT_c, ...", f"{name[:40]!a}")
+            raise unreadable(shown, "row 1", "x0, y0, c0, ... or JOINT_x, JOINT_y, JOINT_c, ...", f"{name[:40]!a}")
     axes = "xyc" if any(axis == "c" for _, axis in at) else "xy"
     count = len(at) // len(axes)
     wanted = [(joint, axis) for joint in range(count) for axis in axes]
     if len(at) != len(names) or at.keys() != set(wanted) or count not in _SKELETONS:
         expected = "x, y and perhaps c of 17 or 25 joints, each once"
-        raise _refused(shown, "row 1", expected, f"{len(names)} columns for {len({joint for joint, _ in at})} joints")
+        raise unreadable(shown, "row 1", expected, f"{len(names)} columns for {len({joint for joint, _ in at})} joints")
     return [at[key] for key in wanted]
 
 
@@ -363,22 +363,22 @@ def _from_coco(content: dict[str, Any], shown: str) -> _Table:
     """COCO's annotations; of several in one image the surest is taken."""
     for key in ("images", "annotations"):
         if not isinstance(content.get(key), list) or not all(isinstance(item, dict) for item in content[key]):
-            raise _refused(shown, "", "a list of frames, or COCO annotations", f"an object without a list of {key}")
+            raise unreadable(shown, "", "a list of frames, or COCO annotations", f"an object without a list of {key}")
     people: dict[Any, list[Any]] = {}
     for number, item in enumerate(content["annotations"]):
         if not isinstance(item.get("image_id"), int | str):
-            raise _refused(shown, f"annotation {number}", "an image_id", "none")
+            raise unreadable(shown, f"annotation {number}", "an image_id", "none")
         people.setdefault(item["image_id"], []).append(item.get("keypoints"))
     places: dict[int | str, int] = {}
     poses: list[Pose | Words] = []
     for number, item in enumerate(content["images"]):
         name = item.get("file_name")
         if not isinstance(name, str) or not isinstance(item.get("id"), int | str):
-            raise _refused(shown, f"image {number}", "an id and a file_name", "none")
+            raise unreadable(shown, f"image {number}", "an id and a file_name", "none")
         key = name.replace("\\", "/").removeprefix("./")
         key = key.removesuffix(Path(key).suffix)
         if key in places:
-            raise _refused(shown, f"image {number}", "each file_name once", f"{name[:80]!a} twice")
+            raise unreadable(shown, f"image {number}", "each file_name once", f"{name[:80]!a} twice")
         places[key] = number
         poses.append(_surest([_pose(one, conf=True) for one in people.get(item["id"], [])]))
     return _Table(poses, places)
@@ -421,7 +421,3 @@ def _pose(numbers: Any, conf: bool = False) -> Pose | Words:
     if width == 2:
         pose[:, 2] = pose[:, :2].any(axis=1)
     return pose if (pose[:, 2] > 0).any() else _NO_JOINT
-
-
-def _refused(shown: str, where: str, expected: str, found: str) -> DataError:
-    return DataError("this file cannot be used:", [Fault(shown, where, expected, found)])

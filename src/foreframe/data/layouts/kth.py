@@ -31,7 +31,7 @@ import numpy as np
 from foreframe.data.formats.folders import Findings, listing, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import DataError, Fault
+from foreframe.errors import DataError, Fault, unreadable
 from foreframe.video import VideoInfo, probe_video, read_frames
 from foreframe.video.pixels import Size
 
@@ -228,7 +228,7 @@ def _frames(video: _Video, size: Size, first: int, start: int, stop: int) -> Raw
     frames = read_frames(video.path, first + start, first + stop)
     if frames.shape[1:3] != size:
         expected, found = f"{size[1]}x{size[0]} pixels as other videos have", f"{frames.shape[2]}x{frames.shape[1]}"
-        raise DataError("this video cannot be used:", [Fault(str(video.path), "", expected, found)])
+        raise unreadable(video.path, "", expected, found)
     return RawChunk(frames)
 
 

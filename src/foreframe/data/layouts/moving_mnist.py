@@ -33,7 +33,7 @@ from PIL import Image
 from foreframe.data.formats.folders import Findings, listing, may_enter, relative
 from foreframe.data.layouts._shared import safely
 from foreframe.data.layouts.contract import SPLITS, Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import DataError, Fault, UsageError
+from foreframe.errors import DataError, Fault, UsageError, reading, unreadable
 
 NAME = "moving_mnist"
 DESCRIBE = "Stochastic Moving MNIST, made on the fly from the files of digits; 1,200 clips unless a count is given"
@@ -138,12 +138,9 @@ def _pools(sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
 
 def _digits(path: Path) -> NDArray[np.uint8]:
     """All digits of a file, (N, 28, 28). DataError where it is not what it should be."""
-    try:
+    with reading(path, "", "digits that can be read", EOFError, zlib.error):
         stat = path.stat()
         return _loaded(path, stat.st_size, stat.st_mtime_ns)
-    except (OSError, EOFError, zlib.error) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _error(path, "", "digits that can be read", words) from error
 
 
 @lru_cache(maxsize=2)
@@ -153,21 +150,21 @@ def _loaded(path: Path, size: int, changed: int) -> NDArray[np.uint8]:
     with cast("IO[bytes]", gzip.open(path, "rb") if packed else path.open("rb")) as file:
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size:
-            raise _error(path, "header", f"{_HEAD.size} bytes", f"{len(head)}")
+            raise unreadable(path, "header", f"{_HEAD.size} bytes", f"{len(head)}")
         magic, count, height, width = _HEAD.unpack(head)
         if magic != 2051:
-            raise _error(path, "header", "the number 2051 of an idx file of pictures", f"{magic}")
+            raise unreadable(path, "header", "the number 2051 of an idx file of pictures", f"{magic}")
         if (height, width) != (STORED, STORED):
-            raise _error(path, "header", f"digits of {STORED}x{STORED}", f"{height}x{width}")
+            raise unreadable(path, "header", f"digits of {STORED}x{STORED}", f"{height}x{width}")
         if not 1 <= count <= MAX_DIGITS:
-            raise _error(path, "header", f"1 to {MAX_DIGITS} digits", f"{count}")
+            raise unreadable(path, "header", f"1 to {MAX_DIGITS} digits", f"{count}")
         expected = count * STORED * STORED
         if (size * DEFLATE if packed else size) < _HEAD.size + expected:
-            raise _error(path, "", f"{expected} bytes of digits", f"a file of {size}: it is cut short")
+            raise unreadable(path, "", f"{expected} bytes of digits", f"a file of {size}: it is cut short")
         content = file.read(expected + 1)
     if len(content) != expected:
         found = "more" if len(content) > expected else f"{len(content)}: the file is cut short"
-        raise _error(path, "", f"{expected} bytes of digits", found)
+        raise unreadable(path, "", f"{expected} bytes of digits", found)
     return np.frombuffer(content, np.uint8).reshape(count, STORED, STORED)
 
 
@@ -201,7 +198,3 @@ def _way(rng: np.random.Generator) -> list[tuple[int, int]]:
         way.append((place[0], place[1]))
         place = [place[0] + speed[0], place[1] + speed[1]]
     return way
-
-
-def _error(path: Path, where: str, expected: str, found: str) -> DataError:
-    return DataError("this file cannot be read:", [Fault(str(path), where, expected, found)])

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
@@ -34,7 +34,7 @@ from foreframe.data.layouts._arrays import (
     split_of,
 )
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import DataError, Fault
+from foreframe.errors import DataError, Fault, printable
 
 NAME = "npz_episodes"
 DESCRIBE = "an .npz file for each episode, with arrays image and action (as iVideoGPT converts data)"
@@ -90,7 +90,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         finds.fault(folder, LOOKS_FOR, "none")
     sizes = Counter(episode.form.size for episode in episodes)
     others = Counter(name for episode in episodes for name in episode.others)
-    notes = [f"arrays not used: {', '.join(shown(name) for name in sorted(others)[:20])}"] if others else []
+    notes = [f"arrays not used: {', '.join(printable(name) for name in sorted(others)[:20])}"] if others else []
     return SourceIndex(
         NAME,
         tuple(clips),
@@ -118,7 +118,7 @@ def example(folder: Path) -> None:
 def _look(archive: Archive, path: Path, split: str) -> _Episode:
     image = next((name for name in IMAGES if name in archive.keys), None)
     if image is None:
-        only = ", ".join(shown(name) for name in archive.keys[:20])
+        only = ", ".join(printable(name) for name in archive.keys[:20])
         raise archive.error("", f"an array {', '.join(IMAGES[:-1])} or {IMAGES[-1]}", f"only {only}")
     head = archive.header(image)
     form = pictures(head.shape, head.dtype) if head.dtype is not None else ("pictures as uint8", head.words)

@@ -13,7 +13,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from foreframe.data.formats.folders import Findings, relative, shown
+from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.images import PICTURES, example_picture
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, few_sizes, folders, looks_paired, takes
 from foreframe.data.layouts._shared import read_frames_of, size_notes
@@ -93,7 +93,7 @@ def _poses(item: Folder, finds: Findings) -> dict[int, str]:
         if file.suffix.lower() not in PICTURES:
             finds.ignored.append(relative(beside / name, finds.root))
         elif file.stem in stems:
-            finds.fault(beside / name, "one pose of this name", f"also {shown(stems[file.stem])}")
+            finds.fault(beside / name, "one pose of this name", f"also {stems[file.stem]}")
             doubtful.add(file.stem)
         else:
             stems[file.stem] = name

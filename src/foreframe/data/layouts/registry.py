@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
-from foreframe.data.formats.folders import shown
 from foreframe.data.layouts.contract import Options, SourceIndex
 from foreframe.data.pack.pack import is_pack
-from foreframe.errors import DataError, UsageError, nearest
+from foreframe.errors import DataError, UsageError, nearest, printable
 
 
 class Layout(Protocol):
@@ -75,7 +74,7 @@ def _fits_none(folder: Path, known: list[Layout]) -> str:
         entries = sorted(folder.iterdir())
     except OSError as error:
         return f"{folder}: cannot be read: {error.strerror}"
-    inside = [shown(entry.name) + ("/" if entry.is_dir() else "") for entry in entries]
+    inside = [printable(entry.name) + ("/" if entry.is_dir() else "") for entry in entries]
     holds = ", ".join(inside[:8]) + (", ..." if len(inside) > 8 else "") if inside else "nothing"
     lines = [f"{folder}: not a folder of clips in a known layout. It holds {holds}. Looked for:"]
     lines += [f"  {layout.NAME}: {layout.LOOKS_FOR}" for layout in known]

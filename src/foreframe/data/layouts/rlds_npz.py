@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
@@ -41,7 +41,7 @@ from foreframe.data.layouts._arrays import (
     usual_camera,
 )
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
-from foreframe.errors import DataError, Fault, UsageError, nearest
+from foreframe.errors import DataError, Fault, UsageError, nearest, printable
 
 NAME = "rlds_npz"
 DESCRIBE = "steps of RLDS or TFDS in .npz files: observation/image, action, is_first (Open X-Embodiment)"
@@ -108,7 +108,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         notes.append(f"pictures of {camera}; also there: {', '.join(sorted({*cameras} - {camera}))} (--camera)")
     others = sorted({name for file in files for name in file.others})
     if others:
-        notes.append(f"arrays not used: {', '.join(map(shown, others[:20]))}")
+        notes.append(f"arrays not used: {', '.join(map(printable, others[:20]))}")
     actions = {group for file in files for group in file.groups if group.split(".")[0] == "action"}
     widths, left = shared_columns([file.widths for file in files if not file.faults], sorted(actions))
     names = columns(widths)
@@ -165,11 +165,11 @@ def _look(archive: Archive, path: Path, split: str) -> _File:
     arrays: dict[str, str] = {}
     for name in archive.keys:
         if arrays.setdefault(_key(name), name) != name:
-            raise archive.error(name, "one array for each field", f"also {shown(arrays[_key(name)])}")
+            raise archive.error(name, "one array for each field", f"also {arrays[_key(name)]}")
     observations = {key.removeprefix("observation/"): name for key, name in arrays.items()
                     if key.startswith("observation/")}  # fmt: skip
     if not observations:
-        there = ", ".join(shown(name) for name in archive.keys[:20])
+        there = ", ".join(printable(name) for name in archive.keys[:20])
         raise archive.error("", "an array observation/image", f"only {there}")
     cameras, forms = {}, {}
     groups: dict[str, tuple[str, int]] = {}

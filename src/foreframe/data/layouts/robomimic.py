@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, relative, shown
+from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.hdf5 import SUFFIXES, Header, Store, glance, library, open_file
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import (
@@ -41,7 +41,7 @@ from foreframe.data.layouts._arrays import (
     usual_camera,
 )
 from foreframe.data.layouts.contract import Options, RawChunk, Read, SourceClip, SourceIndex
-from foreframe.errors import DataError, Fault, UsageError, nearest
+from foreframe.errors import DataError, Fault, UsageError, nearest, printable
 
 NAME = "robomimic"
 DESCRIBE = "demonstrations of robots in HDF5, with data/demo_0/obs (robomimic, VP2, LIBERO)"
@@ -147,12 +147,12 @@ def _demos(path: Path, shown_path: str, finds: Findings) -> list[_Demo]:
     store = open_file(path, shown_path)
     if not store.has("data"):
         there = ", ".join(store.names("")[:10])
-        raise store.error("data", "a group of demonstrations", f"only {shown(there)}" if there else "an empty file")
+        raise store.error("data", "a group of demonstrations", f"only {there}" if there else "an empty file")
     numbers: dict[int, str] = {}
     for name in store.names("data"):
         match = _DEMO.fullmatch(name)
         if match is None or int(match[1]) in numbers:
-            finds.faults.append(Fault(shown_path, f"data/{shown(name)}", "groups demo_0, demo_1, ...", "another name"))
+            finds.faults.append(Fault(shown_path, f"data/{name}", "groups demo_0, demo_1, ...", "another name"))
         else:
             numbers[int(match[1])] = name
     if not numbers:
@@ -180,7 +180,7 @@ def _splits(store: Store, demos: set[str], finds: Findings) -> dict[str, str]:
             continue
         if strangers := [demo for demo in listed if demo not in demos]:
             more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-            found = f"{shown(strangers[0][:40])}{more}"
+            found = f"{strangers[0][:40]}{more}"
             finds.faults.append(Fault(store.shown, name, "names of groups in data", found))
         for demo in dict.fromkeys(listed):
             if demo not in demos:
@@ -204,7 +204,7 @@ def _look(store: Store, path: Path, group: str, split: str) -> _Demo:
         if kind == "state" and not store.has(name):
             continue
         if kind.startswith("obs.") and not (kind.isprintable() and store.has_numbers(name)):
-            others.append(shown(kind))
+            others.append(printable(kind))
             continue
         try:
             head = store.header(name)

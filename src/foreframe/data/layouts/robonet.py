@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,7 @@ from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import columns, files_below, finite_rows
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
 from foreframe.errors import DataError, Fault, UsageError
+from foreframe.files import Recent
 from foreframe.video import MAX_SIDE, Pixels
 from foreframe.video.pixels import Size
 
@@ -379,20 +380,14 @@ class _Film:
         return self.store.error(where, "a film that FFmpeg can read", words)
 
 
-_FILMS: OrderedDict[tuple[Path, str], _Film] = OrderedDict()
+_FILMS: Recent[tuple[Path, str], _Film] = Recent(OPEN)
 
 
 def _film(path: Path, store: Store, name: str, start: int) -> _Film:
     """The film, somewhere at or before frame `start`."""
-    film = _FILMS.pop((path, name), None)
-    if film is not None and (film.next > start or film.state != store.state):
-        film.close()
-        film = None
-    film = film or _Film(store, name)
-    _FILMS[path, name] = film
-    while len(_FILMS) > OPEN:
-        _FILMS.popitem(last=False)[1].close()
-    return film
+    return _FILMS.use(
+        (path, name), lambda: _Film(store, name), lambda film: film.next <= start and film.state == store.state
+    )
 
 
 def _commonest(items: Iterator[Any]) -> Any:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, relative, shown, some_files
+from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts._shared import (
@@ -176,9 +176,9 @@ def _probe(root: Path, path: Path) -> VideoInfo | Fault:
 def _faults(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
     """What is wrong with the number of videos of a name, or of their tables."""
     if clip.double is not None:
-        return [Fault(relative(clip.double, root), "", "one video of this name", f"also {shown(clip.path.name)}")]
+        return [Fault(relative(clip.double, root), "", "one video of this name", f"also {clip.path.name}")]
     if len(clip.tables) > 1:
-        found = f"also {shown(clip.tables[0].name)}"
+        found = f"also {clip.tables[0].name}"
         return [Fault(relative(clip.tables[1], root), "", "one table for each video", found)]
     if conditioned and not clip.tables:
         expected = "a table of the same name beside it, as other videos have"

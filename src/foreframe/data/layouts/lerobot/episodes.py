@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import relative, shown
+from foreframe.data.formats.folders import relative
 from foreframe.data.formats.images import LARGE, picture_size, size_of
 from foreframe.data.formats.parquet import Table, holds_numbers, load_pyarrow, numbers, opened
 from foreframe.data.layouts._shared import safely
 from foreframe.data.layouts.contract import RawChunk
 from foreframe.data.layouts.lerobot.meta import MAX_ROWS, Episode, inside
-from foreframe.errors import DataError, Fault, NumberFault
+from foreframe.errors import DataError, Fault, NumberFault, printable
 from foreframe.video import Pixels, decode_image, read_at, read_image
 from foreframe.video.pixels import Size
 from foreframe.video.stream import frame_rate
@@ -114,14 +114,14 @@ def _located(source: Source, episode: Episode) -> tuple[Table, int]:
     table = opened(path, source.columns)
     for name, kind in table.types.items():
         if not holds_numbers(kind):
-            raise _error(Fault(shown(episode.data), "", f"numbers in the column {shown(name)}", shown(str(kind)[:80])))
+            raise _error(Fault(episode.data, "", f"numbers in the column {name}", str(kind)[:80]))
         width = source.widths.get(name, 1)
         if getattr(kind, "list_size", width) != width:
-            expected = f"{width} numbers in each row of the column {shown(name)}"
-            raise _error(Fault(shown(episode.data), "", expected, f"{kind.list_size}"))
+            expected = f"{width} numbers in each row of the column {name}"
+            raise _error(Fault(episode.data, "", expected, f"{kind.list_size}"))
     spans = _spans(path, table.rows, path.stat().st_mtime_ns)
     first, length, pieces = spans.get(episode.index, (0, 0, 0))
-    where, data = f"episode {episode.index}", shown(episode.data)
+    where, data = f"episode {episode.index}", printable(episode.data)
     if not pieces:
         there = ", ".join(map(str, list(spans)[:5])) + ", ..." * (len(spans) > 5)
         found = f"none; episode_index is {there}" if spans else "an empty table"
@@ -233,8 +233,8 @@ def _from_parquet(
     table = opened(source.root / episode.data, (source.camera,))
     kind = table.types[source.camera]
     if not _holds_pictures(kind):
-        expected = f"bytes and path in the column {shown(source.camera)}"
-        raise _error(Fault(shown(episode.data), "", expected, shown(str(kind)[:80])))
+        expected = f"bytes and path in the column {source.camera}"
+        raise _error(Fault(episode.data, "", expected, str(kind)[:80]))
     cells = table.read(first + start, first + stop).column(source.camera)
 
     def read(index: int) -> Fault | None:
@@ -267,7 +267,7 @@ def _picture(source: Source, cell: Mapping[str, Any]) -> Pixels:
     elif isinstance(path, str) and path:
         file = source.root / path
         if not inside(path) or not _stays(file, source.root):
-            raise _error(Fault("", "", "a path that stays inside the dataset", f"'{shown(path[:120])}'"))
+            raise _error(Fault("", "", "a path that stays inside the dataset", f"'{path[:120]}'"))
         if not safely(file.is_file):  # to open a pipe may take for ever
             raise _error(Fault(str(file), "", "a PNG or JPEG", "no such file, or not a plain one"))
         _check_claim(source, picture_size(file))
@@ -322,9 +322,9 @@ def _insist_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
 
 
 def _fault(episode: Episode, frame: int, expected: str, found: str, column: str = "", path: str = "") -> Fault:
-    where = ", ".join(filter(None, (f"episode {episode.index}", f"frame {frame}", shown(column))))
-    return Fault(path or shown(episode.data), where, expected, found)
+    where = ", ".join(filter(None, (f"episode {episode.index}", f"frame {frame}", column)))
+    return Fault(path or episode.data, where, expected, found)
 
 
 def _error(fault: Fault) -> DataError:
-    return DataError("this episode cannot be read:", [fault])
+    return DataError("this file cannot be read:", [fault])

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from foreframe.data.formats.folders import Findings, listing, may_enter, not_plain, runs, shown
+from foreframe.data.formats.folders import Findings, listing, may_enter, runs
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.parquet import load_pyarrow
 from foreframe.data.layouts._shared import safely, walk
@@ -44,7 +44,8 @@ from foreframe.data.layouts.lerobot.meta import (
     read_episodes,
     read_info,
 )
-from foreframe.errors import Fault, UsageError, nearest
+from foreframe.errors import Fault, UsageError, nearest, printable
+from foreframe.files import not_plain
 from foreframe.video.pixels import Size
 
 NAME = "lerobot"
@@ -90,8 +91,8 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     camera = _camera(cameras, options.camera)
     others = [other for other in cameras if other is not camera]
     if others and not options.camera:
-        there = ", ".join(shown(other.key) for other in others)
-        notes.append(f"camera {shown(camera.key)} is taken; there is also {there}: choose with --camera")
+        there = ", ".join(printable(other.key) for other in others)
+        notes.append(f"camera {printable(camera.key)} is taken; there is also {there}: choose with --camera")
     episodes = read_episodes(info, camera, files, finds)
     tasks = count_tasks(info, finds)
     if tasks > 1:
@@ -114,7 +115,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         finds.fault(folder / "meta", "episodes", "none")
     left = [f for f in info.features if not f.kind and f.key not in BOOKKEEPING]
     if left:
-        notes.append(f"features not used: {', '.join(f'{shown(f.key)} ({f.words})' for f in left)}")
+        notes.append(f"features not used: {', '.join(f'{printable(f.key)} ({f.words})' for f in left)}")
     finds.ignored += _unexpected_files(files, info, episodes, others)
     finds.ignored += _strangers_outside(info, finds)
     return SourceIndex(
@@ -141,7 +142,7 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
             where = f"episode{'s' * several} {runs(absent[path])}"
             expected = "the file of these episodes" if several else "the file of this episode"
             found = "a folder" if safely((source.root / path).is_dir) else "no such file"
-            faults.append(Fault(shown(path), where, expected, found))
+            faults.append(Fault(path, where, expected, found))
     frames: Read = partial(read_frames, source, episode)
     rows: Read = partial(read_rows, source, episode)
     if faults:  # nothing of it is opened: it may be a pipe, or a link that leads out
@@ -180,10 +181,10 @@ def _camera(cameras: Sequence[Feature], wanted: str) -> Feature:
     if len(found) == 1:
         return found[0]
     if found:
-        there = " or ".join(shown(camera.key) for camera in found)
+        there = " or ".join(printable(camera.key) for camera in found)
         raise UsageError(f"camera: '{wanted}' may be {there}; give the whole name")
     near = {camera.key: SequenceMatcher(None, wanted, camera.key.rpartition(".")[2]).ratio() for camera in cameras}
-    there = ", ".join(shown(key) for key in sorted(near, key=lambda key: (-near[key], key)))
+    there = ", ".join(printable(key) for key in sorted(near, key=lambda key: (-near[key], key)))
     ends = [camera.key.rpartition(".")[2] for camera in cameras]
     raise UsageError(f"camera: expected one of {there}, got '{wanted}'{nearest(wanted, ends)}")
 
@@ -211,7 +212,7 @@ def _named(columns: Sequence[Feature], prefixes: Mapping[str, str]) -> Iterator[
         prefix = prefixes.get(feature.key)
         for inner in feature.names:
             alone = not prefix and feature.names == ("0",)
-            name = base = shown(feature.key) if alone else f"{prefix or shown(feature.key)}.{inner}"
+            name = base = printable(feature.key) if alone else f"{prefix or printable(feature.key)}.{inner}"
             number = 1
             while name in taken:
                 number += 1
@@ -259,7 +260,7 @@ def _unexpected_files(files: set[str], info: Info, episodes: Sequence[Episode], 
     left = files - used - (_META_V3 if info.version == "v3.0" else _META)
     keys = [f"/{other.key}/" for other in others]
     return [
-        shown(path)
+        printable(path)
         for path in sorted(left)
         if not any(key in path for key in keys) and not (info.version == "v3.0" and EPISODES_FILE.fullmatch(path))
     ]
@@ -269,7 +270,7 @@ def _strangers_outside(info: Info, finds: Findings) -> list[str]:
     """Files beside data/, videos/ and meta/, and folders, but for images/, where pictures of tables may lie."""
     files, folders = listing(finds.root, finds)
     known = {"meta", "images", info.data.partition("/")[0], info.video.partition("/")[0]}
-    return [shown(name) for name in files] + [f"{shown(name)}/" for name in folders if name not in known]
+    return [printable(name) for name in files] + [f"{printable(name)}/" for name in folders if name not in known]
 
 
 def example(folder: Path) -> None:

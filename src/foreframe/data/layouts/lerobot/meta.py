@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from foreframe import config
-from foreframe.data.formats.folders import Findings, shown
+from foreframe.data.formats.folders import Findings
 from foreframe.data.formats.images import MAX_SIDE
 from foreframe.data.formats.parquet import Table, holds_numbers, numbers
 from foreframe.data.formats.tables import place_of
-from foreframe.errors import DataError
+from foreframe.errors import DataError, printable
 from foreframe.video.pixels import Size
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -106,7 +106,7 @@ def read_info(finds: Findings, warnings: list[str]) -> Info | None:
     version = top.text("codebase_version")
     if version and version not in VERSIONS:
         known = f"{', '.join(VERSIONS[:-1])} or {VERSIONS[-1]}"
-        finds.fault(path, known, f"'{shown(version[:40])}'", "codebase_version")
+        finds.fault(path, known, f"'{printable(version[:40])}'", "codebase_version")
         return None
     fps = top.number("fps", 1e-3, 1e5)
     episodes, frames = top.whole("total_episodes", 0), top.whole("total_frames", 0)
@@ -163,7 +163,7 @@ def _apart(info: Info, found: Mapping[int, Episode], places: Mapping[int, tuple[
         end, other = ends.get(episode.video, (0.0, 0))
         if episode.start + 0.5 / info.fps < end:
             path, where = places[episode.index]
-            expected = f"seconds of {shown(episode.video)} that are in no other episode"
+            expected = f"seconds of {printable(episode.video)} that are in no other episode"
             words = f"{episode.start:.4f}, but episode {other} ends at {end:.4f}"
             finds.fault(path, expected, words, where)
         ends[episode.video] = max((end, other), (episode.end, episode.index))
@@ -224,7 +224,7 @@ class _Keys:
             return
         self.broken = True
         words = found or (_brief(self.values[key]) if key in self.values else "no such key")
-        self.finds.fault(self.path, expected, words, ", ".join(filter(None, (self.where, shown(key)))))
+        self.finds.fault(self.path, expected, words, ", ".join(filter(None, (self.where, printable(key)))))
 
     def whole(self, key: str, least: int, most: int = 2**62) -> int:
         """A whole number from `least` to `most`; one below `least`, with a fault, where there is none."""
@@ -258,9 +258,9 @@ class _Keys:
         numbered = any(match[2] and match[1] == "video_key" for match in _FIELD.finditer(template))
         if used - fields or re.search(r"[{}]", sample) or numbered:
             named = ", ".join(f"{{{field}}}" for field in sorted(fields))
-            self.fault(key, f"a path with no fields but {named}", f"'{shown(template[:120])}'")
+            self.fault(key, f"a path with no fields but {named}", f"'{printable(template[:120])}'")
         elif not inside(sample):
-            self.fault(key, "a path that stays inside the dataset", f"'{shown(template[:120])}'")
+            self.fault(key, "a path that stays inside the dataset", f"'{printable(template[:120])}'")
         return template
 
 
@@ -272,7 +272,7 @@ def _features(top: _Keys) -> tuple[Feature, ...]:
     features: list[Feature] = []
     width = 0
     for key, value in raw.items():
-        features.append(_feature(key, _Keys(value, f"features.{shown(key)}", top.path, top.finds)))
+        features.append(_feature(key, _Keys(value, f"features.{printable(key)}", top.path, top.finds)))
         width += len(features[-1].names)
         if width > MAX_WIDTH:
             top.fault("features", f"at most {MAX_WIDTH} numbers in a row, of all features together", "more")
@@ -288,10 +288,10 @@ def _feature(key: str, raw: _Keys) -> Feature:
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
         raw.fault("shape", "a list of whole numbers")
         return Feature(key, "", kind)
-    words = f"{shown(kind[:20])} {'x'.join(map(str, shape))}".strip()
+    words = f"{printable(kind[:20])} {'x'.join(map(str, shape))}".strip()
     if kind in ("image", "video"):
         if "/" in key or not inside(key):
-            raw.fault("", "a name of a camera that can be a folder", f"'{shown(key[:80])}'")
+            raw.fault("", "a name of a camera that can be a folder", f"'{printable(key[:80])}'")
         size, depth = _picture(raw, shape)
         return Feature(key, kind, words, size=size, depth=depth)
     if not _NUMBERS.fullmatch(kind) or len(shape) > 1:
@@ -332,7 +332,7 @@ def _names(raw: _Keys, width: int) -> tuple[str, ...]:
         raw.fault("names", "a list, a dictionary or null")
     if isinstance(given, dict) and all(type(place) is int for place in given.values()):
         given = sorted(given, key=given.__getitem__)  # {"gripper": 6, ...}
-    names = [shown(name[:200]) for name in _texts(given, 0)]
+    names = [printable(name[:200]) for name in _texts(given, 0)]
     if len(names) != width or len(set(names)) != width:
         return tuple(map(str, range(width)))
     return tuple(names)
@@ -361,7 +361,7 @@ def _splits(top: _Keys, episodes: int, finds: Findings, warnings: list[str]) -> 
             inner.fault(name, "a range of episodes like 0:79")
             continue
         if name not in _SPLIT_NAMES:
-            strangers.append(shown(name))
+            strangers.append(printable(name))
             continue
         first, end = int(match[1]), int(match[2])
         for other, (start, stop) in found.items():
@@ -498,7 +498,7 @@ def _parse(content: bytes, strict: bool) -> tuple[str, Any]:
     except RecursionError:
         return "lists in lists without end", None
     except ValueError as error:
-        return shown(str(error)[:120]), None
+        return printable(str(error)[:120]), None
 
 
 def _rows(path: Path, columns: Mapping[str, type], finds: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -511,7 +511,7 @@ def _rows(path: Path, columns: Mapping[str, type], finds: Findings) -> Iterator[
                 return
             for name, kind in table.types.items():
                 if not holds_numbers(kind):
-                    finds.fault(path, "a column of numbers", shown(str(kind)[:80]), shown(name))
+                    finds.fault(path, "a column of numbers", printable(str(kind)[:80]), printable(name))
                     return
             for first, block in table.blocks():
                 read = {name: numbers(block.column(name), 1) for name in columns}
@@ -519,7 +519,7 @@ def _rows(path: Path, columns: Mapping[str, type], finds: Findings) -> Iterator[
                     where = f"row {first + number + 1}"
                     wrong = [(name, words[number]) for name, (_, words) in read.items() if number in words]
                     for name, found in wrong:
-                        finds.fault(path, "a number", found, f"{where}, {shown(name)}")
+                        finds.fault(path, "a number", found, f"{where}, {printable(name)}")
                     if not wrong:
                         values = {name: float(array[number, 0]) for name, (array, _) in read.items()}
                         yield where, {name: _as(columns[name], value) for name, value in values.items()}
@@ -552,4 +552,4 @@ def _brief(value: Any) -> str:
     text = json.dumps(value) if isinstance(value, str | int | float | bool | type(None)) else ""
     if isinstance(value, list) and len(value) < 10:
         text = "[" + ", ".join(_brief(inner) for inner in value) + "]"
-    return shown(text[:60] + "..." * (len(text) > 60)) if text else _type(value)
+    return printable(text[:60] + "..." * (len(text) > 60)) if text else _type(value)
