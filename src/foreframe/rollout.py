@@ -7,7 +7,7 @@ it is the one that sees nothing of the frames it is scored on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -90,30 +90,47 @@ def rollout(
     switches = MODES[mode]
     if mode != "prediction" and (truth is None or truth.shape[1] < length):
         raise ValueError(f"mode '{mode}' looks at the true frames: give all {length} of them as truth")
-    rows = len(noise)
-    state = _repeated(model.initial(Clip(context, None if cond is None else cond[:, :known]), known), rows)
-    if not getattr(model, "shares_context", False):
-        context = spread(context, rows)
-        cond, truth = (None if part is None else spread(part, rows) for part in (cond, truth))
-    frame = context[:, 0]
-    for t in range(1, length):
-        target = context[:, t] if t < known else None
-        if t >= known and switches.latent == "posterior" and truth is not None:
-            target = truth[:, t]
+    state, frame = observe(model, context, cond, noise), context[:, -1]
+    if not shares_context(model):
+        frame = spread(frame, len(noise))
+        cond, truth = (None if part is None else spread(part, len(noise)) for part in (cond, truth))
+    for t in range(known, length):
+        target = truth[:, t] if switches.latent == "posterior" and truth is not None else None
         state, step = model.step(state, frame, None if cond is None else cond[:, t], noise[:, t - 1], target, known - t)
-        if t < known:
-            frame = context[:, t]
-            continue
         yield step
         frame = truth[:, t] if switches.feed == "true" and truth is not None else step.frame
 
 
-def _repeated(state: Any, rows: int) -> Any:
-    """A state, tensors in tuples, for so many rows."""
+@torch.no_grad()
+def observe(model: Any, context: Tensor, cond: Tensor | None, noise: Tensor) -> Any:
+    """A model's state after the K context frames; z comes from the posterior, since each target is one of them.
+
+    Args:
+        model, context, noise: As for `rollout`; the state has as many rows as noise.
+        cond: Conditions of the context frames at least.
+    """
+    known, rows = context.shape[1], len(noise)
+    first = model.initial(Clip(context, None if cond is None else cond[:, :known]), known)
+    state = map_state(first, lambda part: spread(part, rows))
+    if not shares_context(model):
+        context, cond = spread(context, rows), None if cond is None else spread(cond, rows)
+    for t in range(1, known):
+        given = None if cond is None else cond[:, t]
+        state, _ = model.step(state, context[:, t - 1], given, noise[:, t - 1], context[:, t], known - t)
+    return state
+
+
+def shares_context(model: Any) -> bool:
+    """Whether frames and conditions may have B rows where state and noise have S*B; see `models.Model`."""
+    return bool(getattr(model, "shares_context", False))
+
+
+def map_state(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A state, tensors in tuples, with each of its tensors changed."""
     if isinstance(state, Tensor):
-        return spread(state, rows)
+        return change(state)
     if isinstance(state, tuple):
-        parts = [_repeated(part, rows) for part in state]
+        parts = [map_state(part, change) for part in state]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
     return state
 
@@ -145,11 +162,19 @@ def predict(
         NotFiniteError: a frame is not finite.
     """
     frames = torch.stack([step.frame for step in rollout(model, context, cond, noise, mode, truth)], 1)
+    raise_if_not_finite(frames, context.shape[1])
+    return frames
+
+
+def raise_if_not_finite(frames: Tensor, known: int) -> None:
+    """Raises NotFiniteError, with the number of the first such frame, unless predicted frames are finite.
+
+    Args:
+        frames: (B, T-K, C, H, W), which follow `known` others.
+    """
     if not torch.isfinite(frames).all():
         row, first = (~torch.isfinite(frames).flatten(2).all(2)).nonzero()[0].tolist()
-        number = context.shape[1] + first + 1
         raise NotFiniteError(
-            f"frame {number} of {noise.shape[1] + 1} is not finite (rollout {row + 1} of {len(frames)}): the model "
-            "does not hold out so long, or its conditions are far from those it was trained on"
+            f"frame {known + first + 1} of {known + frames.shape[1]} is not finite (rollout {row + 1} of "
+            f"{len(frames)}): the model's predictions diverge, or its conditions are far from those it was trained on"
         )
-    return frames
