@@ -110,7 +110,7 @@ def test_the_header_says_how_the_sample_was_made() -> None:
     header = sample.header()
     assert header["seed"] == 0
     assert header["mujoco"].split(".")[0] == "3"
-    assert header["simulator"] == "foreframe.sim.push"
+    assert header["simulator"] == "foreframe.data.push_sim"
 
 
 def test_the_sample_is_small_enough_to_ship() -> None:
@@ -189,7 +189,7 @@ def test_every_dance_decodes_to_its_stored_hash(dances: list[DanceSampleClip]) -
     lines = [f"{clip.name} {clip.split} {sample.clip_hash(clip)}" for clip in dances]
     assert lines == header["clips"]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == header["sha256"]
-    assert header["simulator"] == "foreframe.sim.dance"
+    assert header["simulator"] == "foreframe.data.dance_sim"
     assert Counter(clip.split for clip in dances) == sample.DANCE_SPLITS == header["splits"]
 
 

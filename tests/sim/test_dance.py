@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from foreframe.errors import UsageError
-from foreframe.sim import dance
+from foreframe.sim import dance, motion, quaternions
+from foreframe.sim.renderer import load_mujoco
 from foreframe.video.skeleton import draw_poses
 
 SIZE = (32, 32)
@@ -24,7 +25,7 @@ def clip() -> dance.DanceClip:
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed: pip install 'foreframe[sim]'")
     try:
-        dance._mujoco().GLContext(8, 8).free()
+        load_mujoco(dance.PACKAGES).GLContext(8, 8).free()
     except (UsageError, ImportError, AttributeError, RuntimeError) as error:
         pytest.skip(f"MuJoCo cannot draw here: {error}")
     return dance.simulate(seed=0, index=3, frames=6, size=SIZE)
@@ -59,9 +60,9 @@ def test_a_picture_may_be_wider_than_high(clip: dance.DanceClip) -> None:
 def test_another_index_gives_another_body_other_clothes_and_another_dance(
     clip: dance.DanceClip, seed: int, index: int
 ) -> None:
-    mujoco = dance._mujoco()
+    mujoco = load_mujoco(dance.PACKAGES)
     (one, one_path, _), (two, two_path, _) = (
-        dance._stage(mujoco, *which, 4, SIZE) for which in ((0, 3), (seed, index))
+        dance._set_up(mujoco, *which, 4, SIZE) for which in ((0, 3), (seed, index))
     )
     legs = [np.linalg.norm(dancer.model.body("left_knee").pos) for dancer in (one, two)]
     assert abs(legs[0] - legs[1]) > 1e-4
@@ -71,9 +72,9 @@ def test_another_index_gives_another_body_other_clothes_and_another_dance(
 
 
 def test_joints_are_projected_where_the_camera_draws_them(clip: dance.DanceClip) -> None:
-    mujoco = dance._mujoco()
+    mujoco = load_mujoco(dance.PACKAGES)
     size = (160, 120)
-    dancer, path, camera = dance._stage(mujoco, 0, 3, 4, size)
+    dancer, path, camera = dance._set_up(mujoco, 0, 3, 4, size)
     dancer.model.geom_rgba[:, 3] = 0  # all but the ball is left out
     dancer.pose(path, 3)
     spots = dancer.joints()
@@ -94,8 +95,8 @@ def test_joints_are_projected_where_the_camera_draws_them(clip: dance.DanceClip)
 
 @pytest.mark.parametrize("index", [3, 5, 10, 15])
 def test_the_whole_person_is_in_every_picture_and_over_the_floor(clip: dance.DanceClip, index: int) -> None:
-    dancer, path, camera = dance._stage(dance._mujoco(), 0, index, 60, SIZE)
-    middles, radii = dancer.extremes(path.turns[:: dance.DENSE], path.places[:: dance.DENSE])
+    dancer, path, camera = dance._set_up(load_mujoco(dance.PACKAGES), 0, index, 60, SIZE)
+    middles, radii = dancer.extremes(path.turns[:: motion.DENSE], path.places[:: motion.DENSE])
     _, right, up = camera.axes()
     for side in (right, -right, up, -up):
         edges = camera.project((middles + radii[:, None] * side).reshape(-1, 3), SIZE)
@@ -108,9 +109,9 @@ def test_the_whole_person_is_in_every_picture_and_over_the_floor(clip: dance.Dan
 
 
 def test_the_pose_picture_lies_on_the_person_of_the_same_frame_and_of_no_other(clip: dance.DanceClip) -> None:
-    mujoco = dance._mujoco()
+    mujoco = load_mujoco(dance.PACKAGES)
     size = (64, 64)
-    dancer, path, camera = dance._stage(mujoco, 0, 3, 60, size)
+    dancer, path, camera = dance._set_up(mujoco, 0, 3, 60, size)
     people, poses = [], []
     with mujoco.Renderer(dancer.model, *size) as renderer:
         renderer.enable_segmentation_rendering()
@@ -128,8 +129,8 @@ def test_the_pose_picture_lies_on_the_person_of_the_same_frame_and_of_no_other(c
 
 def test_the_person_moves_between_frames_but_never_jumps_to_another_place(clip: dance.DanceClip) -> None:
     for index in range(10):
-        _, path, _ = dance._stage(dance._mujoco(), 5, index, 60, SIZE)
-        moved = np.linalg.norm(np.diff(path.places[:: dance.DENSE], axis=0), axis=1)
+        _, path, _ = dance._set_up(load_mujoco(dance.PACKAGES), 5, index, 60, SIZE)
+        moved = np.linalg.norm(np.diff(path.places[:: motion.DENSE], axis=0), axis=1)
         assert moved.max() < 0.4  # metres in a fifteenth of a second: a leap
         turned = np.abs((path.turns[1:] * path.turns[:-1]).sum(-1)).min()
         assert turned > np.cos(0.35)  # radians by half in a sixtieth of a second
@@ -137,17 +138,17 @@ def test_the_person_moves_between_frames_but_never_jumps_to_another_place(clip: 
 
 
 def test_mirrored_motion_swaps_the_sides() -> None:
-    for number, name in enumerate(dance.NAMES):
+    for number, name in enumerate(motion.NAMES):
         other = name.replace("left", "?").replace("right", "left").replace("?", "right")
-        assert dance.NAMES[dance.MIRROR[number]] == other
+        assert motion.NAMES[motion.MIRROR[number]] == other
 
 
 def test_turns_and_vectors_are_inverse() -> None:
     vectors = np.random.default_rng(0).normal(0, 0.8, (50, 3))
     vectors[0] = 0
-    np.testing.assert_allclose(dance._vector(dance._turn(vectors)), vectors, atol=1e-9)
-    turns = dance._turn(vectors)
-    np.testing.assert_allclose(dance._times(turns, dance._back(turns))[:, 0], 1, atol=1e-12)
+    np.testing.assert_allclose(quaternions.to_vector(quaternions.from_vector(vectors)), vectors, atol=1e-9)
+    turns = quaternions.from_vector(vectors)
+    np.testing.assert_allclose(quaternions.multiply(turns, quaternions.inverse(turns))[:, 0], 1, atol=1e-12)
 
 
 @pytest.mark.parametrize(("module", "package"), [("mujoco", "mujoco"), ("pybullet_data", "pybullet")])
@@ -166,9 +167,9 @@ def test_without_a_package_the_error_names_it_and_the_extra(
 def test_a_damaged_motion_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
     (tmp_path / "data" / "motions").mkdir(parents=True)
     (tmp_path / "data" / "motions" / "humanoid3d_odd.txt").write_text(text)
-    monkeypatch.setattr(dance, "_origin", lambda package: str(tmp_path / "__init__.py"))
-    with pytest.raises(UsageError, match=r"humanoid3d_odd\.txt: expected .*install pybullet anew"):
-        dance._motion("odd")
+    monkeypatch.setattr(motion, "package_file", lambda package: str(tmp_path / "__init__.py"))
+    with pytest.raises(UsageError, match=r"humanoid3d_odd\.txt: expected .*reinstall pybullet"):
+        motion.load_motion("odd")
 
 
 def test_the_module_itself_imports_no_simulator() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from foreframe.errors import UsageError
 from foreframe.sim import push
+from foreframe.sim.renderer import halve, load_mujoco
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def clip() -> push.PushClip:
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed: pip install 'foreframe[sim]'")
     try:
-        push._mujoco().GLContext(8, 8).free()
+        load_mujoco(push.PACKAGES).GLContext(8, 8).free()
     except (UsageError, ImportError, AttributeError, RuntimeError) as error:
         pytest.skip(f"MuJoCo cannot draw here: {error}")
     return push.simulate(seed=0, index=3, frames=6)
@@ -76,7 +77,7 @@ def test_a_picture_may_have_another_size(clip: push.PushClip) -> None:
 def test_halving_is_the_rounded_mean_of_four_pixels() -> None:
     image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3) * 5
     mean = image.reshape(2, 2, 2, 2, 3).astype(float).mean(axis=(1, 3))
-    np.testing.assert_array_equal(push._halve(image), np.floor(mean + 0.5))
+    np.testing.assert_array_equal(halve(image), np.floor(mean + 0.5))
 
 
 def test_without_mujoco_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,15 +42,15 @@ def make_clips(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Pack:
-    """Simulate `clips` clips and pack them into the new folder `dst`; see `push_sim` and `dance_sim`.
+    """Simulate `clips` clips and pack them into the new folder `dst`; see `push` and `dance`.
 
-    The pack is the same whatever the number of workers. What was killed, or stopped by a signal, goes on where it was
+    The pack is the same whatever the number of workers. What was killed, or stopped by a signal, continues where it was
     when it is started again.
 
     Args:
         frames: Of each clip; 0: 30 (push) or 60 (dance).
         size: (H, W) of the frames. Default: 64x64. A push needs a square.
-        workers: Processes that simulate; 0: none but this one. Default: one a core.
+        workers: Processes that simulate; 0: only this one. Default: one a core.
     Raises:
         UsageError: a number that cannot be, or the extra `sim` is missing.
         DataError: `dst` exists, or there is no room for it.
@@ -96,11 +96,11 @@ def _push(clips: int, seed: int, frames: int, size: Size) -> tuple[SourceIndex, 
 
 
 def _dance(clips: int, seed: int, frames: int, size: Size) -> tuple[SourceIndex, str]:
-    from foreframe.sim import dance
+    from foreframe.sim import dance, motion
 
     made = _survey("dance", partial(_dance_clip, seed, frames, size), clips, frames)
     kind: CondKind = "image"
-    return SourceIndex("dance_sim", made, size, kind, ("pose",), fps=dance.FPS), dance.version()
+    return SourceIndex("dance_sim", made, size, kind, ("pose",), fps=motion.FPS), dance.version()
 
 
 def _survey(kind: str, simulate: Callable[[int], Pair], clips: int, frames: int) -> tuple[SourceClip, ...]:

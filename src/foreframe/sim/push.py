@@ -1,4 +1,4 @@
-"""A simulated Fetch arm that pushes coloured objects about in a bin: clips like BAIR's, drawn by MuJoCo.
+"""A simulated Fetch arm that pushes colored objects about in a bin: clips like BAIR's, drawn by MuJoCo.
 
 A clip is a function of (seed, index) alone, so it does not matter how many workers make a set of clips or in which
 order. Frames are the same bits on every machine with the same MuJoCo version; another version may render or collide
@@ -9,9 +9,6 @@ The scene is `push_scene.xml`; the meshes of the arm come with gymnasium-robotic
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.errors import UsageError
+from foreframe.sim.renderer import halve, load_mujoco, package_file
 
+PACKAGES = {"mujoco": "mujoco", "gymnasium_robotics": "gymnasium_robotics"}
 CENTRE = np.array([1.30, 0.75, 0.40])  # metres: the middle of the bin's floor, on its surface
 REACH = np.array([0.17, 0.215])  # metres, x and y: how far from CENTRE the hand may be sent
 HEIGHTS = (0.024, 0.13)  # metres of the gripper site above the floor: fingertips just clear of it .. over the objects
@@ -57,7 +55,7 @@ class PushClip:
 
 def version() -> str:
     """The MuJoCo version that `simulate` would use."""
-    return str(_mujoco().__version__)
+    return str(load_mujoco(PACKAGES).__version__)
 
 
 def simulate(seed: int, index: int, frames: int = 30, size: int = 64) -> PushClip:
@@ -66,7 +64,7 @@ def simulate(seed: int, index: int, frames: int = 30, size: int = 64) -> PushCli
     Raises:
         UsageError: MuJoCo or the meshes are not installed, or MuJoCo cannot draw; the message says what to install.
     """
-    mujoco = _mujoco()
+    mujoco = load_mujoco(PACKAGES)
     rng = np.random.default_rng((seed, index))
     model, data = _scene(mujoco, rng)
     hand = _Hand(mujoco, model, data)
@@ -79,7 +77,7 @@ def simulate(seed: int, index: int, frames: int = 30, size: int = 64) -> PushCli
         camera = _camera(mujoco)
         for t in range(frames):
             renderer.update_scene(data, camera)
-            images[t] = _halve(renderer.render())
+            images[t] = halve(renderer.render())
             positions[t] = data.site("robot0:grip").xpos
             if t % HOLD == 0:
                 action = explorer.choose(hand.target, _objects(data))
@@ -88,35 +86,12 @@ def simulate(seed: int, index: int, frames: int = 30, size: int = 64) -> PushCli
     return PushClip(images, actions, positions)
 
 
-def _mujoco() -> ModuleType:
-    """MuJoCo, imported when first needed: it is optional, and reads MUJOCO_GL (where to draw) on import."""
-    missing = [name for name in ("mujoco", "gymnasium_robotics") if not _origin(name)]
-    if missing:
-        raise UsageError(f"the simulator needs {' and '.join(missing)}: pip install 'foreframe[sim]'")
-    if sys.platform.startswith("linux"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # the default opens a window, which a server does not have
-    try:
-        import mujoco
-    except (ImportError, AttributeError) as error:  # AttributeError: PyOpenGL found no libEGL
-        raise UsageError(
-            f"MuJoCo cannot draw here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({error}): install libegl1, "
-            "libgl1 and libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa"
-        ) from error
-    return mujoco  # type: ignore[no-any-return]
-
-
-def _origin(package: str) -> str:
-    """The file a package would be imported from, or an empty string; nothing is imported."""
-    spec = importlib.util.find_spec(package)
-    return "" if spec is None else spec.origin or ""
-
-
 # ------------------------------------------------------------------------------------------------------------ the scene
 
 
 def _scene(mujoco: ModuleType, rng: np.random.Generator) -> tuple[Any, Any]:
     """The bin, the arm and 5 to 7 objects, all at rest."""
-    robot = Path(_origin("gymnasium_robotics")).parent / "envs" / "assets"
+    robot = Path(package_file("gymnasium_robotics")).parent / "envs" / "assets"
     text = Path(__file__).with_name("push_scene.xml").read_text(encoding="utf-8")
     scene = mujoco.MjSpec.from_string(text.replace("ROBOT", robot.as_posix()))
     _prepare_arm(scene)
@@ -146,11 +121,11 @@ def _prepare_arm(scene: Any) -> None:
 
 
 def _paint(scene: Any, rng: np.random.Generator) -> None:
-    """Colours of the bin and the light of one clip."""
-    colour = np.clip(BINS[rng.integers(len(BINS))] + rng.uniform(-0.07, 0.07, 3), 0, 1)
+    """Colors of the bin and the light of one clip."""
+    color = np.clip(BINS[rng.integers(len(BINS))] + rng.uniform(-0.07, 0.07, 3), 0, 1)
     shade = rng.uniform(0.55, 1.3)
     for name in ("bottom", "front", "back", "left", "right"):
-        tone = colour if name == "bottom" else np.clip(colour * shade, 0, 1)
+        tone = color if name == "bottom" else np.clip(color * shade, 0, 1)
         scene.geom(name).rgba = [*tone, 1]
     scene.geom("table").rgba = [*(rng.uniform(0.28, 0.5) + rng.uniform(-0.04, 0.04, 3)), 1]
     sun = scene.light("sun")
@@ -159,10 +134,10 @@ def _paint(scene: Any, rng: np.random.Generator) -> None:
 
 
 def _add_objects(mujoco: ModuleType, scene: Any, rng: np.random.Generator) -> None:
-    """5 to 7 boxes, cylinders, capsules and balls of 5 to 10 cm, no two on one place or of one colour."""
+    """5 to 7 boxes, cylinders, capsules and balls of 5 to 10 cm, no two on one place or of one color."""
     kinds = mujoco.mjtGeom
     count = int(rng.integers(5, 8))
-    colours = rng.permutation(PALETTE)[:count]
+    colors = rng.permutation(PALETTE)[:count]
     places: list[NDArray[np.float64]] = []
     for number in range(count):
         places.append(_free_place(rng, places))
@@ -185,7 +160,7 @@ def _add_objects(mujoco: ModuleType, scene: Any, rng: np.random.Generator) -> No
         )
         body.add_freejoint()
         geom_type = {"box": kinds.mjGEOM_BOX, "cylinder": kinds.mjGEOM_CYLINDER, "capsule": kinds.mjGEOM_CAPSULE}
-        tint = np.clip(colours[number] + rng.uniform(-0.06, 0.06, 3), 0, 1)
+        tint = np.clip(colors[number] + rng.uniform(-0.06, 0.06, 3), 0, 1)
         body.add_geom(
             scene.find_default("object"), type=geom_type.get(kind, kinds.mjGEOM_SPHERE), size=size, rgba=[*tint, 1]
         )
@@ -194,13 +169,13 @@ def _add_objects(mujoco: ModuleType, scene: Any, rng: np.random.Generator) -> No
 def _free_place(
     rng: np.random.Generator, taken: list[NDArray[np.float64]], apart: float = 0.115
 ) -> NDArray[np.float64]:
-    """A place (x, y) from CENTRE in metres, at least about `apart` from those taken: the best of 40 throws."""
-    throws = rng.uniform(-REACH, REACH, (40, 2))
+    """A place (x, y) from CENTRE in metres, at least about `apart` from those taken: the best of 40 draws."""
+    draws = rng.uniform(-REACH, REACH, (40, 2))
     if not taken:
-        return np.asarray(throws[0])
-    gaps = np.linalg.norm(throws[:, None] - np.array(taken)[None], axis=-1).min(1)
+        return np.asarray(draws[0])
+    gaps = np.linalg.norm(draws[:, None] - np.array(taken)[None], axis=-1).min(1)
     fits = np.flatnonzero(gaps >= apart)
-    return np.asarray(throws[fits[0] if len(fits) else gaps.argmax()])
+    return np.asarray(draws[fits[0] if len(fits) else gaps.argmax()])
 
 
 def _objects(data: Any) -> NDArray[np.float64]:
@@ -224,14 +199,7 @@ def _camera(mujoco: ModuleType) -> Any:
     return camera
 
 
-def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of 2 x 2 pixels, rounded: smoother than multisampling at the final size, and cheaper."""
-    h, w = image.shape[0] // 2, image.shape[1] // 2
-    total = image.reshape(h, 2, w, 2, 3).astype(np.uint16).sum(axis=(1, 3), dtype=np.uint16)
-    return np.asarray((total + 2) // 4, np.uint8)
-
-
-# ------------------------------------------------------------------------------------------------ the hand and its will
+# ------------------------------------------------------------------------------------------------------ the controller
 
 
 class _Hand:
@@ -239,7 +207,7 @@ class _Hand:
 
     def __init__(self, mujoco: ModuleType, model: Any, data: Any) -> None:
         self._mujoco, self._model, self._data = mujoco, model, data
-        self.target = np.array(data.site("robot0:grip").xpos)  # where the gripper site has been told to be, metres
+        self.target = np.array(data.site("robot0:grip").xpos)  # where the gripper site is to be, metres
 
     def enter(self, start: NDArray[np.float64]) -> None:
         """Brings the arm from its folded-out pose down to `start` and lets everything come to rest."""

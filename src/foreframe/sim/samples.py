@@ -37,7 +37,7 @@ def encode_sample(
     Args:
         clips: All of one kind and one shape, with H and W even.
         splits: The split of each clip.
-        about: What else the header shall say (seed, simulator and version); must be JSON.
+        about: What else goes into the header (seed, simulator and version); must be JSON.
         crf: x264's quality, 0 to 51: lower is nearer to the frames given, and larger.
     """
     kept: list[PushClip | DanceClip] = []
@@ -90,7 +90,7 @@ def build(
 
 
 def _pack(clips: Sequence[PushClip | DanceClip]) -> tuple[dict[str, Any], bytes]:
-    """Conditions as stored, and what the header must say for `_unpack`."""
+    """Conditions as stored, and what goes into the header for `unpack`."""
     if isinstance(clips[0], DanceClip):
         joints = np.stack([clip.joints for clip in clips if isinstance(clip, DanceClip)])
         steps = np.rint(joints * [UNIT, UNIT, 1]).astype(np.int64)

@@ -1,0 +1,50 @@
+"""What the simulators share: MuJoCo, imported when first needed, and pictures drawn at twice their size."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreframe.errors import UsageError
+
+
+def load_mujoco(packages: Mapping[str, str]) -> ModuleType:
+    """The package `mujoco`: it is optional, and reads MUJOCO_GL (where to draw) on import.
+
+    packages: the modules that a simulator needs, each with the package that it comes in.
+
+    Raises:
+        UsageError: a module is missing, or MuJoCo cannot draw here; the message says what to install.
+    """
+    missing = [package for module, package in packages.items() if not package_file(module)]
+    if missing:
+        raise UsageError(f"the simulator needs {' and '.join(missing)}: pip install 'foreframe[sim]'")
+    if sys.platform.startswith("linux"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # the default opens a window, which a server does not have
+    try:
+        import mujoco
+    except (ImportError, AttributeError) as error:  # AttributeError: PyOpenGL found no libEGL
+        raise UsageError(
+            f"MuJoCo cannot draw here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({error}): install libegl1, "
+            "libgl1 and libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa"
+        ) from error
+    return mujoco  # type: ignore[no-any-return]
+
+
+def package_file(module: str) -> str:
+    """The file that a module would be imported from, or an empty string; nothing is imported."""
+    spec = importlib.util.find_spec(module)
+    return "" if spec is None else spec.origin or ""
+
+
+def halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of 2 x 2 pixels, rounded: smoother than multisampling at the final size, and cheaper."""
+    h, w = image.shape[0] // 2, image.shape[1] // 2
+    total = image.reshape(h, 2, w, 2, 3).astype(np.uint16).sum(axis=(1, 3), dtype=np.uint16)
+    return np.asarray((total + 2) // 4, np.uint8)
