@@ -152,7 +152,7 @@ def test_a_decoder_that_gives_other_pixels_is_found(small_file: Path, monkeypatc
 
 
 def test_a_decoder_that_stops_early_is_found(small_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "_decode_video", lambda video: iter(()))
+    monkeypatch.setattr(sample, "decode_video", lambda video: iter(()))
     with pytest.raises(DataError, match="decodes to nothing"):
         next(sample.decode_sample(small_file))
 
@@ -180,7 +180,7 @@ def test_too_few_splits_are_refused() -> None:
 def test_colours_come_back_within_rounding() -> None:
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     rgb = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
-    back = sample._to_rgb(sample._to_ycc(rgb))
+    back = sample._to_rgb(samples._to_ycc(rgb))
     assert np.abs(back.astype(int) - rgb).max() <= 2
 
 
