@@ -100,7 +100,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def _template(name: str) -> str:
-    return resources.files("foreframe.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("foreframe.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def laid_out(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
