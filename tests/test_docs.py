@@ -23,6 +23,7 @@ from foreframe import config as settings
 from foreframe.clip import ClipSpec
 from foreframe.data.ingest.report import ClipLine, Report
 from foreframe.data.ingest.transform import shape
+from foreframe.data.layouts import registry
 from foreframe.data.layouts.contract import Options
 from foreframe.data.loading.augment import AugmentConfig
 from foreframe.data.pack.manifest import Episode, FileRecord, LeftOut, Manifest
@@ -326,10 +327,10 @@ def test_the_layout_of_the_tutorial_holds_the_contract(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "toy_car.py").write_text(code("add-a-dataset.md", "src/foreframe/data/layouts/toy_car.py"))
     monkeypatch.setattr(folder_of_layouts, "__path__", [*folder_of_layouts.__path__, str(tmp_path / "package")])
-    folder_of_layouts.layouts.cache_clear()
+    registry.layouts.cache_clear()
     try:
-        layout = folder_of_layouts.layouts()["toy_car"]
-        monkeypatch.setattr(layout_contract, "ALL", list(folder_of_layouts.layouts().values()))
+        layout = registry.layouts()["toy_car"]
+        monkeypatch.setattr(layout_contract, "ALL", list(registry.layouts().values()))
         checked = 0
         for name, check in vars(layout_contract).items():
             wanted = inspect.signature(check).parameters if name.startswith("test_") else {}
@@ -349,7 +350,7 @@ def test_the_layout_of_the_tutorial_holds_the_contract(tmp_path, monkeypatch):
         table = shape(survey, Options()).clips[0].read(0, 10).cond
         assert table[1:3, 0].tolist() == pytest.approx([-0.5, -0.4]), "row t-1 leads into frame t"
     finally:
-        folder_of_layouts.layouts.cache_clear()
+        registry.layouts.cache_clear()
         sys.modules.pop("foreframe.data.layouts.toy_car", None)
         vars(folder_of_layouts).pop("toy_car", None)
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
+from foreframe.data import layouts as package
 from foreframe.data.layouts.contract import Options, SourceIndex
 from foreframe.data.pack.pack import is_pack
 from foreframe.errors import DataError, UsageError, nearest, printable
@@ -26,7 +27,6 @@ class Layout(Protocol):
     example: Callable[[Path], None]
 
 
-PACKAGE = __name__.rpartition(".")[0]
 NOT_LAYOUTS = ("contract", "registry")
 GENERAL = ("frame_folders", "videos")
 """Kinds that say little about their folders: any other layout that fits is meant rather than these."""
@@ -35,9 +35,9 @@ GENERAL = ("frame_folders", "videos")
 @cache
 def layouts() -> dict[str, Layout]:
     """Every layout by its name, in the order of their file names."""
-    here = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    here = [module.name for module in pkgutil.iter_modules(package.__path__)]
     names = sorted(name for name in here if name not in NOT_LAYOUTS and not name.startswith("_"))
-    modules = [cast(Layout, importlib.import_module(f"{PACKAGE}.{name}")) for name in names]
+    modules = [cast(Layout, importlib.import_module(f"{package.__name__}.{name}")) for name in names]
     return {module.NAME: module for module in modules}
 
 
