@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 
 from benchmarks.run import SUITES, SuiteName, run_bench
-from foreframe.runtime import DeviceName
+from foreframe.device import DeviceName
 
 
 def main(

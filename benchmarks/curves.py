@@ -17,13 +17,14 @@ from tests.reference.plain import plain_model
 from torch import Tensor, nn
 
 from benchmarks.suites import BenchContext, Suite
-from foreframe import runtime
 from foreframe.clip import Clip
 from foreframe.data.open import open_clips
+from foreframe.device import Precision
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import plots
 from foreframe.training.optimizer import make_optimizer
+from foreframe.training.speed import Speed
 from foreframe.training.trainer import Trainer
 from foreframe.unrolled import Unrolled
 
@@ -42,7 +43,7 @@ def run(setting: BenchContext) -> Suite:
     way's at most, relative."""
     suite = Suite()
     steps = QUICK_STEPS if setting.quick else STEPS
-    ways: list[tuple[str, runtime.Precision]] = [("plain", "fp32"), ("fast", "fp32")]
+    ways: list[tuple[str, Precision]] = [("plain", "fp32"), ("fast", "fp32")]
     if setting.device.type == "cuda":
         ways.append(("fast", "bf16"))
     curves = {}
@@ -55,12 +56,12 @@ def run(setting: BenchContext) -> Suite:
     return suite
 
 
-def _train(plain: bool, precision: runtime.Precision, steps: int, setting: BenchContext) -> Curve:
+def _train(plain: bool, precision: Precision, steps: int, setting: BenchContext) -> Curve:
     pack, preset = open_clips("push"), PRESETS[setting.device.type]
     config = replace(find(preset), precision=precision, validate_every=0)
     with tempfile.TemporaryDirectory() as folder:
         record = RunConfig.of(preset, config, pack)
-        trainer = Trainer(record, pack, Path(folder), setting.device, speed=runtime.Speed())
+        trainer = Trainer(record, pack, Path(folder), setting.device, speed=Speed())
     if plain:
         trainer.model = _Twin(trainer.model)
         trainer.optimizer = make_optimizer(config.optimizer, trainer.model)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Candidate, race
 from benchmarks.suites import BenchContext, Suite
-from foreframe import runtime
 from foreframe.data.open import open_clips
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
+from foreframe.training.speed import Speed
 from foreframe.training.trainer import Trainer
 from foreframe.training.watch import Buffers, Watch
 
@@ -58,7 +58,7 @@ def _steps(preset: str, name: str, setting: BenchContext) -> Any:
     if setting.quick:
         config = replace(config, batch=2, horizon=3, model=replace(config.model, **TINY))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(RunConfig.of(preset, config, pack), pack, Path(folder), setting.device, speed=runtime.Speed())
+        trainer = Trainer(RunConfig.of(preset, config, pack), pack, Path(folder), setting.device, speed=Speed())
     if name == "without":
         trainer.watch = Blind(setting.device)
     given = trainer.place(trainer.draw(0))

@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks import curves, data, goals, growth, guard, metrics, rollout, tables, train
 from benchmarks.measure import Rounds
 from benchmarks.suites import BenchContext, RunSuite
-from foreframe import runtime
+from foreframe.device import DeviceName, choose_device, describe
 from foreframe.errors import UsageError
 from foreframe.report.tables import write_result
 
@@ -33,7 +33,7 @@ FORMAT = 1
 
 def run_bench(
     suites: Sequence[SuiteName] = tuple(SUITES),
-    device: runtime.DeviceName = "auto",
+    device: DeviceName = "auto",
     threads: int = 1,
     rounds: int = 5,
     quick: bool = False,
@@ -57,7 +57,7 @@ def run_bench(
     """
     if rounds < 1 or threads < 1:
         raise UsageError(f"--rounds {rounds} --threads {threads}: expected 1 or more of each")
-    chosen = runtime.choose_device(device, threads)
+    chosen = choose_device(device, threads)
     results: dict[str, Any] = {
         "format": FORMAT,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -88,7 +88,7 @@ def run_bench(
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """`runtime.describe`, the processor's name, and versions of what is measured against or measured with."""
+    """`describe`, the processor's name, and versions of what is measured against or measured with."""
     versions: dict[str, str | None] = {}
     for name in ("numpy", "pillow", "scikit-image", "scipy", "onnxruntime"):
         try:
@@ -96,7 +96,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        **runtime.describe(device),
+        **describe(device),
         "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,

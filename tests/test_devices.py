@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.distributed import FileStore, PrefixStore
 from torch.multiprocessing import spawn
 
-from foreframe import checkpoint, runtime
+from foreframe import checkpoint, device, distributed
 from foreframe.clip import Clip
 from foreframe.data.loading.augment import AugmentConfig
 from foreframe.data.pack.pack import Pack
@@ -76,7 +76,7 @@ def prepare(name: str, pack: Pack, folder: Path) -> Path:
     return run
 
 
-def go_on(run: Path, world: runtime.World | None = None, max_minutes: float | None = None) -> str:
+def go_on(run: Path, world: distributed.World | None = None, max_minutes: float | None = None) -> str:
     """Train; svg with weights in float64, where what is left of a difference is not rounding magnified by BatchNorm."""
     config = RunConfig.read(run)
     trainer = Trainer(config, Pack.open(config.data.path), run, CPU, world)
@@ -105,7 +105,7 @@ def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=PrefixStore("group", store), rank=rank, world_size=2)
-    world = runtime.World(CPU, PrefixStore("notes", store))
+    world = distributed.World(CPU, PrefixStore("notes", store))
     for name in RUNS:
         if "stopped" in name:
             # Only one of them is out of time, and both stop.
@@ -113,7 +113,7 @@ def work(rank: int, folder: Path) -> None:
             assert ended.endswith(f"at step 1 of {LAST}"), ended
         if name != "fp32-stopped-for-one":
             assert go_on(folder / name, world) == f"complete at step {LAST} of {LAST}"
-    world.wait()
+    world.barrier()
     dist.destroy_process_group()
 
 
@@ -214,14 +214,14 @@ def trainer(pack: Pack, folder: Path, **changes: object) -> Trainer:
 
 
 def test_bf16_is_refused_where_the_processor_has_no_unit_for_it(image_pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "_processor_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(device, "_processor_flags", lambda: frozenset({"avx512_bf16"}))
     with pytest.raises(ConfigError, match=r"precision bf16: this processor has no matrix unit .*use --precision fp32"):
         trainer(image_pack, tmp_path, precision="bf16")
     assert trainer(image_pack, tmp_path).step == 0
 
 
 def test_bf16_is_of_the_network_alone_and_weights_stay_in_fp32(image_pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "_processor_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(device, "_processor_flags", lambda: frozenset({"amx_bf16"}))
     wide, narrow = (trainer(image_pack, tmp_path, precision=precision) for precision in ("fp32", "bf16"))
     expected, found = (float(each.one_step()[0].loss) for each in (wide, narrow))
     assert found != expected
@@ -237,7 +237,7 @@ def test_a_launcher_that_started_another_number_of_processes_is_refused(monkeypa
     monkeypatch.setenv("WORLD_SIZE", "4")
     with (
         pytest.raises(UsageError, match=r"--devices 1 --nodes 1: torchrun started 4 processes; expected .*: 1"),
-        runtime.processes("cpu"),
+        distributed.processes("cpu"),
     ):
         pass
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
@@ -245,7 +245,7 @@ def test_a_launcher_that_started_another_number_of_processes_is_refused(monkeypa
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with (
         pytest.raises(UsageError, match=r"--devices 4 --nodes 2: srun started 2 processes; expected .*: 8"),
-        runtime.processes("cpu", None, 4, 2),
+        distributed.processes("cpu", None, 4, 2),
     ):
         pass
 
@@ -255,19 +255,19 @@ def test_several_machines_need_a_launcher_and_no_devices_are_none(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with (
         pytest.raises(UsageError, match="start it with torchrun or srun, or by hand"),
-        runtime.processes("cpu", nodes=2),
+        distributed.processes("cpu", nodes=2),
     ):
         pass
-    with pytest.raises(UsageError, match="expected 1 or more of each"), runtime.processes("cpu", devices=0):
+    with pytest.raises(UsageError, match="expected 1 or more of each"), distributed.processes("cpu", devices=0):
         pass
 
 
 def test_one_process_asks_for_no_launcher():
     code = """
         import sys
-        from foreframe import runtime
-        with runtime.processes("cpu") as world:
-            assert world.first and world.size == 1 and world.group is None
+        from foreframe import distributed
+        with distributed.processes("cpu") as world:
+            assert world.is_main and world.size == 1 and world.group is None
         assert "lightning" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreframe import runtime
+from foreframe import distributed
 from foreframe.errors import UsageError
 from foreframe.models import svg
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 from foreframe.training import graphs
+from foreframe.training.speed import Speed
 from foreframe.training.trainer import Trainer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="recordings are a matter of CUDA devices")
@@ -87,14 +88,14 @@ def test_a_step_asks_for_nothing_but_the_tensors_that_a_recording_copies(vector_
 
 def test_recordings_are_refused_without_a_cuda_device():
     with pytest.raises(UsageError, match="CUDA"):
-        runtime.Speed(graphs=True).check(torch.device("cpu"), runtime.World(torch.device("cpu")))
+        Speed(graphs=True).check(torch.device("cpu"), distributed.World(torch.device("cpu")))
 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_replayed_steps_are_those_that_were_recorded(vector_pack, tmp_path, precision):
     plain = trainer(vector_pack, tmp_path / "plain", "cuda", precision=precision)
-    graphed = trainer(vector_pack, tmp_path / "graphs", "cuda", runtime.Speed(graphs=True), precision=precision)
+    graphed = trainer(vector_pack, tmp_path / "graphs", "cuda", Speed(graphs=True), precision=precision)
     assert losses(graphed) == pytest.approx(losses(plain), rel=1e-3 if precision == "fp32" else 0.05)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foreframe import checkpoint, runtime, signals
+from foreframe import checkpoint, distributed, signals
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import TrainingError
 from foreframe.log import read_log
@@ -37,7 +37,7 @@ STEPS, VALIDATES = 6, 4
 SCRIPT = """
     import contextlib, os, signal, sys, time
     from pathlib import Path
-    from foreframe import checkpoint, cli, disk, runtime
+    from foreframe import checkpoint, cli, disk, distributed
     from foreframe import evaluation
     from foreframe import signals
     from foreframe.training import trainer as train
@@ -103,11 +103,11 @@ SCRIPT = """
             given.clip.frames[shares == int(os.environ["POISONED"])] = float("nan")
         return given
 
-    hook(runtime._Watch, "meet", "before")
-    hook(runtime, "_join", "meeting")
+    hook(distributed._Watch, "meet", "before")
+    hook(distributed, "_join", "meeting")
     hook(train.Trainer, "one_step", "step")
-    hook(runtime.World, "mean_", "reduced", after=True)
-    hook(runtime.World, "wait", "wait")
+    hook(distributed.World, "mean_", "reduced", after=True)
+    hook(distributed.World, "barrier", "wait")
     hook(checkpoint, "save", "save")
     disk.sync = renames
     hook(evaluate, "evaluate", "validation")
@@ -473,11 +473,11 @@ def _no_network() -> None:
 @pytest.fixture
 def watches(monkeypatch):
     """Two processes that have not met yet, played by this one."""
-    monkeypatch.setattr(runtime, "GRACE_SECONDS", 600.0)
-    monkeypatch.setattr(runtime, "PATIENCE_SECONDS", 600.0)
-    store = runtime._keep("127.0.0.1", 0)
-    places = [runtime._Place(rank, 2, 1, "127.0.0.1", store.port, None if rank else store) for rank in (0, 1)]
-    both = [runtime._Watch(place) for place in places]
+    monkeypatch.setattr(distributed, "GRACE_SECONDS", 600.0)
+    monkeypatch.setattr(distributed, "PATIENCE_SECONDS", 600.0)
+    store = distributed._keep("127.0.0.1", 0)
+    places = [distributed._Place(rank, 2, 1, "127.0.0.1", store.port, None if rank else store) for rank in (0, 1)]
+    both = [distributed._Watch(place) for place in places]
     yield both
     for watch in both:
         watch.__exit__(None)
@@ -532,19 +532,19 @@ def test_a_stranger_who_calls_is_not_taken_for_a_process(watches):
             line.sendall(said)
     watches[1].meet()
     thread.join()
-    assert watches[0]._names == {1: runtime._name()}
+    assert watches[0]._names == {1: distributed._name()}
 
 
 def test_who_does_not_come_is_not_waited_for_without_end(watches, monkeypatch):
-    monkeypatch.setattr(runtime, "MEETING_SECONDS", 0.2)
+    monkeypatch.setattr(distributed, "MEETING_SECONDS", 0.2)
     with pytest.raises(TrainingError, match=r"1 of 2 processes came within 0\.00333333 minutes"):
         watches[0].meet()
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = replace(watches[1]._place, port=server.getsockname()[1])
     with pytest.raises(TrainingError, match=r"no answer for .* minutes; expected the first process of this training"):
-        runtime._Watch(nobody).meet()
+        distributed._Watch(nobody).meet()
     with pytest.raises(TrainingError, match="rank 0 of 2 ended without a word"):
-        runtime._Watch(replace(nobody, starter=os.getpid())).meet()
+        distributed._Watch(replace(nobody, starter=os.getpid())).meet()
 
 
 def test_processes_that_were_started_know_their_place_and_are_not_left_behind(monkeypatch, tmp_path):
@@ -554,18 +554,18 @@ def test_processes_that_were_started_know_their_place_and_are_not_left_behind(mo
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     code = f"import os, sys; print(*map(os.environ.get, {names}), file=open(os.environ['OUT'], 'w')); sys.exit(3)"
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", code])
-    monkeypatch.setattr(runtime, "_LAUNCHERS", ())
-    with runtime._started(torch.device("cpu"), 2, 1) as place:
+    monkeypatch.setattr(distributed, "_LAUNCHERS", ())
+    with distributed._started(torch.device("cpu"), 2, 1) as place:
         assert os.environ["LOCAL_RANK"] == "0"
         assert (place.rank, place.size, place.port) == (0, 2, place.store.port)
         place.children[0].wait()
         with pytest.raises(SystemExit):  # it has said why
-            runtime._Watch(place).meet()
+            distributed._Watch(place).meet()
     assert (tmp_path / "out").read_text().split() == ["127.0.0.1", str(place.port), "0", "1"]
     assert not set(names) & set(os.environ)
 
-    monkeypatch.setattr(runtime, "_end", partial(runtime._end, seconds=0.1))
+    monkeypatch.setattr(distributed, "_end", partial(distributed._end, seconds=0.1))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "import time; time.sleep(60)"])
-    with runtime._started(torch.device("cpu"), 3, 1) as place:
+    with distributed._started(torch.device("cpu"), 3, 1) as place:
         pass
     assert [child.returncode for child in place.children] == [-signal.SIGKILL] * 2

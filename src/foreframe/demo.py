@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from foreframe import evaluation, runtime, signals
+from foreframe import evaluation, signals
 from foreframe.checkpoint import load_run
 from foreframe.data.open import open_clips
+from foreframe.device import choose_device
 from foreframe.errors import UsageError
 from foreframe.log import Bar, read_log
 from foreframe.presets import find
@@ -30,7 +31,7 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     An interrupted demo goes on where it was.
     """
     begun = time.monotonic()
-    device = runtime.choose_device("auto", threads)
+    device = choose_device("auto", threads)
     pack = open_clips("push", progress=True)
     run, page_path = out / "run", out / "index.html"
     trainer = _trainer(run, pack, device)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreframe import runtime, seeds, signals
+from foreframe import seeds, signals
 from foreframe.checkpoint import TrainedModel
 from foreframe.clip import Clip
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
+from foreframe.device import describe
 from foreframe.errors import DataError
 from foreframe.metrics import METRICS, Fvd, Lpips, score_frames, summarise
 from foreframe.metrics.fvd import bias, frechet_distance
@@ -157,7 +158,7 @@ def evaluate_run(
         **result,
         "model": trained.provenance,
         "data": pack.path.name,
-        "hardware": runtime.describe(device),
+        "hardware": describe(device),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -55,15 +55,15 @@ def sweep(
         panels: Clips of each run that are shown moving.
         diagnosis: Also measure what scores hide (`foreframe diagnose`).
     """
-    from foreframe import runtime
     from foreframe.data.open import open_clips
+    from foreframe.device import choose_device
     from foreframe.report.experiment.gather import Request
     from foreframe.report.experiment.page import write_report
     from foreframe.sweep import engines, find, run
 
     at_least(samples=(samples, 1), clips=(clips, 0), panels=(panels, 0), horizon=(horizon, -1))
     found = find(grid)
-    chosen = runtime.choose_device(device, threads)
+    chosen = choose_device(device, threads)
     pack = open_clips(data, progress=True)
     request = Request(split, horizon, samples, clips, panels, diagnose=diagnosis)
     cells = run.plan(found, pack, out, scale, seeds)
@@ -116,14 +116,14 @@ def report(
         device: Where to compute.
         threads: CPU threads.
     """
-    from foreframe import runtime
     from foreframe.data.open import open_clips
+    from foreframe.device import choose_device
     from foreframe.report.experiment.gather import Request
     from foreframe.report.experiment.page import write_report
 
     known_metrics(metrics)
     at_least(samples=(samples, 1), clips=(clips, 0), panels=(panels, 0), horizon=(horizon, -1))
-    chosen = runtime.choose_device(device, threads)
+    chosen = choose_device(device, threads)
     pack = None if data is None else open_clips(data, progress=True)
     request = Request(split, horizon, samples, clips, panels, seed, checkpoint, diagnosis, metrics)
     print(f"look at it: {write_report(_gathered(runs, request, chosen, pack), out, title)}")

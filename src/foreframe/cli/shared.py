@@ -30,12 +30,12 @@ def open_run(
     run: Path, data: str | None, checkpoint: str, device: Device, threads: int | None, clips: bool = True
 ) -> tuple[torch.device, TrainedModel, Any]:
     """The device, the model of a run, and the clips asked for."""
-    from foreframe import runtime
     from foreframe.checkpoint import load_run
     from foreframe.data.open import open_clips
     from foreframe.data.pack.pack import Pack
+    from foreframe.device import choose_device
 
-    chosen = runtime.choose_device(device, threads)
+    chosen = choose_device(device, threads)
     trained = load_run(run, checkpoint, chosen)
     if not clips:
         return chosen, trained, None

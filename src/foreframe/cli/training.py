@@ -74,22 +74,23 @@ def train(arguments: list[str]) -> None:
         _settings(arguments[0], ["--help"])
     request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
     import_torch()
-    from foreframe import runtime
+    from foreframe import distributed
     from foreframe.data.open import open_clips
     from foreframe.recipe import RunConfig
+    from foreframe.training.speed import Speed
     from foreframe.training.trainer import Trainer, describe_model
 
     config = _settings(request.preset, rest)
     chosen = {"steps": request.steps, "seed": request.seed}
     config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
     _refuse_run(request.run)
-    with runtime.processes(request.device, request.threads, request.devices, request.nodes) as world:
-        with world.first_before_others():
-            pack = open_clips(request.data, progress=world.first)
+    with distributed.processes(request.device, request.threads, request.devices, request.nodes) as world:
+        with world.main_process_first():
+            pack = open_clips(request.data, progress=world.is_main)
         record = RunConfig.of(request.preset, config, pack)
-        speed = runtime.Speed(request.compile, request.graphs)
+        speed = Speed(request.compile, request.graphs)
         trainer = Trainer(record, pack, request.run, world.device, world, speed)
-        if world.first:
+        if world.is_main:
             trainer.take()
             _refuse_run(request.run)  # it may have been begun while this one got ready
             record.write(request.run)
@@ -144,17 +145,18 @@ def resume(
         graphs: As for `train`; likewise.
         accept_changes: Go on although config.json was changed since the newest checkpoint; the changes are listed.
     """
-    from foreframe import runtime
+    from foreframe import distributed
     from foreframe.data.open import open_clips
     from foreframe.data.pack.pack import Pack
     from foreframe.recipe import RunConfig
+    from foreframe.training.speed import Speed
     from foreframe.training.trainer import Trainer
 
     config = RunConfig.read(run)
-    with runtime.processes(device, threads, devices, nodes) as world:
-        with world.first_before_others():
-            pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=world.first)
-        speed = runtime.Speed(compile, graphs)
+    with distributed.processes(device, threads, devices, nodes) as world:
+        with world.main_process_first():
+            pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=world.is_main)
+        speed = Speed(compile, graphs)
         trainer = Trainer(config, pack, run, world.device, world, speed, accept_changes)
         _run(trainer, max_minutes)
 
@@ -166,10 +168,10 @@ def replay(crash: tyro.conf.Positional[Path], threads: int | None = None) -> Non
         crash: Folder of the step, RUN/crash/step-...; nothing else of the run is needed.
         threads: CPU threads.
     """
-    from foreframe import runtime
+    from foreframe.device import choose_device
     from foreframe.training import crash as kept
 
-    runtime.choose_device("cpu", threads)
+    choose_device("cpu", threads)
     print(kept.replay(crash))
 
 
@@ -179,7 +181,7 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
     from foreframe.report.plots import training_figure
 
     ended = trainer.run(max_minutes)
-    if not trainer.world.first:
+    if not trainer.world.is_main:
         return
     print(printable(f"{trainer.run_path}: {ended}"))
     if signals.asked():  # whoever asked does not wait for pictures

@@ -60,7 +60,7 @@ def evaluate(
         threads: CPU threads.
     """
     from foreframe import evaluation as scoring
-    from foreframe import runtime
+    from foreframe.device import choose_device
     from foreframe.log import Bar
     from foreframe.metrics import Fvd, Lpips
     from foreframe.report.tables import print_result, write_result
@@ -70,8 +70,8 @@ def evaluate(
         raise UsageError("--lpips-weights: what for? `lpips` is not among the --metrics")
     if not fvd_context and fvd_weights is None:
         raise UsageError("--no-fvd-context: what for? --fvd-weights FILE asks for the distance it belongs to")
-    lpips = None if lpips_weights is None else Lpips.load(lpips_weights).to(runtime.choose_device(device, threads))
-    fvd = None if fvd_weights is None else Fvd.load(fvd_weights, fvd_context).to(runtime.choose_device(device, threads))
+    lpips = None if lpips_weights is None else Lpips.load(lpips_weights).to(choose_device(device, threads))
+    fvd = None if fvd_weights is None else Fvd.load(fvd_weights, fvd_context).to(choose_device(device, threads))
     at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
     chosen, trained, pack = open_run(run, data, checkpoint, device, threads)
     split = split or scoring.default_split(pack)

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from foreframe import runtime
 from foreframe.checkpoint import TrainedModel
 from foreframe.data.pack.pack import Pack
+from foreframe.device import describe
 from foreframe.diagnose import decoder
 from foreframe.diagnose.collapse import Collapse
 from foreframe.diagnose.gap import Gap
@@ -77,7 +77,7 @@ def diagnose(
         "spread": spread.result(),
         "model": trained.provenance,
         "data": pack.path.name,
-        "hardware": runtime.describe(device),
+        "hardware": describe(device),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

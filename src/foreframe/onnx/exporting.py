@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 import foreframe
-from foreframe import disk, runtime
+from foreframe import disk
 from foreframe.checkpoint import TrainedModel, load_run
 from foreframe.clip import Clip, ClipSpec
 from foreframe.data.loading.windows import Windows
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack
+from foreframe.device import choose_device
 from foreframe.disk import put_all
 from foreframe.errors import TrainingError, UsageError
 from foreframe.evaluation import Protocol, check_spec, default_horizon, default_split, evaluate
@@ -102,7 +103,7 @@ def export(
     for name in ("onnx", "onnxscript", "onnxruntime"):
         package(name)
     _check_names(onnx, int8, overwrite)
-    runtime.choose_device("cpu", threads)
+    choose_device("cpu", threads)
     trained = load_run(run, checkpoint, torch.device("cpu"))
     pack = _clips(trained, data) if int8 else None
     model, spec = ready(trained.model), trained.config.spec

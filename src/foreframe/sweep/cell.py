@@ -16,8 +16,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreframe import __version__, config, disk, runtime, signals
+from foreframe import __version__, config, disk, signals
 from foreframe.data.pack.pack import Pack
+from foreframe.device import DeviceName, choose_device
 from foreframe.errors import ForeframeError
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.gather import Request, gather
@@ -36,7 +37,7 @@ class Job:
     run: str
     pack: str
     request: Request
-    device: runtime.DeviceName = "auto"
+    device: DeviceName = "auto"
     threads: int | None = None
 
     def to_json(self) -> str:
@@ -54,7 +55,7 @@ def finish(job: Job) -> str:
         ForeframeError: it cannot be trained or scored.
     """
     run, pack = Path(job.run), Pack.open(job.pack)
-    device = runtime.choose_device(job.device, job.threads)
+    device = choose_device(job.device, job.threads)
     trainer = Trainer(RunConfig.read(run), pack, run, device)
     ended = trainer.run()
     if not signals.asked():

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from foreframe import config, disk, signals
 from foreframe.data.pack.pack import Pack
+from foreframe.device import DeviceName
 from foreframe.errors import ConfigError, TrainingError, UsageError
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.gather import Request
-from foreframe.runtime import DeviceName
 from foreframe.sweep import Grid
 from foreframe.sweep.cell import SAYS, Job, is_finished
 from foreframe.sweep.engines import OUTPUT, Engine, Task

@@ -24,13 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foreframe import checkpoint, disk, evaluation, models, runtime, seeds, signals, video
+from foreframe import checkpoint, disk, evaluation, models, seeds, signals, video
 from foreframe import config as settings
 from foreframe.clip import Clip
 from foreframe.data.loading.augment import augment
 from foreframe.data.loading.prefetch import Ahead, Feed, fits, pinned
 from foreframe.data.loading.windows import Windows, batch_indices
 from foreframe.data.pack.pack import Pack
+from foreframe.device import check_precision, describe
+from foreframe.distributed import World
 from foreframe.errors import CheckpointError, ConfigError, DataError, DiskError, NotFiniteError, TrainingError
 from foreframe.log import Bar, RunLog
 from foreframe.losses import COLLAPSED_NATS, Terms
@@ -41,6 +43,7 @@ from foreframe.schedules import Clock
 from foreframe.training import crash
 from foreframe.training.graphs import Recorder
 from foreframe.training.optimizer import average_share, make_optimizer, update_average
+from foreframe.training.speed import Speed
 from foreframe.training.step import Drawn, Given, draw_forcing, draw_strides, measure, share_of, take_rows
 from foreframe.training.watch import IN_A_ROW, IN_KEPT, KEPT, Skipped, Spike, Watch, not_finite
 from foreframe.unrolled import free_running_steps
@@ -64,14 +67,14 @@ class Trainer:
         pack: Pack,
         run: Path,
         device: torch.device,
-        world: runtime.World | None = None,
-        speed: runtime.Speed | None = None,
+        world: World | None = None,
+        speed: Speed | None = None,
         accept_changes: bool = False,
     ) -> None:
-        train, self.speed = config.train, speed or runtime.Speed()
-        self.world = world or runtime.World(device)
+        train, self.speed = config.train, speed or Speed()
+        self.world = world or World(device)
         train.check(pack.spec)
-        runtime.check_precision(train.precision, device)
+        check_precision(train.precision, device)
         self.speed.check(device, self.world)
         self.rows = share_of(train.batch, self.world.rank, self.world.size, train.accumulate)
         if pack.spec != config.spec:
@@ -138,13 +141,13 @@ class Trainer:
             self.restore()
             if self.step == train.steps and not self.owes_validation:
                 return f"already complete at step {self.step}"
-            if self.world.first:
+            if self.world.is_main:
                 self.log = stack.enter_context(RunLog(self.run_path, self.step, train.tensorboard))
                 self.bar = stack.enter_context(Bar("training", train.steps, self.step))
             if self.owes_validation:
                 self.validate()
                 self.save()
-                reason = self.world.most(signals.asked())
+                reason = self.world.all_reduce_max(signals.asked())
             self.ahead = stack.enter_context(Ahead(self.draw, train.steps)) if self.reads_ahead else None
             begun, start = time.monotonic(), self.step
             while self.step < train.steps and not reason:
@@ -163,12 +166,12 @@ class Trainer:
                     self.save()
                 late = time.monotonic() > deadline
                 # The processes stop at the same step, whichever of them was asked.
-                reason = self.world.most(signals.asked() or (OUT_OF_TIME if late else 0))
+                reason = self.world.all_reduce_max(signals.asked() or (OUT_OF_TIME if late else 0))
             if reason and self.step < train.steps:
                 # No validation here: a run that was never stopped would have none at this step.
                 self.look()
                 self.save(last=True)
-        self.world.wait()
+        self.world.barrier()
         ended = "complete"
         if self.step < train.steps or self.owes_validation:
             name = f"after {max_minutes:g} minutes" if reason == OUT_OF_TIME else f"by {signal.Signals(reason).name}"
@@ -181,7 +184,7 @@ class Trainer:
         Raises:
             TrainingError: another one holds it.
         """
-        if not self.world.first or self.lock.held:
+        if not self.world.is_main or self.lock.held:
             return
         self.run_path.mkdir(parents=True, exist_ok=True)
         holder = self.lock.take()
@@ -305,7 +308,7 @@ class Trainer:
         Returns whether the model is the best so far. A signal stops it; the run makes up for it when it goes on.
         """
         better = False
-        if self.world.first and "val" in self.pack.splits:
+        if self.world.is_main and "val" in self.pack.splits:
             try:
                 better = self._validate()
                 self.owes_validation = False
@@ -315,7 +318,7 @@ class Trainer:
             except signals.Stopped:
                 self.owes_validation = True
             self._saved = -1
-        self.world.wait()
+        self.world.barrier()
         return better
 
     def save(self, last: bool = False) -> None:
@@ -327,7 +330,7 @@ class Trainer:
             DiskError: it has refused too often.
             TrainingError: there is a number that is not finite, which no checkpoint may hold.
         """
-        if not self.world.first or self._saved == self.step:
+        if not self.world.is_main or self._saved == self.step:
             return
         tensors = {"weights": self.model.state_dict(), "optimizer": checkpoint.pack_optimizer(self.optimizer)}
         if self.average is not None:
@@ -363,12 +366,12 @@ class Trainer:
         Raises:
             CheckpointError: none is whole; or the run's configuration is not the one it was saved with.
         """
-        if self.world.first:
+        if self.world.is_main:
             checkpoint.recover(self.run_path)
             disk.sweep(self.run_path)
             disk.sweep(self.run_path / "media")
-        self.world.wait()
-        found = checkpoint.newest(self.run_path, say=print if self.world.first else None)
+        self.world.barrier()
+        found = checkpoint.newest(self.run_path, say=print if self.world.is_main else None)
         if found is not None:
             self._compare(found)
             found.load_into(self.model, "weights")
@@ -378,11 +381,11 @@ class Trainer:
             self.watch.recent.copy_(found.tensors("watch", {"recent": self.watch.recent})["recent"])
             self.step = self._saved = found.step
             self.best, self.owes_validation = found.best, found.state.get("owes_validation") is True
-        elif self.world.first:
+        elif self.world.is_main:
             self._check_space()
         self.watch.go_on(self.step)
         weights = torch.stack([value.double().sum().cpu() for value in self.model.state_dict().values()])
-        if not self.world.same(torch.cat([torch.tensor([self.step], dtype=torch.float64), weights])):
+        if not self.world.all_equal(torch.cat([torch.tensor([self.step], dtype=torch.float64), weights])):
             raise CheckpointError(
                 f"{self.run_path}: the processes begin with different weights; all machines must see the same folder "
                 "there, and have the same version of torch"
@@ -403,13 +406,13 @@ class Trainer:
                 "change it back, start a new run, or go on with --accept-changes"
             )
         others = settings.differences(found.state.get("environment") or {}, self._environment())
-        if self.world.first and (changed or others):
+        if self.world.is_main and (changed or others):
             print(f"not as at step {found.step}, so numbers will differ: {'; '.join([*changed, *others])}")
 
     def _environment(self) -> dict[str, Any]:
         """What numbers depend on besides the configuration, down to their last bit."""
         speed = {"compile": self.speed.compile, "graphs": self.speed.graphs}
-        facts = runtime.describe(self.device)
+        facts = describe(self.device)
         del facts["cores"]
         return {**facts, "devices": self.world.size, **speed}
 
@@ -453,14 +456,14 @@ class Trainer:
 
     def _end_with(self, event: Skipped, given: Given, clips: list[str], first: str, text: str) -> None:
         kept = ""
-        if self.world.first:
+        if self.world.is_main:
             try:
                 folder = crash.write(self.run_path, self.config, self.model, given, clips, event, first)
                 kept = f"It is kept: `foreframe replay {folder}` takes it again. "
             except DiskError as error:
                 kept = f"It could not be kept: {error}. "
         else:
-            self.world.wait()  # the first process tells
+            self.world.barrier()  # the first process tells
         raise TrainingError(
             f"{text}; {IN_A_ROW} such steps in a row, or {IN_KEPT} of {KEPT}, end a run. {kept}The newest checkpoint "
             "is unharmed; try a lower learning rate or --optimizer.clip-norm 1"

@@ -11,12 +11,9 @@ process, its line, which the system closes with it. Whoever does not end by itse
 from __future__ import annotations
 
 import atexit
-import ctypes
-import functools
 import importlib
 import logging
 import os
-import platform
 import selectors
 import signal
 import socket
@@ -27,8 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -36,13 +32,11 @@ from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from foreframe import signals
-from foreframe.errors import ConfigError, TrainingError, UsageError
+from foreframe.device import DeviceName, choose_device
+from foreframe.errors import TrainingError, UsageError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
 
 POLL_SECONDS = 0.05
 """How often a process that waits for another looks whether it is there."""
@@ -60,92 +54,6 @@ _LAUNCHERS = ("TORCHELASTIC_", "SLURM_", "LSB_", "JSM_", "OMPI_", "PMI", "MPI", 
 _STARTED_BY = "FOREFRAME_STARTED_BY"
 _LOOPBACK = "127.0.0.1"
 _GOODBYE = b"."
-
-
-def choose_device(name: DeviceName, threads: int | None = None) -> torch.device:
-    """The device of that name (`auto` takes a GPU where there is one), with so many CPU threads.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device is visible here; use --device cpu or --device auto")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
-        keep_memory()
-    return torch.device(name)
-
-
-def describe(device: torch.device) -> dict[str, Any]:
-    """Hardware and versions, as they are written into runs and results."""
-    import foreframe
-
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "foreframe": foreframe.__version__,
-    }
-
-
-def check_precision(precision: Precision, device: torch.device) -> None:
-    """Raises ConfigError where a precision would be emulated, and so be slower than fp32 and worse."""
-    if precision == "fp32":
-        return
-    if device.type == "cpu" and "amx_bf16" not in _processor_flags():
-        raise ConfigError(
-            "precision bf16: this processor has no matrix unit for it (AMX) and would take 1.1 to 2 times as long as "
-            "with fp32; use --precision fp32"
-        )
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError(f"precision bf16: {torch.cuda.get_device_name(device)} has none; use --precision fp32")
-
-
-@functools.cache
-def _processor_flags() -> frozenset[str]:
-    """What the processor says it can do; nothing where the system does not tell."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    return frozenset(word for line in lines if line.startswith("flags") for word in line.split())
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Ways to do the same work sooner that are paid for in advance, in seconds or minutes; no numbers but roundings
-    change, so they belong to the machine and not to the experiment."""
-
-    compile: bool = False
-    """Have torch compile the parts of the model that hold convolutions."""
-    graphs: bool = False
-    """Record a step as a CUDA graph and replay it."""
-
-    def check(self, device: torch.device, world: World) -> None:
-        """Raises UsageError for what cannot be done here."""
-        if self.graphs and device.type != "cuda":
-            raise UsageError(f"--graphs: recordings are a matter of CUDA devices, this is {device.type}; leave it out")
-        if self.graphs and world.size > 1:
-            raise UsageError("--graphs: a step that other devices take part in cannot be recorded; use one device")
-
-
-def keep_memory() -> None:
-    """Have the C library keep freed memory for the next step instead of giving it back to the system at once.
-
-    Each step takes the same large blocks again. Given back, every page of them would be asked for, and zeroed by the
-    system, anew: measured, up to half the time of layers that only read and write. Linux with glibc; elsewhere nothing.
-    """
-    try:
-        library = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    trim_threshold, mmap_threshold = -1, -3
-    if hasattr(library, "mallopt"):
-        library.mallopt(trim_threshold, 2**31 - 1)
-        library.mallopt(mmap_threshold, 2**30)
 
 
 class World:
@@ -167,7 +75,7 @@ class World:
         self._meetings = 0
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
@@ -182,7 +90,7 @@ class World:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
 
-    def most(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of the processes' numbers. They meet on the CPU; a GPU is not waited for."""
         if self.size == 1:
             return number
@@ -190,7 +98,7 @@ class World:
         dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self._hosts)
         return int(numbers)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all processes have come here, however long it takes: a collective would lose patience."""
         if self._store is None:
             return
@@ -200,21 +108,21 @@ class World:
         store.add(place, 1)
         _until(store, lambda: store.add(place, 0) == self.size)
         # The first process may hold the notes: it leaves last.
-        if self.first:
+        if self.is_main:
             _until(store, lambda: store.add(left, 0) == self.size - 1)
         else:
             store.add(left, 1)
 
     @contextmanager
-    def first_before_others(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """For what leaves something on disk that the others then find."""
-        if not self.first:
-            self.wait()
+        if not self.is_main:
+            self.barrier()
         yield
-        if self.first:
-            self.wait()
+        if self.is_main:
+            self.barrier()
 
-    def same(self, values: Tensor) -> bool:
+    def all_equal(self, values: Tensor) -> bool:
         """Whether these numbers, on the CPU, are the same in every process."""
         if self.size == 1:
             return True
@@ -249,7 +157,7 @@ def processes(device: DeviceName, threads: int | None = None, devices: int = 1, 
             watch.meet()
             world = _join(_fabric(chosen, devices, nodes), threads, watch.notes)
             yield world
-            world.wait()
+            world.barrier()
         except BaseException as error:
             # Who is asked to stop now is ending already, and must not leave the others behind.
             with signals.defer_signals():
