@@ -12,10 +12,11 @@ not. `cond[:, 0]` leads into the first frame of an episode, which nothing predic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CondKind = Literal["none", "vector", "image"]
 
@@ -94,4 +95,6 @@ class Clip:
 
 
 def _unit(pixels: Tensor) -> Tensor:
+    import torch  # late: processes that only read files have no use for it
+
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels.float()

@@ -55,21 +55,22 @@ import os, signal, sys, threading, time
 from functools import partial
 from pathlib import Path
 from tests.data.test_restart import _slowly, ready
-from foreframe.data.ingest import worker
+from foreframe.data.ingest import pool
 from foreframe.data.ingest.run import pack_source
-if __name__ == "__main__":
-    start, started = worker.start, []
-    def signalled():
-        started.append(start())
+started = []
+class Signalled(pool._Reader):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        started.append(self)
         if len(started) == 2:
             threading.Timer(0.3, os.killpg, (0, signal.SIGINT)).start()
-        return started[-1]
-    worker.start = signalled
-    clips = ready(*(partial(_slowly, n) for n in range(90)))
-    try:
-        pack_source(clips, Path("made"), Path(sys.argv[1]), key="k", workers=2)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+pool._Reader = Signalled
+clips = ready(*(partial(_slowly, n) for n in range(90)))
+try:
+    with pool.Readers(2) as readers:
+        pack_source(clips, Path("made"), Path(sys.argv[1]), key="k", readers=readers)
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 """
 
 
@@ -215,6 +216,11 @@ def _die(start: int, stop: int) -> RawChunk:
     os._exit(3)
 
 
+def _killed(start: int, stop: int) -> RawChunk:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 def _no_memory(start: int, stop: int) -> RawChunk:
     raise MemoryError
 
@@ -243,31 +249,49 @@ def ready(*reads, length: int = 150):
     return shape(SourceIndex("test", clips, (4, 6)), Options())
 
 
+def read(clips, workers: int) -> list[tuple[str, int, object]]:
+    """Clip, first frame, and the outcome, of every chunk."""
+    with pool.Readers(workers) as readers:
+        return [(clip.name, start, outcome) for clip, start, outcome in readers.read(clips)]
+
+
 def test_clips_come_in_their_order_from_any_number_of_processes():
     clips = ready(*(partial(_frames, n) for n in range(7))).clips
     for workers in (0, 2):
         seen = [
-            (clip.name, start, "error" if isinstance(outcome, DataError) else int(outcome.frames[0, 0, 0, 0]))
-            for clip, start, outcome in pool.read_clips(clips, workers)
+            (name, start, "error" if isinstance(outcome, DataError) else int(outcome.frames[0, 0, 0, 0]))
+            for name, start, outcome in read(clips, workers)
         ]
         whole = [(f"c{n}", start, n) for n in range(7) for start in (0, 64, 128)]
         broken = [item if item[:2] != ("c3", 64) else ("c3", 64, "error") for item in whole if item[:2] != ("c3", 128)]
         assert seen == broken
 
 
-def test_a_reading_process_that_dies_is_an_error_not_a_hang():
-    with pytest.raises(DataError, match="the process that was reading it died"):
-        list(pool.read_clips(ready(_die).clips, 1))
+def test_a_reading_process_that_dies_costs_one_clip_and_the_others_are_read():
+    clips = ready(*[partial(_frames, 1), _die, partial(_frames, 2), partial(_frames, 4)], length=60).clips
+    for workers in (1, 2):
+        found = read(clips, workers)
+        assert [name for name, _, _ in found] == ["c0", "c1", "c2", "c3"]
+        error = found.pop(1)[2]
+        assert isinstance(error, DataError)
+        expected = (
+            "c1: expected data that a library can read, found one that ends the process which reads it (exit status 3)"
+        )
+        assert list(map(str, error.faults)) == [expected]
+        assert [int(outcome.frames[0, 0, 0, 0]) for _, _, outcome in found] == [1, 2, 4]
 
 
-@pytest.mark.parametrize(("last", "workers"), [("_die", 1), ("_no_memory", 0), ("_no_memory", 1)])
+@pytest.mark.parametrize(("last", "workers"), [("_killed", 1), ("_no_memory", 0)])
 def test_what_was_read_before_memory_ran_out_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, workers: int
 ):
     monkeypatch.setattr(journal, "SECONDS", 0.0)
-    reads = [partial(_frames, 1), partial(_frames, 2), {"_die": _die, "_no_memory": _no_memory}[last]]
-    with pytest.raises(StoppedError, match=r"c2: .*what was done is kept: start again with fewer --workers"):
-        pack_source(ready(*reads), Path("made"), tmp_path / "p", key="k", on_bad="skip", workers=workers)
+    reads = [partial(_frames, 1), partial(_frames, 2), {"_killed": _killed, "_no_memory": _no_memory}[last]]
+    with (
+        pytest.raises(StoppedError, match=r"c2: .*memory.*what was done is kept: start again with"),
+        pool.Readers(workers) as readers,
+    ):
+        pack_source(ready(*reads), Path("made"), tmp_path / "p", key="k", on_bad="skip", readers=readers)
     with PackWriter(tmp_path / "p", ready(*reads).spec, resume="k") as writer:
         assert sorted(writer.left_behind) == ["c0"]
         writer.add("c0", "train", np.zeros((150, 4, 6, 3), np.uint8))
@@ -276,7 +300,7 @@ def test_what_was_read_before_memory_ran_out_is_kept(
 def test_another_error_names_the_clip_that_was_read(tmp_path: Path):
     for workers in (0, 1):
         with pytest.raises(ZeroDivisionError) as caught:
-            list(pool.read_clips(ready(_divide).clips, workers))
+            read(ready(_divide).clips, workers)
         assert caught.value.__notes__ == ["This happened while frames 0 to 63 of the clip c0 were read."]
 
 
@@ -293,17 +317,17 @@ def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_l
     long = [SourceClip(f"l{n}", "train", 64, partial(_frames, n % 3)) for n in range(60)]
     clips = shape(SourceIndex("test", (*short, *long), (4, 6)), Options()).clips
     most = 0
-    with pool._WorkerPool(clips, 1) as lanes:
-        for number in range(len(clips)):
-            lanes.next(number)
-            most = max(most, lanes.bytes[0])
+    with pool.Readers(1) as readers:
+        for _ in readers.read(clips):
+            most = max(most, readers._lanes[0].bytes)
     assert most <= 3 * 4 * 6 * (100 + 2 * 64)
 
 
 def test_what_is_no_longer_wanted_is_not_read():
-    with pool._WorkerPool(ready(*(partial(_slowly, n) for n in range(40))).clips, 1) as lanes:
-        assert int(lanes.next(0).frames[0, 0, 0, 0]) == 0
-        (process,) = lanes.processes
+    with pool.Readers(1) as readers:
+        _, _, outcome = next(readers.read(ready(*(partial(_slowly, n) for n in range(40))).clips))
+        assert int(outcome.frames[0, 0, 0, 0]) == 0
+        process = readers._lanes[0].reader.process
         assert process.is_alive()
     assert process.exitcode == -signal.SIGKILL
 
@@ -311,41 +335,41 @@ def test_what_is_no_longer_wanted_is_not_read():
 def test_reading_processes_that_cannot_all_be_started_leave_none(monkeypatch: pytest.MonkeyPatch):
     begun = []
 
-    def refuse():
-        if begun:
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        begun.append(start())
-        return begun[0]
+    class Refusing(pool._Reader):
+        def __init__(self, *arguments) -> None:
+            if begun:
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            super().__init__(*arguments)
+            begun.append(self)
 
-    start = pool.worker.start
-    monkeypatch.setattr(pool.worker, "start", refuse)
+    monkeypatch.setattr(pool, "_Reader", Refusing)
     with pytest.raises(BlockingIOError):
-        list(pool.read_clips(ready(*[partial(_frames, 1)] * 4).clips, 2))
-    assert begun[0][0].exitcode == -signal.SIGKILL
+        read(ready(*[partial(_frames, 1)] * 4).clips, 2)
+    assert begun[0].process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
     ("reads", "sent"),
     [
-        ([partial(_frames, 3)], ["Chunk", "DataError"]),
+        ([partial(_frames, 3)], [("ClipChunk", False), ("DataError", True)]),
         ([_divide, partial(_frames, 1)], ["_Raised"]),
-        ([partial(_frames, 1), _no_memory], ["Chunk", "Chunk", "Chunk", "_Raised"]),
+        ([partial(_frames, 1), _no_memory], [("ClipChunk", False)] * 2 + [("ClipChunk", True), "_Raised"]),
     ],
 )
-def test_a_reading_process_sends_what_reading_gave_up_to_what_ends_it(reads: list, sent: list[str]):
+def test_a_reading_process_sends_what_reading_gave_up_to_what_ends_it(reads: list, sent: list):
     here, there = Pipe()
-    here.send(ready(*reads).clips)
-    pool.serve(there)
+    pool.serve(there, pool._Clips(ready(*reads).clips, 64, ""))
     there.close()
     for kind in sent:
-        assert type(here.recv()).__name__ == kind
+        found = here.recv()
+        assert ((type(found[0]).__name__, found[1]) if isinstance(found, tuple) else type(found).__name__) == kind
     with pytest.raises(EOFError):
         here.recv()
 
 
 def test_fewer_than_no_processes_are_refused():
     with pytest.raises(UsageError, match="workers: expected 0 or more, found -1"):
-        pool.processes(ready(_die).clips, -1)
+        pool.Readers(-1)
 
 
 @pytest.mark.nightly  # it looks at the clock
@@ -365,7 +389,10 @@ def test_ctrl_c_ends_an_import_soon_without_a_word_from_its_workers(tmp_path: Pa
 def test_many_frames_are_read_in_other_processes_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     few, many = ready(_die).clips, ready(*[_die] * 40).clips
-    assert (pool.processes(few, None), pool.processes(many, None), pool.processes(many, 0)) == (0, 4, 0)
+    assert [pool.Readers(workers)._wanted(clips) for clips in (few, many) for workers in (None, 0, 9)] == [
+        *(1, 0, 1),
+        *(4, 0, 9),
+    ]
 
 
 def test_a_pack_from_a_source_holds_what_was_read(tmp_path: Path):

@@ -23,8 +23,7 @@ from foreframe.cli import main
 from foreframe.data.exports import bair_lab as bair_form
 from foreframe.data.exports import lerobot
 from foreframe.data.exports import run as exporting
-from foreframe.data.ingest import pool, worker
-from foreframe.data.ingest import run as importing
+from foreframe.data.ingest import pool
 from foreframe.data.layouts import bair_lab
 from foreframe.data.pack import journal, writer
 from foreframe.data.pack.journal import Journal
@@ -45,9 +44,9 @@ LATE = ("header", "hash", "statistics")
 WELL = "signals in packing that ended well"
 STAGES = {
     "scan": (Path, "stat"),
-    "survey": (importing, "open_source"),
-    "start": (worker, "start"),
-    "chunk": (pool._WorkerPool, "next"),
+    "survey": (pool.Readers, "call"),
+    "start": (pool, "_Reader"),
+    "chunk": (pool.Readers, "_next"),
     "read": (pool, "_read"),
     "write": (PackWriter, "_write"),
     "note": (Journal, "note"),
@@ -69,23 +68,22 @@ STAGES = {
 STARTING = """
 import os, signal, sys, threading, time
 from pathlib import Path
-if __name__ == "__main__":
-    from foreframe.cli import main
-    from foreframe.data.ingest import worker
-    start, begun = worker.start, []
-    def signalled():
-        process, connection = start()
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        asked = sum(1 << signal.Signals[name] - 1 for name in ("SIGTERM", "SIGINT", "SIGUSR1"))
-        masks = [int(line.split()[1], 16) for line in status.splitlines() if line[:6] in ("SigBlk", "SigIgn")]
-        begun.append(time.monotonic())
-        print((masks[0] | masks[1]) & asked == asked, end=" ")
-        threading.Timer(0.2, os.killpg, (0, signal.SIGTERM)).start()
-        worker.start = start
-        return process, connection
-    worker.start = signalled
-    main(["data", "import", *sys.argv[1:], "--workers", "2"])
-    print(time.monotonic() - begun[0])
+from foreframe.cli import main
+from foreframe.data.ingest import pool
+start, begun = pool._Reader, []
+def signalled(*arguments):
+    reader = start(*arguments)
+    status = Path(f"/proc/{reader.process.pid}/status").read_text()
+    asked = sum(1 << signal.Signals[name] - 1 for name in ("SIGTERM", "SIGINT", "SIGUSR1"))
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line[:6] in ("SigBlk", "SigIgn")]
+    begun.append(time.monotonic())
+    print((masks[0] | masks[1]) & asked == asked, end=" ")
+    threading.Timer(0.2, os.killpg, (0, signal.SIGTERM)).start()
+    pool._Reader = start
+    return reader
+pool._Reader = signalled
+main(["data", "import", *sys.argv[1:], "--workers", "2"])
+print(time.monotonic() - begun[0])
 """
 
 
@@ -271,9 +269,9 @@ def test_the_making_of_clips_may_be_asked_to_stop_at_any_moment(tmp_path: Path, 
 
 
 def test_a_check_that_is_asked_to_stop_ends_well(source: Path, tmp_path: Path, figure):
-    end = run(["data", "check", source], tmp_path / "log", Moment("read", 1), signal.SIGINT)
+    end = run(["data", "check", source], tmp_path / "log", Moment("chunk", 1), signal.SIGINT)
     assert "stopped by SIGINT; nothing is left half done" in end.said
-    assert end.calls["read"] == 2  # of four
+    assert end.calls["chunk"] == 2  # of many
     figure(WELL, int(ended_well(end, "check")), 1)
 
 
@@ -324,7 +322,7 @@ def test_an_export_that_is_asked_to_stop_leaves_nothing_half_done(tmp_path: Path
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_second_signal_ends_the_command_at_once(source: Path, tmp_path: Path, workers: int):
     command = ["data", "import", source, tmp_path / "pack", "--workers", workers]
-    moment = Moment("chunk" if workers else "read", 2)
+    moment = Moment("chunk", 2)
     end = run(command, tmp_path / "log", moment, signal.SIGTERM, signal.SIGINT, everyone=bool(workers))
     assert end.code == -signal.SIGINT
     assert end.seconds < SOON

@@ -8,75 +8,34 @@ from __future__ import annotations
 
 import os
 import sys
-from types import CodeType
-from typing import Any
 
-ALARMS: list[str] = []
-ARMED = False
-CANARY = "hostile_canary"
-NEVER = {
-    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen"),
-    *("pickle.find_class", "socket.connect", "socket.getaddrinfo", "socket.bind", "urllib.Request"),
-}
-ROOT = sys.argv[2] if len(sys.argv) > 2 else ""
-
-
-def hear(event: str, arguments: tuple[Any, ...]) -> None:
-    """The audit hook: notes what no command may do while it has a stranger's file before it."""
-    if not ARMED:
-        return
-    bad = event in NEVER
-    if event.startswith("marshal.load"):
-        bad = not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
-    elif event == "compile":
-        bad = CANARY in str(arguments)
-    elif event == "exec":
-        bad = _is_theirs(arguments[0])
-    elif event == "open":
-        bad = _writes_elsewhere(*arguments)
-    if bad:
-        ALARMS.append(f"{event} {arguments!r:.200}")
-
-
-def _is_theirs(code: object) -> bool:
-    """Whether this is code from one of the files; Python itself executes much, above all when it imports."""
-    if not isinstance(code, CodeType):
-        return False
-    inner = any(_is_theirs(constant) or CANARY in str(constant) for constant in code.co_consts)
-    return inner or CANARY in code.co_filename or code.co_filename.startswith(ROOT)
-
-
-def _writes_elsewhere(path: object, mode: object, flags: object) -> bool:
-    writes = flags & 3 if isinstance(flags, int) else any(letter in str(mode) for letter in "wax+")
-    if not writes or not isinstance(path, str | bytes):
-        return False
-    return not os.path.abspath(os.fsdecode(path)).startswith((ROOT, "/dev/", "/proc/self/"))  # noqa: PTH100
-
+from tests.hostile import listening
 
 if __name__ == "__main__":
-    sys.addaudithook(hear)
+    sys.addaudithook(listening.hear)
 
-import ctypes  # noqa: E402 (the hook comes first)
-import hashlib  # noqa: E402
-import json  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
-from pathlib import Path  # noqa: E402
+import ctypes
+import hashlib
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-import matplotlib.font_manager  # noqa: E402, F401 (which starts a program where it has no list of fonts yet)
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
+import matplotlib.font_manager  # noqa: F401 (which starts a program where it has no list of fonts yet)
+import numpy as np
+import torch
+from PIL import Image
 
-from foreframe import cli  # noqa: E402
-from foreframe.data.layouts import layouts  # noqa: E402
-from foreframe.data.pack.manifest import FileRecord, read_manifest  # noqa: E402
-from tests import runs  # noqa: E402
-from tests.conftest import write_pack  # noqa: E402
-from tests.hostile.zoo import Hostile, zoo  # noqa: E402
+from foreframe import cli
+from foreframe.data.layouts.registry import layouts
+from foreframe.data.pack.manifest import FileRecord, read_manifest
+from tests import runs
+from tests.conftest import write_pack
+from tests.hostile.zoo import Hostile, zoo
 
 SECONDS = 120
 """A command that takes longer hangs."""
@@ -264,8 +223,9 @@ class Listener:
 
     def listen(self, arguments: list[str]) -> dict[str, Any]:
         """Run one command: its exit code, words, seconds, growth in MiB, alarms and canaries."""
-        global ARMED
-        ALARMS.clear()
+        listening.ALARMS.clear()
+        in_readers = self.scene.root / listening.FILE
+        in_readers.write_text("")
         for number, file in self.streams:
             os.ftruncate(number, 0)
             file.seek(0)
@@ -275,7 +235,7 @@ class Listener:
         code: object = 0
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         begun = time.monotonic()
-        ARMED = True
+        listening.ARMED = True
         try:
             cli.main(arguments)
         except SystemExit as ended:
@@ -283,7 +243,7 @@ class Listener:
         except BaseException as error:  # what no user should ever see
             code = f"{type(error).__name__}: {error!s:.300}"
         finally:
-            ARMED = False
+            listening.ARMED = False
             signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.monotonic() - begun
         sys.stdout.flush()
@@ -298,7 +258,7 @@ class Listener:
             "err": words[1],
             "seconds": seconds,
             "growth": (_status("VmHWM") - before) / 2**10,
-            "alarms": list(ALARMS),
+            "alarms": [*listening.ALARMS, *in_readers.read_text().splitlines()],
             "ran": ran,
         }
 

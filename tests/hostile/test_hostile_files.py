@@ -66,8 +66,15 @@ def wrong(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def _environment(root: Path) -> dict[str, str]:
+    """Every process of a command is listened to."""
+    paths = [str(Path(__file__).parent / "site"), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    place = {"HOSTILE_ROOT": str(root), "TMPDIR": str(root), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **place}
+
+
 def meet(groups: str, root: Path, share: int) -> list[dict[str, Any]]:
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(root)}
+    environment = _environment(root)
     command = [sys.executable, "-m", "tests.hostile.child", groups, str(root), str(share)]
     ended = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     said = (root / "err.txt").read_text(errors="replace") if (root / "err.txt").exists() else ended.stderr
@@ -110,12 +117,16 @@ def test_the_listener_hears_and_sees_what_a_payload_does(tmp_path: Path):
     path = tmp_path / "theirs.pkl"
     path.write_bytes(zoo.pickle_of(tmp_path / "canaries")("ran"))
     program = f"""
-import sys
-sys.argv = ["child", "run", {str(tmp_path)!r}, "1"]
-from tests.hostile import child
-sys.addaudithook(child.hear)
+import os, sys
+from functools import partial
+from pathlib import Path
+from tests.hostile import listening
+sys.addaudithook(listening.hear)
 import marshal, pickle
-child.ARMED = True
+from foreframe.data.ingest.pool import Readers
+with Readers(1) as readers:
+    readers.call(partial(os.system, "true"), Path("."))
+listening.ARMED = True
 pickle.loads(open({str(path)!r}, "rb").read())
 exec(marshal.loads(marshal.dumps(compile("x = 1  # {zoo.CANARY}", {zoo.CANARY!r}, "exec"))))
 eval("1 or {zoo.CANARY}")
@@ -124,10 +135,13 @@ child.ARMED = False
 print(*child.ALARMS, sep="\\n")
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True
-    )
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        env=_environment(tmp_path),
+    )  # fmt: skip
     Path(f"/tmp/elsewhere-{os.getpid()}").unlink()
     heard = {line.split()[0] for line in ended.stdout.splitlines()}
+    in_reader = {line.split()[0] for line in (tmp_path / "alarms.txt").read_text().splitlines()}
+    assert in_reader == {"pickle.find_class", "os.system"}
     assert heard == {"pickle.find_class", "os.system", "compile", "marshal.loads", "exec", "open"}, ended.stderr
     assert (tmp_path / "canaries" / "ran").exists()
 

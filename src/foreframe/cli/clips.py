@@ -71,13 +71,21 @@ def data_import(
         shape: How clips are made ready.
         on_bad: stop before anything is packed, or skip bad clips; the pack then lists them.
         overwrite: Replace a pack at DST.
-        workers: Processes that read; 0: none but this one. Default: by the amount of work. The pack is the same.
+        workers: Processes that read, each with limits of memory and time. Default: by the amount of work, at least one.
+            The pack is the same.
     """
     from foreframe.data.ingest.run import import_clips
 
     _print_pack(
         import_clips(
-            src, dst, shape.layout, shape.options(), on_bad=on_bad, overwrite=overwrite, workers=workers, progress=True
+            src,
+            dst,
+            shape.layout,
+            shape.options(),
+            on_bad=on_bad,
+            overwrite=overwrite,
+            workers=1 if workers == 0 else workers,
+            progress=True,
         )
     )
 
@@ -108,7 +116,7 @@ def data_check(
 
     options = shape.options()
     folder = open_clips(src, options=options, progress=True).path if is_sample(src) else Path(src)
-    report = scan(folder, shape.layout, options, length=length, workers=workers, progress=True)
+    report = scan(folder, shape.layout, options, length=length, workers=1 if workers == 0 else workers, progress=True)
     Console().print(report, highlight=False)
     if json is not None:
         disk.put(json, dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")

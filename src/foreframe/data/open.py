@@ -53,7 +53,7 @@ def open_clips(
     def make() -> None:
         if progress:
             print(printable(f"packing {path} into {target}"), file=sys.stderr, flush=True)
-        import_clips(path, target, chosen.NAME, options, progress=progress)
+        import_clips(path, target, chosen.NAME, options, workers=None, progress=progress)
 
     return made_once(target, make)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import foreframe
 from foreframe.clip import CondKind
+from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.run import pack_source
 from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
@@ -72,15 +73,8 @@ def make_clips(
     source = replace(shape(survey, Options()), options=facts)
     key = f"{kind} {seed} {clips} {frames} {height}x{width} {version} {foreframe.__version__}"
     cores = os.cpu_count() or 1
-    return pack_source(
-        source,
-        Path(kind),
-        dst,
-        key=key,
-        overwrite=overwrite,
-        workers=min(cores if workers is None else workers, clips),
-        progress=progress,
-    )
+    with Readers(min(cores if workers is None else workers, clips)) as readers:
+        return pack_source(source, Path(kind), dst, key=key, overwrite=overwrite, readers=readers, progress=progress)
 
 
 def _push(clips: int, seed: int, frames: int, size: Size) -> tuple[SourceIndex, str]:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -140,6 +139,8 @@ def _font(height: float) -> tuple[ImageFont.FreeTypeFont, int]:
     Matplotlib brings that font; the one inside Pillow knows neither umlauts nor Greek nor the times sign.
     """
     size = round(min(26, max(12, height)))
+    import matplotlib  # late: reading pictures needs no font
+
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size), round(1.5 * size)
 
 

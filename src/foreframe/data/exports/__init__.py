@@ -36,6 +36,7 @@ class Export(Protocol):
 @cache
 def exports() -> dict[str, Export]:
     """Every form by its name, in the order of their file names."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+    names.remove("run")
     modules = [cast(Export, importlib.import_module(f"{__name__}.{name}")) for name in names]
     return {module.NAME: module for module in modules}

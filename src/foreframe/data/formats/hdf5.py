@@ -15,6 +15,7 @@ import math
 import mmap
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
@@ -139,6 +140,7 @@ class Store:
         self.path, self.heaps_checked = path, False
         if not self.size:
             raise self.error("", "an HDF5 file", "an empty file")
+        sys.audit("open", str(path), "rb", 0)  # as Python's own `open` does: for the limits of a reading process
         with self._errors("", "an HDF5 file, whole and undamaged"):
             try:
                 self.file = self.h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE)

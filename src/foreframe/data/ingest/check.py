@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.report import Report
 from foreframe.data.ingest.transform import open_source, refuse_options, shape
 from foreframe.data.ingest.validate import inspect
@@ -31,7 +32,8 @@ def scan(
         layout: Name of the source's layout; found out when None.
         options: As for an import.
         length: Frames that each clip should have at least; shorter ones become faults.
-        workers: Processes to read with; None: by the amount of work.
+        workers: Processes to read with, which have limits of memory and time; None: by the amount of work; 0: read in
+            this one, without limits, what can be trusted.
         progress: Show a bar.
     Raises:
         DataError: the folder is in no known layout (a fault inside one goes into the report instead).
@@ -40,8 +42,9 @@ def scan(
     if layout is None and is_pack(folder):
         refuse_options(options, folder)
         return check_pack(folder, length=length, workers=workers, progress=progress)
-    source = open_source(folder, layout, options)
-    return inspect(source, folder, length=length, workers=workers, progress=progress)
+    with Readers(workers) as readers:
+        source = readers.call(partial(open_source, folder, layout, options), folder)
+        return inspect(source, folder, length=length, readers=readers, progress=progress)
 
 
 def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, progress: bool = False) -> Report:
@@ -69,7 +72,8 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
         for item in pack.episodes
     )
     survey = SourceIndex("pack", clips, size, kind, pack.cond_names, fps=pack.fps)
-    report = inspect(shape(survey, Options()), Path(folder), length=length, workers=workers, progress=progress)
+    with Readers(workers) as readers:
+        report = inspect(shape(survey, Options()), Path(folder), length=length, readers=readers, progress=progress)
     report.spec = pack.spec
     report.notes += [f"left out at import: {item.clip}: {'; '.join(item.reasons)}" for item in pack.manifest.left_out]
     report.faults[:0] = changed(pack.path, pack.manifest)

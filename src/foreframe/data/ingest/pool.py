@@ -1,202 +1,460 @@
-"""Reads ready clips chunk by chunk, in order, ahead of whoever writes them; in other processes if asked to.
+"""Reading processes: whatever somebody's files do to a library, it happens in a process with limits.
 
-Clips of one file stay with one process, which reads them in order, so that a video is decoded once. What comes out
-is the same whatever the number of processes.
+A source's index, and then its clips chunk by chunk, are read by other processes, each with a limit of memory and of
+processor time; the process that started them watches the clock. A limit that is reached, or a library that crashes,
+is a fault of the file or clip that was being read, and reading continues with the next one.
+
+Clips of one file stay with one process, which reads them in order, so that a video is decoded once. The result is the
+same for any number of processes.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import sys
+import time
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from ctypes import c_char
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 from foreframe import signals
-from foreframe.data.ingest import worker
 from foreframe.data.ingest.transform import ReadyClip
 from foreframe.data.layouts.contract import ClipChunk
 from foreframe.data.pack.journal import StoppedError
-from foreframe.errors import DataError, UsageError
+from foreframe.errors import DataError, Fault, UsageError
+
+try:
+    import resource
+except ImportError:  # Windows: no limits but that of the clock
+    resource = None  # type: ignore[assignment]
 
 CHUNK = 64
 """Frames in memory at a time, where they are small."""
 CHUNK_BYTES = 2**26
-"""At most so many bytes of recorded pictures in a chunk."""
+"""Bytes of recorded pictures in a chunk, at most."""
 AHEAD = 3
 AHEAD_BYTES = 2**27
-"""Of each process so many chunks, or so many bytes of packed pictures, wait to be taken."""
+"""Chunks, or bytes of packed pictures, of each process that may wait to be taken."""
 MANY = 5_000
-"""From so many frames on, other processes pay for their start."""
+"""From this many frames on, more than one process pays for its start."""
 PATIENCE = 0.2
-"""Seconds between two looks at whether a signal has asked to stop, while there is nothing to do but wait."""
+"""Seconds between two polls for a signal or a limit while waiting."""
+ALLOWANCE = "FOREFRAME_READER_LIMITS"
+"""Variable of the environment: a factor for all limits."""
+_PATH_BYTES = 4096
 
+T = TypeVar("T")
 Outcome = ClipChunk | DataError
-"""What reading a stretch gave; after a DataError nothing more of this clip is read."""
-
-
-def processes(clips: Sequence[ReadyClip], workers: int | None) -> int:
-    """How many processes to read with: as asked, or by the amount of work. 0: in this one.
-
-    Raises:
-        UsageError: fewer than none are asked for.
-    """
-    if workers is not None:
-        if workers < 0:
-            raise UsageError(f"workers: expected 0 or more, found {workers}")
-        return min(workers, len(clips))
-    cores = os.cpu_count() or 1
-    return min(8, cores, len(clips)) if cores > 1 and sum(clip.length for clip in clips) >= MANY else 0
-
-
-def read_clips(clips: Sequence[ReadyClip], workers: int = 0) -> Generator[tuple[ReadyClip, int, Outcome]]:
-    """(clip, first frame, chunk) of all clips in their order. A clip that cannot be read on ends with a DataError."""
-    if not workers:
-        for clip in clips:
-            for start, outcome in _read_clip(clip):
-                yield clip, start, outcome
-        return
-    with _WorkerPool(clips, workers) as lanes:
-        for number, clip in enumerate(clips):
-            for start, _ in stretches(clip):
-                outcome = lanes.next(number)
-                yield clip, start, outcome
-                if isinstance(outcome, DataError):
-                    break
-
-
-def stretches(clip: ReadyClip) -> Iterator[tuple[int, int]]:
-    """Where the chunks of a clip begin and end."""
-    height, width = clip.recipe.native
-    step = max(1, min(CHUNK, CHUNK_BYTES // (3 * height * width * clip.recipe.stride)))
-    for start in range(0, clip.length, step):
-        yield start, min(start + step, clip.length)
-
-
-def serve(connection: Connection) -> None:
-    """In a process started by `worker`: reads the clips that it is sent, in order, and sends what that gave.
-
-    How far it gets ahead is up to the other one: a connection that nobody reads is soon full, and sending waits.
-    """
-    for outcome in _served(connection):
-        connection.send(outcome)
-
-
-def _served(connection: Connection) -> Iterator[Outcome | _Raised]:
-    try:
-        for clip in connection.recv():
-            for _, outcome in _read_clip(clip):
-                yield outcome
-    except Exception as error:
-        yield _Raised(error, traceback.format_exc())
+"""Result of reading a span of a clip; after a DataError nothing more of this clip is read."""
 
 
 @dataclass(frozen=True)
-class _Raised:
-    """What ended a process: no fault of its clips, but out of memory, or a mistake of ours."""
+class Limits:
+    """What a reading process may use.
 
-    error: Exception
-    text: str
-
-
-class _WorkerPool:
-    """Processes that each read some of the clips, in order and a little ahead.
-
-    Each is given all of its clips when it starts, so that a long list of paths is not sent again with every chunk.
+    memory: bytes more than it has when it starts. cpu: seconds of processor time for one file or chunk. seconds: by the
+    clock, without a new file or chunk.
     """
 
-    def __init__(self, clips: Sequence[ReadyClip], workers: int) -> None:
-        self.clips = clips
-        self.lane: list[int] = []
-        files: dict[str, int] = {}
-        for number, clip in enumerate(clips):
-            file = clip.source.file
-            self.lane.append(files.setdefault(file, len(files) % workers) if file else number % workers)
-        self.processes: list[BaseProcess] = []
-        self.connections: list[Connection] = []
-        self.ahead: list[deque[tuple[Outcome | _Raised, int]]] = [deque() for _ in range(workers)]
-        self.bytes = [0] * workers
-        self.ended: set[int] = set()
-        # At the latest when the interpreter ends: it would wait for them for ever.
-        self._end = Finalize(self, _kill, (self.processes, self.connections), exitpriority=1)
+    memory: int = 2**32
+    cpu: int = 600
+    seconds: float = 1800.0
 
-    def __enter__(self) -> _WorkerPool:
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """The usual limits times $FOREFRAME_READER_LIMITS.
+
+        Raises:
+            UsageError: that is no positive number.
+        """
+        given = os.environ.get(ALLOWANCE, "1")
         try:
-            for _ in self.ahead:
-                process, connection = worker.start()
-                self.processes.append(process)
-                self.connections.append(connection)
-        except BaseException:
-            self._end()
-            raise
+            factor = float(given)
+        except ValueError:
+            factor = 0.0
+        if not 0 < factor <= 1e6:
+            raise UsageError(f"{ALLOWANCE}: expected a factor for the limits, such as 4, found '{given}'")
+        return cls(int(cls.memory * factor), max(1, int(cls.cpu * factor)), cls.seconds * factor)
+
+
+class Readers:
+    """The processes that read a source; they start when they are needed, and none is left at the end of the `with`.
+
+    workers: how many; 0: read in this process, without limits, what can be trusted; None: by the amount of work.
+
+    Raises:
+        UsageError: workers is below 0.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 0:
+            raise UsageError(f"workers: expected 0 or more, found {workers}")
+        self.workers = workers
+        self.limits = Limits.from_environment()
+        self._source = ""
+        self._idle: list[_Reader] = []
+        self._lanes: list[_Lane] = []
+        # At the latest when the interpreter ends: it would wait for them for ever.
+        self._end = Finalize(self, _kill_all, (self._idle, self._lanes), exitpriority=1)
+
+    def __enter__(self) -> Readers:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def next(self, number: int) -> Outcome:
+    def call(self, job: Callable[[], T], source: Path) -> T:
+        """What `job` returns; it can be pickled and reads files of the folder `source`.
+
+        Raises:
+            DataError: a limit was reached, or the process crashed; the message names the file.
+            Exception: whatever job raises.
+        """
+        if self.workers == 0:
+            return job()
+        self._source = os.fspath(source)
+        reader = _Reader(self.limits, _Call(job, self._source))
+        self._idle.append(reader)
+        while (message := reader.receive(PATIENCE)) is None:
+            signals.poll()
+        if isinstance(message, _Death):
+            self._idle.remove(reader)
+            raise message.error(str(source))
+        found = _checked(message)
+        if isinstance(found, DataError):
+            raise found
+        result: T = found
+        return result
+
+    def read(self, clips: Sequence[ReadyClip]) -> Generator[tuple[ReadyClip, int, Outcome]]:
+        """(clip, first frame, chunk) of all clips in their order. A clip that cannot be read ends with a DataError."""
+        workers = self._wanted(clips)
+        if not workers:
+            for clip in clips:
+                for start, outcome in _read_clip(clip, CHUNK):
+                    yield clip, start, outcome
+            return
+        lane_of = _assigned(clips, workers)
+        for number in range(workers):
+            own = deque(clip for clip, lane in zip(clips, lane_of, strict=True) if lane == number)
+            self._lanes.append(_Lane(own, self._source, self.limits, self._idle.pop() if self._idle else None))
+        for clip, lane in zip(clips, lane_of, strict=True):
+            for start, _ in spans(clip, CHUNK):
+                outcome = self._next(clip, self._lanes[lane])
+                yield clip, start, outcome
+                if isinstance(outcome, DataError):
+                    break
+
+    def _wanted(self, clips: Sequence[ReadyClip]) -> int:
+        """How many processes to read these clips with."""
+        if self.workers is not None:
+            return min(self.workers, len(clips))
+        cores = os.cpu_count() or 1
+        many = sum(clip.length for clip in clips) >= MANY
+        return min(8 if many else 1, cores, len(clips))
+
+    def _next(self, clip: ReadyClip, lane: _Lane) -> Outcome:
         """The next chunk of a clip. Raises what ended its process, and Stopped where a signal has asked to stop."""
-        lane = self.lane[number]
         self._receive(0)
-        while not self.ahead[lane]:
-            if lane in self.ended:
-                raise StoppedError(
-                    f"{self.clips[number].name}: the process that was reading it died (out of memory?); what was done "
-                    "is kept: start again with fewer --workers, or 0"
-                )
+        while not lane.ahead:
             signals.poll()
             self._receive(PATIENCE)
-        outcome, size = self.ahead[lane].popleft()
-        self.bytes[lane] -= size
-        if isinstance(outcome, _Raised):
-            raise outcome.error from RuntimeError(f"in a process that reads:\n{outcome.text}")
-        return outcome
+            lane.check_clock()
+        outcome = lane.take()
+        if isinstance(outcome, StoppedError):
+            raise outcome
+        checked: Outcome = _checked(outcome)
+        return checked
 
     def _receive(self, seconds: float) -> None:
-        """One chunk of each process that has one and may get further ahead; waits so long where there is none."""
-        receivable = {
-            connection: lane
-            for lane, connection in enumerate(self.connections)
-            if lane not in self.ended and (len(self.ahead[lane]) < AHEAD or self.bytes[lane] < AHEAD_BYTES)
-        }
+        """Take one chunk from each process that has one and may read further ahead; wait this long if there is none."""
+        receivable = {lane.reader.connection: lane for lane in self._lanes if lane.todo and not lane.full}
         for connection in wait([*receivable], seconds):
-            assert isinstance(connection, Connection)
-            lane = receivable[connection]
-            try:
-                found = connection.recv()
-                if found is None:
-                    connection.send([clip for clip, own in zip(self.clips, self.lane, strict=True) if own == lane])
-                    continue
-            except (EOFError, OSError):
-                self.ended.add(lane)
-                continue
-            size = _size(found)
-            self.ahead[lane].append((found, size))
-            self.bytes[lane] += size
+            receivable[connection].receive()  # type: ignore[index]
 
 
-def _kill(processes: Sequence[BaseProcess], connections: Sequence[Connection]) -> None:
-    """No process reads on, none is left. They have nothing of which anything could be torn."""
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
-    for connection in connections:
-        connection.close()
+def spans(clip: ReadyClip, chunk: int) -> Iterator[tuple[int, int]]:
+    """Where the chunks of a clip begin and end, of `chunk` frames at most."""
+    height, width = clip.recipe.native
+    step = max(1, min(chunk, CHUNK_BYTES // (3 * height * width * clip.recipe.stride)))
+    for start in range(0, clip.length, step):
+        yield start, min(start + step, clip.length)
 
 
-def _size(outcome: Outcome | _Raised) -> int:
+def _assigned(clips: Sequence[ReadyClip], workers: int) -> list[int]:
+    """For each clip the number of the process that reads it."""
+    files: dict[str, int] = {}
+    return [
+        files.setdefault(clip.source.file, len(files) % workers) if clip.source.file else number % workers
+        for number, clip in enumerate(clips)
+    ]
+
+
+class _Lane:
+    """One process with the clips that it reads in order, and the chunks that it is ahead; started again after a death.
+
+    It is sent all of its clips at once, so that a long list of paths is not sent again with every chunk.
+    """
+
+    def __init__(self, clips: deque[ReadyClip], source: str, limits: Limits, reader: _Reader | None) -> None:
+        self.todo, self.source, self.limits = clips, source, limits
+        self.ahead: deque[tuple[Any, int]] = deque()
+        self.bytes = 0
+        if reader is not None:
+            reader.connection.send(self._job())
+        self.reader = reader or _Reader(limits, self._job())
+
+    def _job(self) -> _Clips:
+        return _Clips(tuple(self.todo), CHUNK, self.source)
+
+    @property
+    def full(self) -> bool:
+        return len(self.ahead) >= AHEAD and self.bytes >= AHEAD_BYTES
+
+    def take(self) -> Any:
+        outcome, size = self.ahead.popleft()
+        self.bytes -= size
+        return outcome
+
+    def receive(self) -> None:
+        message = self.reader.receive(0)
+        if isinstance(message, _Death):
+            self._continue_without(message)
+        elif message is not None:
+            outcome, is_last = message if isinstance(message, tuple) else (message, True)
+            size = _size(outcome)
+            self.ahead.append((outcome, size))
+            self.bytes += size
+            if is_last:
+                self.todo.popleft()
+
+    def check_clock(self) -> None:
+        """Give up the clip that is being read where that makes no progress."""
+        if self.todo and not self.ahead and (death := self.reader.overdue()):
+            self._continue_without(death)
+
+    def _continue_without(self, death: _Death) -> None:
+        """The clip that was being read is at fault; a new process reads the others."""
+        error = death.error(self.todo.popleft().name)
+        self.ahead.append((error, 0))
+        if isinstance(error, StoppedError):
+            self.todo.clear()
+        elif self.todo:
+            self.reader = _Reader(self.limits, self._job())
+
+
+class _Reader:
+    """A process that does jobs, and the connection to it. It ignores signals to stop from its first moment on."""
+
+    def __init__(self, limits: Limits, job: _Call | _Clips) -> None:
+        self.limits, self._job = limits, job
+        context = multiprocessing.get_context("spawn")
+        with _signals_blocked():
+            resource_tracker.ensure_running()  # the first process would start it, and it would receive signals then
+        self._file = context.RawArray(c_char, _PATH_BYTES)
+        self.connection, there = context.Pipe()
+        self.process = context.Process(target=work, args=(there, limits, self._file, os.getpid()), daemon=True)
+        with there, _signals_blocked(), _no_main():
+            self.process.start()
+        self._place, self._since = b"", time.monotonic()
+
+    def receive(self, seconds: float) -> Any:
+        """What the process sent; a _Death if it ended; None where nothing came in this time."""
+        if not self.connection.poll(seconds):
+            return self.overdue()
+        try:
+            message = self.connection.recv()
+            if message is None:  # it has started
+                self.connection.send(self._job)
+        except (EOFError, OSError):
+            self.process.join()
+            self.connection.close()
+            return self._death()
+        self._since = time.monotonic()
+        return message
+
+    def overdue(self) -> _Death | None:
+        """End the process if it has been at one file or chunk for too long."""
+        if self._file.value != self._place:
+            self._place, self._since = self._file.value, time.monotonic()
+        if time.monotonic() - self._since <= self.limits.seconds:
+            return None
+        self.kill()
+        return self._death(timed_out=True)
+
+    def kill(self) -> None:
+        """It has nothing that could be left torn."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def _death(self, timed_out: bool = False) -> _Death:
+        return _Death(os.fsdecode(self._file.value), self.process.exitcode or 0, timed_out, self.limits)
+
+
+@dataclass(frozen=True)
+class _Death:
+    """A process that ended before its work. file: the last one that it opened."""
+
+    file: str
+    code: int
+    timed_out: bool
+    limits: Limits
+
+    def error(self, name: str) -> DataError:
+        """What to report of it; `name` is that of the clip or folder that was being read."""
+        if self.timed_out:
+            return _over(self.file or name, f"{self.limits.seconds:,.0f} s")
+        if self.code == -getattr(signal, "SIGXCPU", 0):
+            return _over(self.file or name, f"{self.limits.cpu:,} s of processor time")
+        if self.code == -getattr(signal, "SIGKILL", 0):
+            return StoppedError(
+                f"{name}: the process that was reading it was killed (out of memory?); what was done is kept: start "
+                "again with fewer --workers"
+            )
+        how = signal.Signals(-self.code).name if self.code < 0 else f"exit status {self.code}"
+        found = f"one that ends the process which reads it ({how})"
+        return _fault(self.file or name, "data that a library can read", found)
+
+
+def _over(name: str, limit: str) -> DataError:
+    found = f"one that needs more; if you trust it, set {ALLOWANCE}=4 for four times as much, otherwise leave it out"
+    return _fault(name, f"a file that is read within {limit}", found)
+
+
+def _fault(name: str, expected: str, found: str) -> DataError:
+    fault = Fault(name, "", expected, found)
+    return DataError(f"{name}: cannot be read", [fault])
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Processes that start in here receive no signal that asks to stop; this one receives it at the end of this."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A process that starts in here does not import the user's script again, which may lack `if __name__ == ...`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _kill_all(idle: Sequence[_Reader], lanes: Sequence[_Lane]) -> None:
+    readers = [*idle, *(lane.reader for lane in lanes)]
+    for reader in readers:
+        reader.process.kill()
+    for reader in readers:
+        reader.kill()
+
+
+def _size(outcome: object) -> int:
     """Bytes of pictures and numbers."""
     if not isinstance(outcome, ClipChunk):
         return 0
     return outcome.frames.nbytes + (0 if outcome.cond is None else outcome.cond.nbytes)
 
 
-def _read_clip(clip: ReadyClip) -> Iterator[tuple[int, Outcome]]:
-    for start, stop in stretches(clip):
+def _checked(message: Any) -> Any:
+    """A message, unless it is an error that was raised in a reading process."""
+    if isinstance(message, _Raised):
+        raise message.error from RuntimeError(f"in a process that reads:\n{message.text}")
+    return message
+
+
+# In the process that reads
+
+
+def work(connection: Connection, limits: Limits, file: Any, parent: int) -> None:
+    """Do jobs until nobody wants them any more: then the connection is closed."""
+    signals.ignore()
+    with suppress(EOFError, ConnectionError):
+        _Guard.start(limits, file, parent)
+        connection.send(None)  # ready to be sent a long list
+        while True:
+            serve(connection, connection.recv())
+    os._exit(0)  # nothing to tidy up, and taking the interpreter apart can take seconds
+
+
+def serve(connection: Connection, job: _Call | _Clips) -> None:
+    """Send what a job gives.
+
+    How far it gets ahead is up to the receiver: a connection that nobody reads is soon full, and sending waits.
+    """
+    try:
+        for outcome in job.outcomes():
+            connection.send(outcome)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        connection.send(_Raised(error, traceback.format_exc()))
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An error that is no fault of the data: wrong usage, or a mistake of ours."""
+
+    error: Exception
+    text: str
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Read the index of a source."""
+
+    function: Callable[[], Any]
+    source: str
+
+    def outcomes(self) -> Iterator[Any]:
+        _Guard.watch(self.source)
+        try:
+            found = self.function()
+        except MemoryError:
+            found = _Guard.out_of_memory("")
+        yield found
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Read clips; gives (outcome, whether it is the last one of its clip)."""
+
+    clips: tuple[ReadyClip, ...]
+    chunk: int
+    source: str
+
+    def outcomes(self) -> Iterator[tuple[Outcome, bool]]:
+        for clip in self.clips:
+            _Guard.watch(self.source)
+            for start, outcome in _read_clip(clip, self.chunk):
+                done = isinstance(outcome, DataError) or start + len(outcome.frames) >= clip.length
+                yield outcome, done
+
+
+def _read_clip(clip: ReadyClip, chunk: int) -> Iterator[tuple[int, Outcome]]:
+    for start, stop in spans(clip, chunk):
+        _Guard.renew()
         outcome = _read(clip, start, stop)
         yield start, outcome
         if isinstance(outcome, DataError):
@@ -211,9 +469,73 @@ def _read(clip: ReadyClip, start: int, stop: int) -> Outcome:
     except OSError as error:
         return DataError(error.strerror or str(error))
     except MemoryError as error:
+        if _Guard.limits is not None:
+            return _Guard.out_of_memory(clip.name)
         raise StoppedError(
-            f"{clip.name}: not enough memory to read it; what was done is kept: start again with fewer --workers, or 0"
+            f"{clip.name}: not enough memory to read it; what was done is kept: start again with more memory"
         ) from error
     except Exception as error:
         error.add_note(f"This happened while frames {start} to {stop - 1} of the clip {clip.name} were read.")
         raise
+
+
+class _Guard:
+    """The limits of this process, if it is one that reads: they are the whole process's, so this is too."""
+
+    limits: Limits | None = None
+    _file: Any = None
+    _folder = ""
+    _parent = 0
+
+    @classmethod
+    def start(cls, limits: Limits, file: Any, parent: int) -> None:
+        cls.limits, cls._file, cls._parent = limits, file, parent
+        if resource is not None:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+            if (used := _data_bytes()) is not None:
+                _set_soft(resource.RLIMIT_DATA, used + limits.memory)
+        cls.renew()
+        sys.addaudithook(cls._note)
+
+    @classmethod
+    def renew(cls) -> None:
+        """Processor time for the next file or chunk."""
+        if cls.limits is not None and resource is not None:
+            _set_soft(resource.RLIMIT_CPU, int(time.process_time()) + cls.limits.cpu)
+
+    @classmethod
+    def watch(cls, folder: str) -> None:
+        """Note files of this folder as they are opened."""
+        cls._folder = folder
+        if cls._file is not None:
+            cls._file.value = b""
+
+    @classmethod
+    def _note(cls, event: str, arguments: tuple[Any, ...]) -> None:
+        """Python's audit hook: a library that opens files without Python calls `sys.audit("open", ...)` beforehand."""
+        if event == "open" and cls._folder and isinstance(arguments[0], str) and arguments[0].startswith(cls._folder):
+            cls._file.value = os.fsencode(arguments[0])[: _PATH_BYTES - 1]
+            cls.renew()
+            if os.getppid() != cls._parent:  # nobody waits for the result
+                os._exit(1)
+
+    @classmethod
+    def out_of_memory(cls, name: str) -> DataError:
+        assert cls.limits is not None
+        return _over(
+            name or os.fsdecode(cls._file.value) or cls._folder, f"{cls.limits.memory / 2**20:,.0f} MiB of memory"
+        )
+
+
+def _set_soft(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _data_bytes() -> int | None:
+    """Bytes of this process that count for RLIMIT_DATA (maps of files do not); None where only Linux would say."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmData:"):
+                return 1024 * int(line.split()[1])
+    return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import foreframe
 from foreframe import signals
 from foreframe.data.cache import source_key
+from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.report import Report, count
 from foreframe.data.ingest.transform import Source, open_source
 from foreframe.data.ingest.validate import inspect
@@ -44,8 +46,8 @@ def import_clips(
         on_bad: "stop" lists every fault and packs nothing; "skip" leaves out what is faulty and lists it in the
             manifest: whole clips, or single frames where a long take may be cut.
         overwrite: Replace a pack that is at `dst`; a folder that is no pack is never replaced.
-        workers: Processes that read; 0: none but this one; None: by the amount of work. The pack is the same. Any
-            but 0 needs a main module that can be imported (`if __name__ == "__main__":`).
+        workers: Processes that read, which have limits of memory and time; None: by the amount of work; 0: read in this
+            one, without limits, what can be trusted. The pack is the same.
         progress: Show a bar, then warnings and notes, on stderr.
     Raises:
         UsageError: an option that this layout does not know, or that cannot be.
@@ -59,11 +61,12 @@ def import_clips(
         raise DataError(f"{dst}: lies inside the source {src}; choose a folder outside it")
     if src.resolve().is_relative_to(dst.resolve()):
         raise DataError(f"{dst}: holds the source {src}, which would be lost; choose another folder")
-    source = open_source(src, chosen.NAME, options)
-    key = source_key(src, options, [chosen.NAME, on_bad, foreframe.__version__])
-    return pack_source(
-        source, src, dst, key=key, on_bad=on_bad, overwrite=overwrite, workers=workers, progress=progress
-    )
+    with Readers(workers) as readers:
+        source = readers.call(partial(open_source, src, chosen.NAME, options), src)
+        key = source_key(src, options, [chosen.NAME, on_bad, foreframe.__version__])
+        return pack_source(
+            source, src, dst, key=key, on_bad=on_bad, overwrite=overwrite, readers=readers, progress=progress
+        )
 
 
 def pack_source(
@@ -74,14 +77,17 @@ def pack_source(
     key: str,
     on_bad: OnBad = "stop",
     overwrite: bool = False,
-    workers: int | None = 0,
+    readers: Readers | None = None,
     progress: bool = False,
 ) -> Pack:
-    """Pack what `source` holds; `src` is its name in messages, `key` changes when anything about it does."""
+    """Pack what `source` holds; `src` is its name in messages, `key` changes when anything about it does.
+
+    readers: None: read in this process, without limits.
+    """
     skip = on_bad == "skip"
     advice = "nothing was packed; mend the source, or leave these clips out with --on-bad skip"
     if source.spec is None or (source.faults and not skip) or not source.clips:
-        _insist(inspect(source, src, workers=workers, progress=progress), source, advice)
+        _insist(inspect(source, src, readers=readers, progress=progress), source, advice)
     if source.spec is None:
         raise DataError(f"{src} ({source.layout}): expected at least one clip, found none")
     writer = PackWriter(
@@ -98,7 +104,7 @@ def pack_source(
     with signals.defer_signals(), writer:
         if progress and writer.left_behind:
             print(f"going on with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
-        report = inspect(source, src, writer, skip=skip, workers=workers, progress=progress)
+        report = inspect(source, src, writer, skip=skip, readers=readers, progress=progress)
         if not skip:
             report.insist(advice)
         if not report.clips:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from foreframe import signals
 from foreframe.data.ingest.alignment import Alignment
-from foreframe.data.ingest.pool import CHUNK, Outcome, processes, read_clips
+from foreframe.data.ingest.pool import CHUNK, Outcome, Readers
 from foreframe.data.ingest.report import ClipLine, Report
 from foreframe.data.ingest.transform import ReadyClip, Source
 from foreframe.data.layouts.contract import ClipChunk
@@ -30,13 +30,13 @@ def inspect(
     *,
     skip: bool = False,
     length: int = 0,
-    workers: int | None = 0,
+    readers: Readers | None = None,
     progress: bool = False,
 ) -> Report:
     """Read every clip of a source once; those without fault go to `writer`, if there is one.
 
     skip: Go on after a fault, leaving out the clip, or the frames where a clip may be cut. Without it, the
-    writer gets nothing more after the first fault, while the scan lists all others.
+    writer gets nothing more after the first fault, while the scan lists all others. readers: None: this process.
 
     Raises:
         Stopped: a signal has asked to stop; it is heard after the chunk that is being read.
@@ -63,7 +63,7 @@ def inspect(
     with (
         signals.defer_signals(),
         Bar("reading frames", sum(clip.length for clip in clips)) if progress else nullcontext() as bar,
-        closing(_outcomes(clips, writer, workers)) as found,
+        closing(_outcomes(clips, writer, readers or Readers(0))) as found,
     ):
         for clip, outcomes in found:
             for done in inspection.read(clip, outcomes):
@@ -80,12 +80,12 @@ def inspect(
 
 
 def _outcomes(
-    clips: Sequence[ReadyClip], writer: PackWriter | None, workers: int | None
+    clips: Sequence[ReadyClip], writer: PackWriter | None, readers: Readers
 ) -> Generator[tuple[ReadyClip, Iterator[tuple[int, Outcome]]]]:
     """Each clip with its chunks: from the source, or from what a killed writer has left of it."""
     known = writer.left_behind if writer is not None else frozenset()
     todo = [clip for clip in clips if clip.name not in known]
-    with closing(read_clips(todo, processes(todo, workers))) as read:
+    with closing(readers.read(todo)) as read:
         stream = groupby(read, key=lambda item: id(item[0]))
         for clip in clips:
             if writer is not None and clip.name in known:

@@ -35,10 +35,17 @@ GENERAL = ("frame_folders", "videos")
 @cache
 def layouts() -> dict[str, Layout]:
     """Every layout by its name, in the order of their file names."""
+    return {name: _load(name) for name in _modules()}
+
+
+def _modules() -> list[str]:
+    """Names of the files of layouts, which are their names."""
     here = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    names = sorted(name for name in here if name not in NOT_LAYOUTS and not name.startswith("_"))
-    modules = [cast(Layout, importlib.import_module(f"{package.__name__}.{name}")) for name in names]
-    return {module.NAME: module for module in modules}
+    return sorted(name for name in here if name not in NOT_LAYOUTS and not name.startswith("_"))
+
+
+def _load(name: str) -> Layout:
+    return cast(Layout, importlib.import_module(f"{package.__name__}.{name}"))
 
 
 def find_layout(folder: Path, name: str | None = None) -> Layout:
@@ -49,13 +56,13 @@ def find_layout(folder: Path, name: str | None = None) -> Layout:
         DataError: the folder is missing, or fits no layout or more than one; the message says what was looked
             for, what is there instead, and which folder nearby would fit.
     """
-    known = layouts()
-    if name is not None and name not in known:
-        raise UsageError(f"no layout '{name}'; there are {', '.join(known)}{nearest(name, known)}")
+    if name is not None and name not in _modules():
+        raise UsageError(f"no layout '{name}'; there are {', '.join(_modules())}{nearest(name, _modules())}")
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of clips, found {'a file' if folder.exists() else 'nothing'}")
     if name is not None:
-        return known[name]
+        return _load(name)
+    known = layouts()
     fitting = [layout for layout in known.values() if layout.recognises(folder)]
     fitting = [layout for layout in fitting if layout.NAME not in GENERAL] or fitting
     if len(fitting) == 1:
