@@ -449,6 +449,6 @@ def test_the_key_of_a_source_ends_where_links_go_round_and_hears_a_signal(
     for name in "abcdefgh":
         (tmp_path / name).symlink_to(".")
     polls = []
-    monkeypatch.setattr("foreframe.data.ingest.run.stopping.poll", lambda: polls.append(1))
+    monkeypatch.setattr("foreframe.data.cache.signals.poll", lambda: polls.append(1))
     assert source_key(tmp_path, Options(), [])
     assert len(polls) == 1

@@ -29,9 +29,11 @@ def hear(event: str, arguments: tuple[Any, ...]) -> None:
     """The audit hook: notes what no command may do while it has a stranger's file before it."""
     if not ARMED:
         return
-    bad = event in NEVER and not (
-        event == "pickle.find_class" and (arguments in OURS_TOO or str(arguments[0]).startswith(OURS))
-    )
+    bad = event in NEVER
+    if event == "pickle.find_class":
+        bad = arguments not in OURS_TOO and not str(arguments[0]).startswith(OURS)
+    if event == "subprocess.Popen":
+        bad = arguments[0] != "uname"  # Python's `platform`, for a library that is imported late
     if event.startswith("marshal.load"):
         bad = not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
     elif event == "compile":
