@@ -1,5 +1,5 @@
 """How fast foreframe is, measured against the plain code it replaces, and counted.
 
 `plain` is that code: an eager loop over time, as the papers' and the labs' scripts have it. `count` counts work,
-`measure` takes times; each suite is one file; `goals` says what was wanted and what was reached; `run` is the way in.
+`measure` takes times; each suite is one file; `run` is the entry point.
 """

@@ -27,7 +27,7 @@ def main(
         device: Where to compute.
         json: Where everything is written; pictures lie beside it.
         rounds: How often each candidate is timed; candidates alternate within a round.
-        threads: CPU threads; the goals assume one.
+        threads: CPU threads.
         quick: A rehearsal at tiny sizes: its numbers mean nothing.
     """
     run_bench(tuple(SUITES) if suite == "all" else (suite,), device, threads, rounds, quick, json)

@@ -14,18 +14,19 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from tests.reference.plain import plain_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.suites import BenchContext, Suite
 from foreframe.clip import Clip
 from foreframe.data.open import open_clips
 from foreframe.device import Precision
+from foreframe.models import Model
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import plots
 from foreframe.training.optimizer import make_optimizer
 from foreframe.training.speed import Speed
-from foreframe.training.trainer import Trainer
+from foreframe.training.trainer import VALUES, Trainer
 from foreframe.unrolled import Unrolled
 
 PRESETS = {"cpu": "push-demo", "cuda": "svg-push"}
@@ -63,20 +64,20 @@ def _train(plain: bool, precision: Precision, steps: int, setting: BenchContext)
         record = RunConfig.of(preset, config, pack)
         trainer = Trainer(record, pack, Path(folder), setting.device, speed=Speed())
     if plain:
-        trainer.model = _Twin(trainer.model)
-        trainer.optimizer = make_optimizer(config.optimizer, trainer.model)
-        trainer.average = None
+        trainer.state.model = _Twin(trainer.state.model)
+        trainer.state.optimizer = make_optimizer(config.optimizer, trainer.state.model)
+        trainer.state.average = None
     curve: Curve = {name: [] for name in SHOWN}
     for step in range(steps):
         setting.advance(f"curves: {'plain' if plain else 'fast'} {precision}, step {step + 1} of {steps}")
-        trainer.step = step
-        terms, _ = trainer.one_step()
+        trainer.state.step = step
+        values = trainer.one_step()
         for name in SHOWN:
-            curve[name].append(float(getattr(terms, name)))
+            curve[name].append(float(values[VALUES.index(name)]))
     return curve
 
 
-class _Twin(nn.Module):
+class _Twin(Model):
     """The plain code in the place of a model."""
 
     def __init__(self, model: Any) -> None:
@@ -84,8 +85,10 @@ class _Twin(nn.Module):
         self.twin = plain_model(model)
         self.latent_shape = model.latent_shape
 
-    def forward(self, clip: Clip, context: int, coins: Tensor, noise: Tensor, own: frozenset[int]) -> Unrolled:
-        unrolled: Unrolled = self.twin(clip, context, coins, noise)
+    def forward(
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
+    ) -> Unrolled:
+        unrolled: Unrolled = self.twin(clip, context, forcing, noise)
         return unrolled
 
 

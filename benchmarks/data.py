@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import train
-from benchmarks.measure import Candidate, clock, race, ratios, spread
+from benchmarks.measure import Candidate, clock, compare, ratios, spread
 from benchmarks.suites import BenchContext, Suite
 from foreframe.clip import ClipSpec
 from foreframe.data.loading.windows import Windows, batch_indices
@@ -49,14 +49,14 @@ def run(setting: BenchContext) -> Suite:
             if setting.device.type == "cuda":
                 torch.cuda.synchronize(setting.device)
 
-        contestants = [
+        candidates = [
             Candidate("PNG by PNG, floats", from_pngs, frames=batch * LENGTH),
             Candidate("pack, uint8", from_pack, frames=calls * batch * LENGTH),
             Candidate(f"training step, {case.name}", training, frames=case.frames),
         ]
         # Reading is work of the host, whatever the device.
         host = torch.device("cpu")
-        found = race("loading", contestants, host, setting.rounds, setting.advance)
+        found = compare("loading", candidates, host, setting.rounds, setting.advance)
     _rate_by_frame(found)
     # A GPU works while the host waits, so there the wall clock counts.
     key = clock(host) if setting.device.type == "cpu" else "wall_seconds"

@@ -19,7 +19,7 @@ from tests.reference.plain import plain_model
 
 from benchmarks import train
 from benchmarks.count import count_step
-from benchmarks.measure import Candidate, Rounds, race
+from benchmarks.measure import Candidate, Rounds, compare
 from benchmarks.suites import BenchContext, Suite
 from foreframe.clip import ClipSpec
 from foreframe.models.svg import Config
@@ -92,7 +92,7 @@ def run(setting: BenchContext) -> Suite:
                     **work.per_clip(point.batch),
                 }
             if rows["plain"]["flops"] * point.batch <= TIMED_FLOPS[setting.device.type]:
-                contestants = [
+                candidates = [
                     Candidate(
                         way.name,
                         train.make_step(way, case, model, setting.device),
@@ -101,7 +101,7 @@ def run(setting: BenchContext) -> Suite:
                     )
                     for way in (train.Variant("plain", plain=True), train.Variant("fast"))
                 ]
-                found = race(case.name, contestants, setting.device, rounds, setting.advance)
+                found = compare(case.name, candidates, setting.device, rounds, setting.advance)
                 for row in found["contestants"]:
                     rows[row["name"]]["seconds"] = row["seconds"]["median"] / point.batch
                 suite.races.append({**found, "batch": point.batch})

@@ -28,7 +28,7 @@ _YARDSTICK = {"cpu": 1024, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to do the work of a race. Work is that of one call of `run`; 0 where it is not known."""
+    """One way to do the work of a comparison. Work is that of one call of `run`; 0 where it is not known."""
 
     name: str
     run: Callable[[], object]
@@ -43,25 +43,25 @@ SLOW_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Rounds:
-    """How a race is run. Warm-up calls are not timed; the last of them is where memory is looked at."""
+    """How a comparison is run. Warm-up calls are not timed; memory is measured in the last of them."""
 
     rounds: int = 5
     warmup: int = 2
 
 
-def race(
-    name: str, contestants: Sequence[Candidate], device: torch.device, rounds: Rounds, advance: Advance
+def compare(
+    name: str, candidates: Sequence[Candidate], device: torch.device, rounds: Rounds, advance: Advance
 ) -> dict[str, Any]:
-    """Run the contestants in turn; all that was measured, as plain values for JSON.
+    """Run the candidates in turn; all measurements, as plain values for JSON.
 
-    The first contestant is what the others are compared with: `factor` says how many times faster than it they are,
+    The others are compared with the first candidate: `factor` says how many times faster they are,
     by the times of one round; its median, least and greatest over the rounds are given.
 
     Args:
-        name: Of the race.
-        advance: Called with what is being done, once for each call of a contestant.
+        name: Of the comparison.
+        advance: Called with a description, once for each call of a candidate.
     """
-    entries = [*contestants, *_yardsticks(device, {one.precision for one in contestants})]
+    entries = [*candidates, *_yardsticks(device, {one.precision for one in candidates})]
     times: list[list[dict[str, float]]] = [[] for _ in entries]
     peaks: list[int | None] = []
     for one in entries:
@@ -79,7 +79,7 @@ def race(
     rows = [
         _row(one, found, peak, times[0], clock(device)) for one, found, peak in zip(entries, times, peaks, strict=True)
     ]
-    ways, yardsticks = rows[: len(contestants)], rows[len(contestants) :]
+    ways, yardsticks = rows[: len(candidates)], rows[len(candidates) :]
     best = {row["precision"]: row["gflops_per_second"] for row in yardsticks}
     for row in ways:
         yardstick = best.get(row["precision"])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.measure import Candidate, race
+from benchmarks.measure import Candidate, compare
 from benchmarks.suites import BenchContext, Suite
 from foreframe import seeds
 from foreframe.metrics import METRICS, score_frames
@@ -34,20 +34,20 @@ def run(setting: BenchContext) -> Suite:
         ("Gaussian window", "scipy.signal", gaussian_loop, ("psnr-channel", "ssim-gaussian")),
     ):
         module = optional(package)
-        contestants = [Candidate("batched", partial(batched, predicted, truth, names), frames=frames)]
-        contestants.append(Candidate("batched, together", partial(together, predicted, truth, names), frames=frames))
+        candidates = [Candidate("batched", partial(batched, predicted, truth, names), frames=frames)]
+        candidates.append(Candidate("batched, together", partial(together, predicted, truth, names), frames=frames))
         checks: dict[str, float] = {}
         if module is None:
             root = package.split(".")[0].replace("skimage", "scikit-image")
             suite.leave_out(f"{name}: loop over frames", f"{root} is not installed: pip install scikit-image")
         else:
             one_by_one = Candidate("loop over frames", partial(loop, module, *arrays), frames=frames)
-            contestants.insert(0, one_by_one)
+            candidates.insert(0, one_by_one)
             theirs = loop(module, *arrays)
             for ours in (batched(predicted, truth, names), together(predicted, truth, names)):
                 apart = {each: float(np.abs(ours[each] - theirs[each]).max()) for each in names}
                 checks = {each: max(apart[each], checks.get(each, 0.0)) for each in names}
-        found = race(name, contestants, torch.device("cpu"), setting.rounds, setting.advance)
+        found = compare(name, candidates, torch.device("cpu"), setting.rounds, setting.advance)
         if module is None:
             for row in found["contestants"]:
                 row["factor"] = None  # there is nothing slow to compare with

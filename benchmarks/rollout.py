@@ -14,7 +14,7 @@ from tests.reference.plain import PlainSvg, plain_model
 from torch import Tensor, nn
 
 from benchmarks.count import count_flops, training_input
-from benchmarks.measure import Candidate, Precision, race
+from benchmarks.measure import Candidate, Precision, compare
 from benchmarks.suites import BenchContext, Suite
 from benchmarks.train import TINY
 from foreframe import models, seeds
@@ -88,7 +88,7 @@ def run(setting: BenchContext) -> Suite:
         plain = plain_model(model)
         assert isinstance(plain, PlainSvg)
         context, noise = given(model, sizes, 1, device)
-        contestants = [_one("plain", partial(plain.generate, context, None, noise), sizes)]
+        candidates = [_one("plain", partial(plain.generate, context, None, noise), sizes)]
         reference, apart = plain.generate(context, None, noise), {}
         for other in PREDICTORS:
             if device.type not in other.devices:
@@ -99,8 +99,8 @@ def run(setting: BenchContext) -> Suite:
                 suite.leave_out(f"{backbone}: {other.name}", str(error))
                 continue
             apart[other.name] = float((call().to(device) - reference).abs().max())
-            contestants.append(_one(other.name, call, sizes, other.precision))
-        found = race(f"one clip, {backbone}", contestants, device, setting.rounds, setting.advance)
+            candidates.append(_one(other.name, call, sizes, other.precision))
+        found = compare(f"one clip, {backbone}", candidates, device, setting.rounds, setting.advance)
         suite.races.append({**found, "largest_difference": apart})
         suite.races.append(_best_of_n(model, plain, backbone, sizes, setting))
     return suite
@@ -152,7 +152,7 @@ def _best_of_n(model: nn.Module, plain: PlainSvg, backbone: str, sizes: Sizes, s
     # Every sample costs the plain loop the same, and every chunk the other.
     alone = count_flops(partial(plain.generate, context, None, noise[:1])) * sizes.samples
     chunk = count_flops(partial(predict, model, context, None, noise[: sizes.chunk])) / sizes.chunk
-    contestants = [
+    candidates = [
         Candidate(f"plain, batch of {sizes.samples}", plainly, alone, frames),
         Candidate(
             ours,
@@ -169,7 +169,7 @@ def _best_of_n(model: nn.Module, plain: PlainSvg, backbone: str, sizes: Sizes, s
     ]
     name = f"best of {sizes.samples}, {backbone}"
     return {
-        **race(name, contestants, setting.device, setting.rounds, setting.advance),
+        **compare(name, candidates, setting.device, setting.rounds, setting.advance),
         "samples": sizes.samples,
         "horizon": sizes.horizon,
     }

@@ -1,4 +1,4 @@
-"""The way in: suites one after another, their tables on the terminal, and everything in one JSON file."""
+"""The entry point: suites one after another, their tables on the terminal, and everything in one JSON file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from benchmarks import curves, data, goals, growth, guard, metrics, rollout, tables, train
+from benchmarks import curves, data, growth, guard, metrics, rollout, tables, train
 from benchmarks.measure import Rounds
 from benchmarks.suites import BenchContext, RunSuite
 from foreframe.device import DeviceName, choose_device, describe
@@ -39,19 +39,19 @@ def run_bench(
     quick: bool = False,
     json: Path = Path("bench.json"),
 ) -> dict[str, Any]:
-    """Run suites and print their tables; the JSON file is written anew after each, so a stopped run leaves something.
+    """Run suites and print their tables; the JSON file is written after each, so that a stopped run leaves results.
 
     `growth` and `curves` also draw a picture each beside the JSON file.
 
     Args:
         suites: Names of `SUITES`.
         device: Where to compute. Reading and scores are work of the CPU on any device.
-        threads: CPU threads; the goals are of one.
-        rounds: How often each contestant is timed.
+        threads: CPU threads.
+        rounds: How often each candidate is timed.
         quick: A rehearsal of seconds at tiny sizes.
         json: Where everything is written.
     Returns:
-        format, created, hardware, settings, suites (races, checks, counted, left_out) and goals: plain values.
+        format, created, hardware, settings, suites (races, checks, counted, left_out): plain values.
     Raises:
         UsageError: there is no such device, or fewer than one round or thread.
     """
@@ -71,7 +71,6 @@ def run_bench(
             setting = BenchContext(chosen, Rounds(rounds, 1 if quick else 2), quick, status.update)
             found = SUITES[name](setting).plain()
         results["suites"][name] = found
-        results["goals"] = goals.judge(results)
         write_result(results, json)
         tables.print_suite(name, found)
         if name == "growth":
@@ -82,7 +81,6 @@ def run_bench(
             picture = json.with_name(f"{json.stem}-curves.png")
             curves.figure(found["checks"], picture)
             print(f"drawn: {picture}")
-    tables.print_goals(results["goals"])
     print(f"written: {json}")
     return results
 

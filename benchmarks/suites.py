@@ -1,4 +1,4 @@
-"""What every suite is told, and what it hands back."""
+"""Inputs and results of every suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.measure import Advance, Rounds
 
 @dataclass(frozen=True)
 class BenchContext:
-    """Where and how thoroughly a suite runs. `quick` is a rehearsal: tiny sizes, whose times say nothing."""
+    """Where and how thoroughly a suite runs. `quick` is a rehearsal: tiny sizes, whose times mean nothing."""
 
     device: torch.device
     rounds: Rounds = field(default_factory=Rounds)
@@ -23,7 +23,7 @@ class BenchContext:
 
 @dataclass
 class Suite:
-    """Results of a suite: races, checks (numbers that are no times), counted work, and what was left out and why."""
+    """Results of a suite: comparisons (`races`), checks (numbers that are no times), counted work, rows left out."""
 
     races: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[str, Any] = field(default_factory=dict)

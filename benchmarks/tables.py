@@ -8,17 +8,17 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 150
-"""Columns of the terminal at least: a table of numbers cut short says less than one whose lines run over."""
+"""Columns of the terminal at least: a table of numbers cut short is worth less than one whose lines run over."""
 Rows = tuple[list[str], list[list[str]]]
 
 
-def race_table(race: dict[str, Any]) -> Rows:
-    """Header and rows of one race; medians over the rounds, in brackets least and greatest."""
-    clock = {"cpu_seconds": "CPU time", "event_seconds": "GPU time"}[race["clock"]]
-    header = [race["race"], clock, "times faster", "frames/s", "GFLOP/s", "of a matmul", "peak memory"]
+def comparison_table(comparison: dict[str, Any]) -> Rows:
+    """Header and rows of one comparison; medians over the rounds, in brackets least and greatest."""
+    clock = {"cpu_seconds": "CPU time", "event_seconds": "GPU time"}[comparison["clock"]]
+    header = [comparison["race"], clock, "times faster", "frames/s", "GFLOP/s", "of a matmul", "peak memory"]
     rows = []
-    for row in [*race["contestants"], *race["yardsticks"]]:
-        is_way = row in race["contestants"]
+    for row in [*comparison["contestants"], *comparison["yardsticks"]]:
+        is_way = row in comparison["contestants"]
         rows.append(
             [
                 row["name"] if row["precision"] == "float32" else f"{row['name']} ({row['precision']})",
@@ -52,31 +52,14 @@ def counted_table(counted: list[dict[str, Any]]) -> Rows:
     return [*header, *(["s a clip"] if timed else [])], rows
 
 
-def goals_table(goals: list[dict[str, Any]]) -> Rows:
-    """What was wanted and what was measured."""
-    header = ["goal", "what", "wanted", "measured", "reached"]
-    rows = [
-        [
-            str(goal["goal"]),
-            goal["what"],
-            goal["wanted"],
-            "" if goal["measured"] is None else f"{goal['measured']:,.4g}{goal['unit']}",
-            goal["reached"],
-        ]
-        for goal in goals
-    ]
-    return header, rows
-
-
 def all_tables(results: dict[str, Any]) -> list[tuple[str, Rows]]:
     """Title, header and rows of everything in the results."""
-    suites = [table for name, suite in results["suites"].items() for table in suite_tables(name, suite)]
-    return [*suites, ("goals", goals_table(results["goals"]))]
+    return [table for name, suite in results["suites"].items() for table in suite_tables(name, suite)]
 
 
 def suite_tables(name: str, suite: dict[str, Any]) -> list[tuple[str, Rows]]:
-    """Title, header and rows: each race, and what was counted, which holds the times of the many races of `growth`."""
-    races = [] if name == "growth" else [(name, race_table(race)) for race in suite["races"]]
+    """Title, header and rows: each comparison, and the counted work, with the times of `growth`."""
+    races = [] if name == "growth" else [(name, comparison_table(comparison)) for comparison in suite["races"]]
     return [*races, *([(f"{name}: counted", counted_table(suite["counted"]))] if suite["counted"] else [])]
 
 
@@ -88,18 +71,13 @@ def print_suite(name: str, suite: dict[str, Any]) -> None:
         print(f"left out: {row['row']}: {row['why']}")
 
 
-def print_goals(goals: list[dict[str, Any]]) -> None:
-    """The goals on the terminal."""
-    _print("goals", goals_table(goals))
-
-
 def markdown(results: dict[str, Any]) -> str:
-    """Everything as Markdown: where it was measured, a table for each race, what was left out, and the goals."""
+    """Everything as Markdown: where it was measured, a table for each comparison, and the rows left out."""
     hardware, settings = results["hardware"], results["settings"]
     parts = [
         f"{results['created'][:10]}, {hardware['processor']}, {hardware['device']}, {hardware['threads']} thread(s), "
         f"torch {hardware['torch']}, foreframe {hardware['foreframe']}, {settings['rounds']} rounds"
-        + (", a rehearsal: its numbers say nothing" if settings["quick"] else "")
+        + (", a rehearsal: its numbers mean nothing" if settings["quick"] else "")
         + "."
     ]
     for title, (header, rows) in all_tables(results):
@@ -115,7 +93,7 @@ def _print(title: str, content: Rows) -> None:
     header, rows = content
     table = Table(box=None, pad_edge=False, title_justify="left", title=title)
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < 1 or name in ("what", "way", "reached") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i < 1 or name in ("what", "way") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console = Console()

@@ -12,14 +12,14 @@ from tests.reference.plain import Encode, plain_model, twin_gradients
 from torch import Tensor, nn
 
 from benchmarks.count import Work, count_step, training_input
-from benchmarks.measure import Candidate, Precision, race
+from benchmarks.measure import Candidate, Precision, compare
 from benchmarks.suites import BenchContext, Suite
 from foreframe import models
 from foreframe.clip import ClipSpec
 from foreframe.losses import LossConfig, Terms, elbo
 from foreframe.models.svg import Config
 from foreframe.training.graphs import Recorder
-from foreframe.training.trainer import compile_parts
+from foreframe.training.state import compile_parts
 from foreframe.unrolled import free_running_steps
 
 CONTEXT, HORIZON, BATCH, LARGE_BATCH = 2, 10, 12, 100
@@ -114,15 +114,15 @@ def run(setting: BenchContext) -> Suite:
 
 def _race(case: Case, model: nn.Module, counted: dict[str, dict[str, float]], setting: BenchContext) -> dict[str, Any]:
     first_kl: dict[str, float] = {}
-    contestants = []
+    candidates = []
     for way in WAYS:
         if setting.device.type not in way.devices:
             continue
         step = make_step(way, case, model, setting.device)
         first_kl[way.name] = float(step().kl_nats)
         flops = counted["plain" if way.plain else "fast"]["flops"] * case.batch
-        contestants.append(Candidate(way.name, step, flops, case.frames, way.precision))
-    found = race(case.name, contestants, setting.device, setting.rounds, setting.advance)
+        candidates.append(Candidate(way.name, step, flops, case.frames, way.precision))
+    found = compare(case.name, candidates, setting.device, setting.rounds, setting.advance)
     return {**found, "batch": case.batch, "first_kl_nats": first_kl}
 
 
@@ -141,7 +141,7 @@ def make_step(way: Variant, case: Case, model: nn.Module, device: torch.device) 
         compile_parts(own)
     adam = torch.optim.Adam(own.parameters(), RATE, fused=None if way.plain else True, capturable=way.graphs)
     clip, coins, noise = training_input(model, case.spec, CONTEXT, case.horizon, case.batch, case.forcing, device)
-    target, fed_back_at = clip.frames[:, 1:], {} if way.plain else {"own": free_running_steps(coins, CONTEXT)}
+    target, fed_back_at = clip.frames[:, 1:], {} if way.plain else {"free_running": free_running_steps(coins, CONTEXT)}
     coins = coins if way.plain else coins.to(device)
 
     def step() -> Terms:

@@ -26,7 +26,7 @@ from foreframe.models import pose_unet, svg
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 from foreframe.training.optimizer import make_optimizer
-from foreframe.training.step import Drawn, Given, share_of
+from foreframe.training.step import StepInputs, share_of
 from foreframe.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -86,16 +86,16 @@ def go_on(run: Path, world: distributed.World | None = None, max_minutes: float 
 
 
 def widen(trainer: Trainer) -> None:
-    trainer.model.double()
-    if trainer.average is not None:
-        trainer.average.double()
-    trainer.optimizer = make_optimizer(trainer.train.optimizer, trainer.model)
+    trainer.state.model.double()
+    if trainer.state.average is not None:
+        trainer.state.average.double()
+    trainer.state.optimizer = make_optimizer(trainer.setup.train.optimizer, trainer.state.model)
     place = trainer.place
 
-    def placed(drawn: Drawn) -> Given:
+    def placed(drawn: StepInputs) -> StepInputs:
         given = place(drawn)
         cond = None if given.clip.cond is None else given.clip.cond.double()
-        return given._replace(clip=Clip(given.clip.frames.double(), cond), noise=given.noise.double())
+        return given._replace(pixels=Clip(given.clip.frames.double(), cond), noise=given.noise.double())
 
     trainer.place = placed  # type: ignore[method-assign]
 
@@ -217,16 +217,16 @@ def test_bf16_is_refused_where_the_processor_has_no_unit_for_it(image_pack, tmp_
     monkeypatch.setattr(device, "_processor_flags", lambda: frozenset({"avx512_bf16"}))
     with pytest.raises(ConfigError, match=r"precision bf16: this processor has no matrix unit .*use --precision fp32"):
         trainer(image_pack, tmp_path, precision="bf16")
-    assert trainer(image_pack, tmp_path).step == 0
+    assert trainer(image_pack, tmp_path).state.step == 0
 
 
 def test_bf16_is_of_the_network_alone_and_weights_stay_in_fp32(image_pack, tmp_path, monkeypatch):
     monkeypatch.setattr(device, "_processor_flags", lambda: frozenset({"amx_bf16"}))
     wide, narrow = (trainer(image_pack, tmp_path, precision=precision) for precision in ("fp32", "bf16"))
-    expected, found = (float(each.one_step()[0].loss) for each in (wide, narrow))
+    expected, found = (float(each.one_step()[0]) for each in (wide, narrow))
     assert found != expected
     assert found == pytest.approx(expected, rel=2e-2)
-    assert {parameter.dtype for parameter in narrow.model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in narrow.state.model.parameters()} == {torch.float32}
 
 
 # ---------------------------------------------------------------- launching
@@ -281,7 +281,7 @@ SCRIPT = """
     step = train.Trainer.one_step
 
     def fails(trainer):
-        if trainer.step == 2 and trainer.world.rank == int(os.environ["FAILS"]):
+        if trainer.state.step == 2 and trainer.setup.world.rank == int(os.environ["FAILS"]):
             raise RuntimeError("a fault")
         return step(trainer)
 

@@ -99,7 +99,9 @@ SCRIPT = """
     def poison(trainer, drawn):
         given = place(trainer, drawn)
         if drawn.step in map(int, os.environ["STEPS"].split()):
-            shares = drawn.rows * trainer.world.size // trainer.train.batch
+            batch = trainer.setup.train.batch
+            rows = torch.arange(batch) if given.clip.batch == batch else trainer.rows
+            shares = rows * trainer.setup.world.size // batch
             given.clip.frames[shares == int(os.environ["POISONED"])] = float("nan")
         return given
 

@@ -52,7 +52,7 @@ def test_a_run_stopped_and_resumed_is_bitwise_equal(vector_pack, tmp_path, whole
         step = trainer.one_step
 
         def once(trainer=trainer, step=step, stop=stop):
-            if trainer.step == stop - 1:
+            if trainer.state.step == stop - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             return step()
 
@@ -80,7 +80,7 @@ def test_twenty_steps_equal_eleven_a_kill_and_nine(vector_pack, tmp_path, whole)
         step = trainer.one_step
         def once():
             result = step()
-            if trainer.step == 11:
+            if trainer.state.step == 11:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
         trainer.one_step = once
@@ -99,7 +99,7 @@ def test_reading_ahead_and_keeping_the_split_on_the_device_change_no_bit(vector_
     for stop in (0.0, None):
         trainer = make(vector_pack, run)
         trainer.reads_ahead = True
-        trainer.feed = Feed(trainer.windows, trainer.device, resident=True)
+        trainer.feed = Feed(trainer.windows, trainer.setup.device, resident=True)
         trainer.run(stop)
     assert content(run, 20) == whole
 
@@ -109,7 +109,7 @@ def test_moments_lie_in_memory_as_their_parameters_do_after_a_resume(vector_pack
     make(vector_pack, run).run(max_minutes=0.0)
     trainer = make(vector_pack, run)
     trainer.restore()
-    strides = {p.stride(): state["exp_avg"].stride() for p, state in trainer.optimizer.state.items()}
+    strides = {p.stride(): state["exp_avg"].stride() for p, state in trainer.state.optimizer.state.items()}
     assert any(len(stride) == 4 and stride[1] == 1 for stride in strides), "some parameters are channels last"
     assert all(stride == moment for stride, moment in strides.items())
 

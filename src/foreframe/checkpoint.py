@@ -57,6 +57,11 @@ class Checkpoint:
         return "ema" if "ema.safetensors" in self.hashes else "weights"
 
     @property
+    def validation_pending(self) -> bool:
+        """Whether the validation of this step was interrupted. Older checkpoints call it `owes_validation`."""
+        return self.state.get("validation_pending", self.state.get("owes_validation")) is True
+
+    @property
     def best(self) -> dict[str, Any]:
         """step, psnr, split and horizon of the best validation so far; empty before the first."""
         found: dict[str, Any] = self.state["best"]

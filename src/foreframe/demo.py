@@ -35,7 +35,7 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     pack = open_clips("push", progress=True)
     run, page_path = out / "run", out / "index.html"
     trainer = _trainer(run, pack, device)
-    print(f"{PRESET}: {describe_model(trainer.model)}; training on {len(pack.split('train'))} clips")
+    print(f"{PRESET}: {describe_model(trainer.state.model)}; training on {len(pack.split('train'))} clips")
     print(trainer.run(max_minutes))
     signals.poll()
     trained = load_run(run, "newest", device)
@@ -63,7 +63,7 @@ def _trainer(run: Path, pack: Any, device: Any) -> Trainer:
     if (run / "config.json").exists() and RunConfig.read(run) != record:
         raise UsageError(f"{run}: holds another run; give `foreframe demo --out` another folder")
     trainer = Trainer(record, pack, run, device)
-    trainer.take()
+    trainer.acquire_lock()
     record.write(run)
     return trainer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,12 +15,12 @@ from foreframe.unrolled import Unrolled
 ACTIVE_NATS = 0.01
 """A latent unit carries information if its KL, averaged over clips and frames, exceeds this."""
 COLLAPSED_NATS = 0.01
-"""Below so many nats a frame the posterior has collapsed: z carries nothing."""
+"""Below this many nats a frame the posterior has collapsed: z carries nothing."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """How the two terms are measured and reduced, before beta weighs them."""
+    """How the two terms are measured and reduced, before beta is applied."""
 
     reconstruction: Literal["mse", "l1"] = "mse"
     """Difference of predicted and true pixels: squared, or absolute."""
@@ -32,9 +32,8 @@ class LossConfig:
     """Over the predicted frames: sum, as both labs and SVG have it; mean for windows of changing length."""
 
 
-@dataclass(frozen=True)
-class Terms:
-    """One step's loss, what is in it, and what the latent does. Scalars on the device."""
+class Terms(NamedTuple):
+    """A step's loss, its parts, and what the latent does. Scalars on the device; stacked (6,), in this order."""
 
     loss: Tensor
     reconstruction: Tensor

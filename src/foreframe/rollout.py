@@ -17,7 +17,7 @@ from torch import Tensor
 from foreframe import seeds
 from foreframe.clip import Clip
 from foreframe.errors import NotFiniteError
-from foreframe.unrolled import Step, spread
+from foreframe.unrolled import Step, repeat_samples
 
 ModeName = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
 
@@ -92,8 +92,8 @@ def rollout(
         raise ValueError(f"mode '{mode}' looks at the true frames: give all {length} of them as truth")
     state, frame = observe(model, context, cond, noise), context[:, -1]
     if not shares_context(model):
-        frame = spread(frame, len(noise))
-        cond, truth = (None if part is None else spread(part, len(noise)) for part in (cond, truth))
+        frame = repeat_samples(frame, len(noise))
+        cond, truth = (None if part is None else repeat_samples(part, len(noise)) for part in (cond, truth))
     for t in range(known, length):
         target = truth[:, t] if switches.latent == "posterior" and truth is not None else None
         state, step = model.step(state, frame, None if cond is None else cond[:, t], noise[:, t - 1], target, known - t)
@@ -111,9 +111,9 @@ def observe(model: Any, context: Tensor, cond: Tensor | None, noise: Tensor) -> 
     """
     known, rows = context.shape[1], len(noise)
     first = model.initial(Clip(context, None if cond is None else cond[:, :known]), known)
-    state = map_state(first, lambda part: spread(part, rows))
+    state = map_state(first, lambda part: repeat_samples(part, rows))
     if not shares_context(model):
-        context, cond = spread(context, rows), None if cond is None else spread(cond, rows)
+        context, cond = repeat_samples(context, rows), None if cond is None else repeat_samples(cond, rows)
     for t in range(1, known):
         given = None if cond is None else cond[:, t]
         state, _ = model.step(state, context[:, t - 1], given, noise[:, t - 1], context[:, t], known - t)

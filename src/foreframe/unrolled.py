@@ -1,4 +1,4 @@
-"""What a model says: of one step, and of a whole clip."""
+"""The outputs of a model: of one step, and of a whole clip."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def free_running_steps(forcing: Tensor, context: int) -> frozenset[int]:
     return frozenset(t for t in range(context + 1, len(forced) + 1) if not forced[t - 1])
 
 
-def stretches(length: int, own: frozenset[int]) -> list[tuple[int, int]]:
-    """Steps 1 .. length-1 as (start, stop): those of `own` alone, the others together as far as they reach."""
+def segments(length: int, free_running: frozenset[int]) -> list[tuple[int, int]]:
+    """Steps 1 .. length-1 as (start, stop): free-running ones alone, the others together as far as they reach."""
     found: list[tuple[int, int]] = []
     for t in range(1, length):
-        if found and t not in own and found[-1][0] not in own:
+        if found and t not in free_running and found[-1][0] not in free_running:
             found[-1] = (found[-1][0], t + 1)
         else:
             found.append((t, t + 1))
     return found
 
 
-def spread(values: Tensor, rows: int) -> Tensor:
-    """Rows (B, ...) repeated to (S*B, ...), samples first: what S samples of a clip have in common."""
+def repeat_samples(values: Tensor, rows: int) -> Tensor:
+    """Rows (B, ...) repeated to (S*B, ...), samples first: values that S samples of a clip have in common."""
     return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.ndim - 1))

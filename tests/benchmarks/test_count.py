@@ -1,4 +1,4 @@
-"""Counted work: known networks by hand, and the goals of a training step."""
+"""Counted work: known networks by hand, and limits on a training step."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def test_the_plain_step_costs_what_the_originals_costs(backbone):
 
 
 @pytest.mark.parametrize("backbone", ["dcgan", "vgg"])
-def test_the_fast_step_keeps_to_its_goals(backbone):
+def test_the_fast_step_keeps_to_its_limits(backbone):
     model = models.build(Config(backbone=backbone, skip="svg"), SPEC)
     work = count_step(model, SPEC)
     gflop, kernels = FAST[backbone]
-    # The goals were set with a counter that does not know LSTM layers: four of them, over eleven steps, with gradients.
+    # The limits were set without LSTM layers: four of them, over eleven steps, with gradients.
     layers = 3 * 2 * 11 * 4 * (4 * 256 * (256 + 256))
     assert (work.flops / 12 - layers) / 1e9 <= gflop
     assert work.kernels <= kernels

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.measure import Candidate, Rounds, race, ratios, spread
+from benchmarks.measure import Candidate, Rounds, compare, ratios, spread
 
 from benchmarks import measure
 
@@ -23,16 +23,16 @@ def made_up(monkeypatch, times):
 
 def test_contestants_run_in_turn_after_their_warm_up():
     said, order = [], []
-    contestants = [Candidate(name, lambda name=name: order.append(name)) for name in "abc"]
-    race("r", contestants, CPU, Rounds(rounds=2, warmup=2), said.append)
+    candidates = [Candidate(name, lambda name=name: order.append(name)) for name in "abc"]
+    compare("r", candidates, CPU, Rounds(rounds=2, warmup=2), said.append)
     assert "".join(order) == "aabbcc" + "abc" + "abc"
     assert said[0] == "r: a, warm-up"
     assert said[-2] == "r: c, round 2"
 
 
 def test_a_factor_is_taken_inside_a_round(monkeypatch):
-    contestants = made_up(monkeypatch, [(4.0, 1.0), (8.0, 4.0), (30.0, 10.0)])
-    rows = race("r", contestants, CPU, Rounds(3), lambda _: None)["contestants"]
+    candidates = made_up(monkeypatch, [(4.0, 1.0), (8.0, 4.0), (30.0, 10.0)])
+    rows = compare("r", candidates, CPU, Rounds(3), lambda _: None)["contestants"]
     assert rows[0]["factor"] == {"median": 1.0, "min": 1.0, "max": 1.0}
     # 4, 2 and 3 times faster; the medians of the times, 8 and 4, would say 2.
     assert rows[1]["factor"] == {"median": 3.0, "min": 2.0, "max": 4.0}
@@ -41,8 +41,8 @@ def test_a_factor_is_taken_inside_a_round(monkeypatch):
 
 
 def test_rates_come_from_the_median_round(monkeypatch):
-    contestants = made_up(monkeypatch, [(4.0,), (2.0,), (1.0,)])
-    found = race("r", contestants, CPU, Rounds(3), lambda _: None)
+    candidates = made_up(monkeypatch, [(4.0,), (2.0,), (1.0,)])
+    found = compare("r", candidates, CPU, Rounds(3), lambda _: None)
     row, yardstick = found["contestants"][0], found["yardsticks"][0]
     assert row["gflops_per_second"] == 0.5
     assert row["frames_per_second"] == 5.0
@@ -51,7 +51,7 @@ def test_rates_come_from_the_median_round(monkeypatch):
 
 
 def test_a_contestant_without_a_yardstick_has_no_share():
-    found = race("r", [Candidate("a", lambda: None, flops=1, precision="int8")], CPU, Rounds(1), lambda _: None)
+    found = compare("r", [Candidate("a", lambda: None, flops=1, precision="int8")], CPU, Rounds(1), lambda _: None)
     assert found["yardsticks"] == []
     assert found["contestants"][0]["share_of_matmul"] is None
 

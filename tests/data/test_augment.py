@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foreframe.clip import Clip, ClipSpec
-from foreframe.data.loading.augment import AugmentConfig, augment
+from foreframe.data.loading.augment import AugmentConfig, draw_grid, warp
 from foreframe.errors import ConfigError
 from foreframe.seeds import generator
 from tests.conftest import random_clip
@@ -12,9 +12,12 @@ from tests.conftest import random_clip
 SPEC = ClipSpec(3, 32, 64, "image", 3)
 
 
+def augment(clip, config, draws):
+    return warp(clip, draw_grid(clip.batch, *clip.frames.shape[-2:], config, draws))
+
+
 def test_with_nothing_switched_on_the_clip_is_untouched():
-    clip = random_clip(SPEC)
-    assert augment(clip, AugmentConfig(), generator(0)) is clip
+    assert draw_grid(2, 32, 64, AugmentConfig(), generator(0)) is None
 
 
 def test_mirroring_is_exact_and_the_same_for_frames_and_poses():
@@ -74,4 +77,4 @@ def test_turning_keeps_lengths():
 
 def test_a_vector_condition_is_refused():
     with pytest.raises(ConfigError, match="switch it off for such data"):
-        augment(random_clip(ClipSpec(3, 64, 64, "vector", 2)), AugmentConfig(flip=True), generator(0))
+        AugmentConfig(flip=True).check(ClipSpec(3, 64, 64, "vector", 2))

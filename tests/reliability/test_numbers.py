@@ -28,10 +28,10 @@ BAD = (math.nan, math.inf, -math.inf)
 
 def state_of(trainer):
     """Every number that an update may change."""
-    tensors = {f"weights {name}": value for name, value in trainer.model.state_dict().items()}
-    if trainer.average is not None:
-        tensors |= {f"average {name}": value for name, value in trainer.average.state_dict().items()}
-    for index, values in enumerate(trainer.optimizer.state_dict()["state"].values()):
+    tensors = {f"weights {name}": value for name, value in trainer.state.model.state_dict().items()}
+    if trainer.state.average is not None:
+        tensors |= {f"average {name}": value for name, value in trainer.state.average.state_dict().items()}
+    for index, values in enumerate(trainer.state.optimizer.state_dict()["state"].values()):
         tensors |= {f"moment {index} {name}": value for name, value in values.items()}
     return {name: value.clone() for name, value in tensors.items()}
 
@@ -49,10 +49,10 @@ def inject(trainer, what, value, monkeypatch):
 
         monkeypatch.setattr(trainer, "place", placed)
     elif what == "gradient":
-        parameter = trainer.model.decoder.out.conv.weight
+        parameter = trainer.state.model.decoder.out.conv.weight
         parameter.register_hook(lambda gradient: torch.full_like(gradient, value))
     else:
-        hooked = trainer.model.decoder.stem
+        hooked = trainer.state.model.decoder.stem
         hooked.register_forward_hook(lambda _module, _given, output: output * value)
 
 
@@ -66,12 +66,12 @@ def test_a_step_that_is_not_finite_leaves_no_trace(vector_pack, tmp_path, kind, 
             trainer = make(vector_pack, tmp_path / "run", config)
             for _ in range(warm):
                 trainer.one_step()
-                trainer.step += 1
+                trainer.state.step += 1
             before = state_of(trainer)
             inject(trainer, what, value, patched)
             trainer.one_step()
-            trainer.step += 1
-            events = trainer.watch.look(trainer.step)
+            trainer.state.step += 1
+            events = trainer.state.watch.drain_events(trainer.state.step)
             assert [event.step for event in events] == [warm], (what, value)
             after = state_of(trainer)
             untouched = all(torch.equal(value, after[name]) for name, value in before.items())
@@ -100,7 +100,7 @@ def test_the_module_and_the_clips_of_a_skipped_step_are_named_and_training_goes_
     assert "clips clip-" in note["note"]
     assert note["note"].endswith("first the noise given; this step is skipped")
     saved = checkpoint.newest(run)
-    assert not watch.not_finite(trainer.model.state_dict())
+    assert not watch.not_finite(trainer.state.model.state_dict())
     assert saved.step == 24
 
 
@@ -133,7 +133,7 @@ def test_a_run_ends_at_the_third_in_a_row_or_the_tenth_of_a_thousand(vector_pack
     # What was skipped before the checkpoint is remembered by the run that goes on.
     later = again(vector_pack, run)
     later.restore()
-    assert list(later.watch._skipped) == [step for step in bad if step < later.step]
+    assert list(later.state.watch._skipped) == [step for step in bad if step < later.state.step]
 
 
 def test_a_crash_is_kept_and_taken_again_elsewhere(vector_pack, tmp_path, figure):
@@ -143,13 +143,15 @@ def test_a_crash_is_kept_and_taken_again_elsewhere(vector_pack, tmp_path, figure
     trainer = again(vector_pack, run)
     trainer.restore()
     with torch.no_grad():
-        trainer.model.predictor.lstm.embed.weight.fill_(3e38)
+        trainer.state.model.predictor.lstm.embed.weight.fill_(3e38)
     trainer.restore = lambda: None
-    with pytest.raises(TrainingError, match=r"first what predictor.lstm.embed .Linear. makes; .*`foreframe replay /"):
+    with pytest.raises(
+        TrainingError, match=r"first the output of predictor.lstm.embed .Linear.; .*`foreframe replay /"
+    ):
         trainer.run()
     folder = (run / "crash").rename(tmp_path / "elsewhere") / "step-00000004"
     found = crash.replay(folder)
-    assert found.first == found.record.first == "what predictor.lstm.embed (Linear) makes"
+    assert found.first == found.record.first == "the output of predictor.lstm.embed (Linear)"
     assert found.values == found.record.values
     assert found.values[0] == "nan"
     assert "step 4, clips clip-" in str(found)
@@ -158,7 +160,7 @@ def test_a_crash_is_kept_and_taken_again_elsewhere(vector_pack, tmp_path, figure
 
     record = json.loads((folder / "crash.json").read_text())
     for change, message in (
-        ({"own": [[]] * 3}, "2 clips in 3 parts are no step"),
+        ({"free_running": [[]] * 3}, "2 clips in 3 parts are no step"),
         ({"stepp": 1}, "unknown setting 'stepp'"),
     ):
         (folder / "crash.json").write_text(json.dumps({**record, **change}))
@@ -179,13 +181,13 @@ def test_statistics_that_overflow_in_a_step_that_is_finite_otherwise_are_put_bac
     """BatchNorm divides by what it then remembers: a variance beyond float32 leaves the loss as it is."""
     trainer = make(vector_pack, tmp_path / "run", LONG)
     trainer.one_step()
-    trainer.step += 1
+    trainer.state.step += 1
     before = state_of(trainer)
-    (conv,) = [module for name, module in trainer.model.named_modules() if name == "encoder.head.conv"]
+    (conv,) = [module for name, module in trainer.state.model.named_modules() if name == "encoder.head.conv"]
     conv.register_forward_hook(lambda _module, _given, output: output * 1e30)
     trainer.one_step()
-    trainer.step += 1
-    (event,) = trainer.watch.look(trainer.step)
+    trainer.state.step += 1
+    (event,) = trainer.state.watch.drain_events(trainer.state.step)
     assert event.wrong[-1] == "statistics"
     assert all(torch.equal(value, state_of(trainer)[name]) for name, value in before.items())
 
@@ -198,13 +200,13 @@ def test_no_checkpoint_ever_holds_a_number_that_is_not_finite(vector_pack, tmp_p
 
     def poisoned():
         done = step()
-        if trainer.step == 4:
+        if trainer.state.step == 4:
             with torch.no_grad():
                 target = {
-                    "weights": lambda: trainer.model.decoder.out.conv.weight,
-                    "running statistics": lambda: next(trainer.model.buffers()),
-                    "average": lambda: next(trainer.average.parameters()),
-                    "moments": lambda: next(iter(trainer.optimizer.state.values()))["exp_avg"],
+                    "weights": lambda: trainer.state.model.decoder.out.conv.weight,
+                    "running statistics": lambda: next(trainer.state.model.buffers()),
+                    "average": lambda: next(trainer.state.average.parameters()),
+                    "moments": lambda: next(iter(trainer.state.optimizer.state.values()))["exp_avg"],
                 }[where]()
                 target.index_fill_(0, torch.tensor([0]), math.nan)
         return done
@@ -249,9 +251,9 @@ def test_loss_and_gradient_are_finite_whatever_a_head_says(dtype, cases, figure)
 
 def feed(rows, start=0):
     eye = Watch(CPU)
-    eye.go_on(start)
+    eye.reset_to(start)
     for step, values in enumerate(rows, start):
-        skipped = eye.see(torch.tensor(step), torch.tensor(values))
+        skipped = eye.record(torch.tensor(step), torch.tensor(values))
         assert bool(skipped) == (not all(map(math.isfinite, values)))
     return eye
 
@@ -259,14 +261,14 @@ def feed(rows, start=0):
 def test_a_loss_far_above_those_before_it_is_a_spike():
     losses = [1.0 + 0.01 * (step % 7) for step in range(200)]
     losses[150] = 2.0
-    (event,) = feed([[loss, 0.0, 0.0, 1.0, 1.0] for loss in losses]).look(200)
+    (event,) = feed([[loss, 0.0, 0.0, 1.0, 1.0] for loss in losses]).drain_events(200)
     assert isinstance(event, Spike)
     assert event.step == 150
     assert event.sigmas > 6
-    assert not feed([[1.0, 0.0, 0.0, 1.0, 1.0]] * 150 + [[1.0, 0.0, 0.0, 1.0, 1.0]]).look(151), (
+    assert not feed([[1.0, 0.0, 0.0, 1.0, 1.0]] * 150 + [[1.0, 0.0, 0.0, 1.0, 1.0]]).drain_events(151), (
         "equal losses have no deviation"
     )
-    assert not feed([[loss, 0.0, 0.0, 1.0, 1.0] for loss in losses[100:]]).look(100), "too few before it"
+    assert not feed([[loss, 0.0, 0.0, 1.0, 1.0] for loss in losses[100:]]).drain_events(100), "too few before it"
 
 
 def test_how_often_one_looks_changes_nothing_of_what_is_seen():
@@ -278,9 +280,9 @@ def test_how_often_one_looks_changes_nothing_of_what_is_seen():
     for every in (1, 20, 500):
         eye, events = Watch(CPU), []
         for step in range(3000):
-            eye.see(torch.tensor(step), rows[step])
+            eye.record(torch.tensor(step), rows[step])
             if (step + 1) % every == 0:
-                events += eye.look(step + 1)
+                events += eye.drain_events(step + 1)
         seen.append([(type(event), event.step, getattr(event, "fatal", None)) for event in events])
     assert seen[0] == seen[1]
     assert {kind for kind, *_ in seen[0]} == {Skipped, Spike}
@@ -315,7 +317,7 @@ def test_a_validation_that_is_not_finite_is_told_of_and_is_never_the_best(vector
     run = tmp_path / "run"
     trainer = make(vector_pack, run, replace(LONG, steps=4, validate_every=2))
     noise = evaluation.draw_noise
-    monkeypatch.setattr(evaluation, "draw_noise", lambda *a: noise(*a) * (math.inf if trainer.step == 2 else 1))
+    monkeypatch.setattr(evaluation, "draw_noise", lambda *a: noise(*a) * (math.inf if trainer.state.step == 2 else 1))
     assert trainer.run() == "complete at step 4 of 4"
     assert any("validation: frame 3 of 4 is not finite" in row.get("note", "") for row in read_log(run))
     assert checkpoint.newest(run).best["step"] == 4

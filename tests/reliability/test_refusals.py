@@ -11,7 +11,7 @@ import pytest
 from foreframe import checkpoint, disk
 from foreframe.errors import DiskError
 from foreframe.log import RunLog, read_log
-from foreframe.training import trainer as train
+from foreframe.training import resume
 from tests.runs import TINY, again, content, make
 
 SHORT = replace(TINY, steps=8, horizon=2, validate_every=4, save_every=2)
@@ -75,7 +75,7 @@ def test_a_disk_that_refuses_three_times_ends_the_run_with_the_earlier_checkpoin
             return save(*arguments)
 
         patched.setattr(checkpoint, "save", once)
-        patched.setattr(train, "SAVE_TRIES", 2)
+        patched.setattr(resume, "SAVE_TRIES", 2)
         with pytest.raises(DiskError, match="the disk is full"):
             trainer.run()
     assert checkpoint.newest(run).step == 2
@@ -125,7 +125,7 @@ def test_a_picture_that_cannot_be_written_is_told_of_and_training_goes_on(vector
     assert make(vector_pack, run, SHORT).run() == "complete at step 8 of 8"
     (note,) = [row["note"] for row in read_log(run) if "written" in row.get("note", "")]
     assert "step-00000004.gif: cannot be written: Read-only file system" in note
-    assert "goes on without this picture" in note
+    assert "training continues without this picture" in note
     assert without_refusals(content(run, 8)) == whole
 
 

@@ -13,7 +13,7 @@ from foreframe import checkpoint, evaluation
 from foreframe.errors import CheckpointError, DataError, TrainingError
 from foreframe.log import read_log
 from foreframe.recipe import RunConfig
-from foreframe.training import trainer as train
+from foreframe.training import step
 from foreframe.training.optimizer import make_optimizer
 from foreframe.training.trainer import Trainer
 from tests.conftest import write_pack
@@ -36,7 +36,7 @@ def stop_at(trainer: Trainer, step: int, monkeypatch) -> str:
     real = trainer.one_step if step else trainer.restore
 
     def asked(*arguments):
-        if trainer.step == max(0, step - 1):
+        if trainer.state.step == max(0, step - 1):
             os.kill(os.getpid(), signal.SIGUSR1)
         return real(*arguments)
 
@@ -47,12 +47,14 @@ def stop_at(trainer: Trainer, step: int, monkeypatch) -> str:
 def part(trainer: Trainer, name: str):
     """What a run would be without a piece of its state, from `STOP` on."""
     if name == "optimizer":
-        trainer.optimizer = make_optimizer(SHORT.optimizer, trainer.model)
+        trainer.state.optimizer = make_optimizer(SHORT.optimizer, trainer.state.model)
     elif name == "average":
-        trainer.average.load_state_dict(trainer.model.state_dict())
+        trainer.state.average.load_state_dict(trainer.state.model.state_dict())
     elif name == "running statistics":
-        fresh = dict(Trainer(trainer.config, trainer.pack, trainer.run_path, CPU).model.named_buffers())
-        for key, buffer in trainer.model.named_buffers():
+        fresh = dict(
+            Trainer(trainer.setup.config, trainer.setup.pack, trainer.setup.path, CPU).state.model.named_buffers()
+        )
+        for key, buffer in trainer.state.model.named_buffers():
             buffer.copy_(fresh[key])
 
 
@@ -64,8 +66,8 @@ def test_a_piece_of_state_left_out_is_noticed(vector_pack, tmp_path, whole, forg
     run = tmp_path / "run"
     assert "at step 5" in stop_at(make(vector_pack, run, SHORT), STOP, monkeypatch)
     trainer = again(vector_pack, run)
-    restore, settings = trainer.restore, trainer.settings
-    generator, indices = train.seeds.generator, train.batch_indices
+    restore, settings = trainer.restore, step.StepPlan.settings
+    generator, indices = step.seeds.generator, step.batch_indices
 
     def forget():
         restore()
@@ -76,13 +78,15 @@ def test_a_piece_of_state_left_out_is_noticed(vector_pack, tmp_path, whole, forg
     if forgotten == "noise":
         late = {"noise": STOP}
         monkeypatch.setattr(
-            train.seeds, "generator", lambda seed, name, n=0, *rest: generator(seed, name, n - late.get(name, 0), *rest)
+            step.seeds, "generator", lambda seed, name, n=0, *rest: generator(seed, name, n - late.get(name, 0), *rest)
         )
     elif forgotten == "position in the data":
-        monkeypatch.setattr(train, "batch_indices", lambda *a: indices(*a[:-1], a[-1] - STOP))
+        monkeypatch.setattr(step, "batch_indices", lambda *a: indices(*a[:-1], a[-1] - STOP))
     elif forgotten in ("beta", "forcing"):
         monkeypatch.setattr(
-            trainer, "settings", lambda step: {**settings(step), forgotten: settings(step - STOP)[forgotten]}
+            step.StepPlan,
+            "settings",
+            lambda plan, n: {**settings(plan, n), forgotten: settings(plan, n - STOP)[forgotten]},
         )
     trainer.run()
     equal = content(run, SHORT.steps)[0] == whole[0]
@@ -115,13 +119,13 @@ def test_a_validation_that_was_stopped_is_made_up_for(vector_pack, tmp_path, who
         trainer = again(vector_pack, run)
 
         def asked(*arguments, trainer=trainer):
-            if trainer.step == step:
+            if trainer.state.step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             return unroll(*arguments)
 
         monkeypatch.setattr(evaluation, "unroll", asked)
         assert trainer.run() == f"stopped by SIGTERM at step {step} of 8"
-        assert checkpoint.newest(run).state["owes_validation"] is True
+        assert checkpoint.newest(run).state["validation_pending"] is True
         assert [row["step"] for row in read_log(run) if "val_prediction_psnr" in row] == [4][: step > 4]
     monkeypatch.setattr(evaluation, "unroll", unroll)
     assert again(vector_pack, run).run() == "complete at step 8 of 8"
@@ -141,8 +145,8 @@ def test_how_often_it_is_looked_at_changes_nothing_of_what_is_trained(vector_pac
 def test_two_trainings_cannot_share_a_run(vector_pack, tmp_path):
     run = tmp_path / "run"
     first, second = make(vector_pack, run, SHORT), again(vector_pack, run)
-    first.take()
-    with pytest.raises(TrainingError, match=rf"another training is at work here \(process {os.getpid()} on .*\); wait"):
+    first.acquire_lock()
+    with pytest.raises(TrainingError, match=rf"another training is running here \(process {os.getpid()} on .*\); wait"):
         second.run()
     assert first.run() == "complete at step 8 of 8"
     assert second.run() == "already complete at step 8"

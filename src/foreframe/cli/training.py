@@ -91,11 +91,11 @@ def train(arguments: list[str]) -> None:
         speed = Speed(request.compile, request.graphs)
         trainer = Trainer(record, pack, request.run, world.device, world, speed)
         if world.is_main:
-            trainer.take()
+            trainer.acquire_lock()
             _refuse_run(request.run)  # it may have been begun while this one got ready
             record.write(request.run)
             windows = f"{len(trainer.windows):,} windows of {config.length} frames"
-            print(f"{request.preset}: {describe_model(trainer.model)}, {windows}")
+            print(f"{request.preset}: {describe_model(trainer.state.model)}, {windows}")
             short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
             if short:
                 left_out = f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}"
@@ -181,11 +181,11 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
     from foreframe.report.plots import training_figure
 
     ended = trainer.run(max_minutes)
-    if not trainer.world.is_main:
+    if not trainer.setup.world.is_main:
         return
-    print(printable(f"{trainer.run_path}: {ended}"))
+    print(printable(f"{trainer.setup.path}: {ended}"))
     if signals.asked():  # whoever asked does not wait for pictures
         return
-    rows = read_log(trainer.run_path)
+    rows = read_log(trainer.setup.path)
     if rows:
-        training_figure(rows, trainer.run_path / "media" / "training.png")
+        training_figure(rows, trainer.setup.path / "media" / "training.png")

@@ -1,7 +1,7 @@
 """Models. One file each: a frozen `Config` beside a `Model`; the file's name is the model's name.
 
 A new file in this folder is found, built, trained and tested without any other file being touched.
-`Model` below is the contract; `tests/contract/test_models.py` holds every file here to it.
+`Model` below is the contract; `conformance.check_model` tests a model against it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 import pkgutil
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from foreframe.clip import Clip, ClipSpec
@@ -29,20 +29,29 @@ LAYERS = 64
 """Largest of those whose names end in `layers`; each layer is an object, even before it has memory."""
 
 
-class Model(Protocol):
-    """What every model does. It is an `nn.Module` that keeps no memory, batch size or device in itself."""
+class Model(nn.Module):
+    """The contract of every model. A model keeps no memory, batch size or device in itself, and draws nothing."""
 
     latent_shape: tuple[int, ...]
     """Z..., the shape of one step's noise without B; (0,) for a model without a latent."""
+    shares_context: bool = False
+    """True: in `step`, state and noise may be those of S samples of each clip, S*B rows, samples first, while frame,
+    cond and target have B (`unrolled.repeat_samples` repeats them): they are encoded once for all samples."""
 
-    # May be left out. `shares_context = True`: in `step`, state and noise may be those of S samples of each clip, S*B
-    # rows, samples first, while frame, cond and target have B (`unrolled.spread` repeats them): encoded once for all.
+    def fit_condition(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Standardise a vector condition by these of the training clips, D each.
 
-    def fit_condition(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
-        """Only of models that take a vector condition: standardise it by these of the training clips, D each."""
+        Raises:
+            ConfigError: the model cannot.
+        """
+        raise ConfigError(
+            f"train.standardise: {type(self).__module__} has no fit_condition(mean, std) to standardise the condition; "
+            "write it, or set train.standardise to false"
+        )
 
     def initial(self, clip: Clip, context: int) -> Any:
-        """The state before the first step: tensors, first axis B, made from nothing but the first K frames."""
+        """The state before the first step: tensors in tuples, first axis B, made from the first K frames alone."""
+        raise NotImplementedError
 
     def step(
         self,
@@ -58,17 +67,23 @@ class Model(Protocol):
         With `target`, the true frame t, z is drawn from the posterior; without it, from the prior.
         `context_left` is K - t: how many context frames follow `frame`; negative beyond the context.
         """
+        raise NotImplementedError
 
     def forward(
-        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
         """Frames 1 .. T-1, z from the posterior: what training calls.
 
-        The first K frames are always fed as they are. `forcing` (B, T-1) bool: entry t-1 says whether step t is fed
-        the true frame t-1 or the model's own. `noise` (B, T-1, Z...). `own`: the steps at which some clip may be fed
-        its own frame, so that nobody has to look into `forcing`, which may lie on a GPU; a model that works on the
-        others together uses it (`unrolled.free_running_steps` finds it where it is None), any other passes over it.
+        Args:
+            clip: Frames and conditions, floats.
+            context: K; the first K frames are always fed as they are.
+            forcing: (B, T-1) bool; entry t-1 says whether step t is fed the true frame t-1 or the model's own.
+            noise: (B, T-1, Z...).
+            free_running: The steps at which some clip may be fed its own frame, known without reading `forcing` from a
+                GPU; None: `unrolled.free_running_steps(forcing, context)`. A model that works on the other steps
+                together uses it, any other ignores it.
         """
+        raise NotImplementedError
 
 
 def names() -> list[str]:
@@ -93,8 +108,8 @@ def name_of(config: Any) -> str:
     return type(config).__module__.rsplit(".", 1)[-1]
 
 
-def build_on_meta(config: Any, spec: ClipSpec) -> Any:
-    """The model with tensors that have a shape and no memory: what `build` would make, in some milliseconds.
+def build_on_meta(config: Any, spec: ClipSpec) -> Model:
+    """The model with tensors that have a shape and no memory, in some milliseconds.
 
     Raises:
         ConfigError: the model cannot take such clips, a number is beyond what it can be, or this machine has less
@@ -111,7 +126,7 @@ def build_on_meta(config: Any, spec: ClipSpec) -> Any:
     try:
         with warnings.catch_warnings(), torch.device("meta"), _NoDraws():
             warnings.filterwarnings("error", message="Initializing zero-element tensors")
-            model = module(name).Model(config, spec)
+            model = cast(Model, module(name).Model(config, spec))
     except (ValueError, RuntimeError, UserWarning) as error:
         cause = str(error).partition("\n")[0]
         raise ConfigError(
@@ -121,11 +136,11 @@ def build_on_meta(config: Any, spec: ClipSpec) -> Any:
     maps = spec.channels + (spec.cond_size if spec.cond == "image" else 0)
     numbers = maps * spec.height * spec.width + math.prod(model.latent_shape)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 4 * numbers
-    there = memory()
-    if needed > there:
+    available = memory()
+    if needed > available:
         raise ConfigError(
-            f"model: {name} needs {needed:,} bytes for its weights and one frame, this machine has {there:,}: make it "
-            f"smaller, or take a machine with more memory (asked for: {config} for clips of {spec})"
+            f"model: {name} needs {needed:,} bytes for its weights and one frame, this machine has {available:,}: make "
+            f"it smaller, or take a machine with more memory (asked for: {config} for clips of {spec})"
         )
     return model
 
@@ -141,18 +156,18 @@ class _NoDraws(TorchFunctionMode):
 
 
 def memory() -> int:
-    """Bytes of memory of this machine; a large number where the system does not tell."""
+    """Bytes of memory of this machine; a large number where the system does not say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
         return 2**40
 
 
-def build(config: Any, spec: ClipSpec) -> Any:
-    """A model with fresh weights for clips of this kind, channels last in memory, which convolutions like better.
+def build(config: Any, spec: ClipSpec) -> Model:
+    """A model with new weights for clips of this kind, channels last in memory, which convolutions prefer.
 
     Raises:
         ConfigError: as for `build_on_meta`, before memory is taken.
     """
     build_on_meta(config, spec)
-    return module(name_of(config)).Model(config, spec).to(memory_format=torch.channels_last)
+    return cast(Model, module(name_of(config)).Model(config, spec).to(memory_format=torch.channels_last))

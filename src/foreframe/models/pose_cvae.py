@@ -14,12 +14,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from foreframe import models
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
 from foreframe.nn.blocks import DepthConvBlock, ResidualBlock
 from foreframe.nn.norm import StepNorm, wide
-from foreframe.unrolled import Step, Unrolled, free_running_steps, spread, stretches
+from foreframe.unrolled import Step, Unrolled, free_running_steps, repeat_samples, segments
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class State(NamedTuple):
     """Nothing: all that this model remembers is the last frame."""
 
 
-class Model(nn.Module):
+class Model(models.Model):
     """See the module's text. Frames and pose pictures (B, 3, H, W) of any equal size."""
 
     shares_context = True
@@ -81,21 +82,22 @@ class Model(nn.Module):
         `target`, the true frame t, gives z from the posterior; without it z is `noise`, from N(0, I).
         """
         assert cond is not None
-        pose = spread(self.label(cond), len(noise))
+        pose = repeat_samples(self.label(cond), len(noise))
         prior = Gaussian.standard_like(noise)
         posterior = None if target is None else self._posterior(self.rgb(target), pose)
         z = (posterior or prior).sample(noise)
         return state, Step(self._paint(self.rgb(frame), pose, z), z, prior, posterior)
 
     def forward(
-        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
         """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`.
 
         True frames, poses and posteriors are worked on in one batch, and so are frames painted over true ones.
         """
         assert clip.cond is not None
-        length, own = len(clip), free_running_steps(forcing, context) if own is None else own
+        length = len(clip)
+        free_running = free_running_steps(forcing, context) if free_running is None else free_running
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1).flatten(0, 1)
         seen = self.rgb(frames.flatten(0, 1))
         poses = self.label(clip.cond.transpose(0, 1)[1:].flatten(0, 1), length - 1)
@@ -103,11 +105,11 @@ class Model(nn.Module):
         z = posterior.sample(noise)
 
         shown: list[Tensor] = []
-        for start, stop in stretches(length, own):
+        for start, stop in segments(length, free_running):
             # Of steps start .. stop-1, in tensors that begin with step 1; `seen` begins with frame 0.
             rows = slice((start - 1) * clip.batch, (stop - 1) * clip.batch)
             fed = seen[rows]
-            if start in own:
+            if start in free_running:
                 last = shown[-1][-clip.batch :]
                 last = last.detach() if self.config.detach_feedback else last
                 keep = forcing[:, start - 1].to(last.device)[:, None, None, None]
@@ -122,11 +124,11 @@ class Model(nn.Module):
         return Unrolled(clips_first(torch.cat(shown)), Gaussian.standard_like(found.mean), found)
 
     def _posterior(self, seen: Tensor, pose: Tensor) -> Gaussian:
-        found: Gaussian = self.gaussian(torch.cat([spread(seen, len(pose)), pose], 1))
+        found: Gaussian = self.gaussian(torch.cat([repeat_samples(seen, len(pose)), pose], 1))
         return found
 
     def _paint(self, seen: Tensor, pose: Tensor, z: Tensor) -> Tensor:
-        painted = wide(self.generator(self.fusion(torch.cat([spread(seen, len(z)), pose, z], 1))))
+        painted = wide(self.generator(self.fusion(torch.cat([repeat_samples(seen, len(z)), pose, z], 1))))
         return torch.sigmoid(painted) if self.config.output == "sigmoid" else painted.clamp(0, 1)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foreframe import models
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
@@ -60,7 +61,7 @@ class State(NamedTuple):
     pose: Tensor
 
 
-class Model(nn.Module):
+class Model(models.Model):
     """See the module's text. Frames and pose pictures (B, C, H, W), both sizes multiples of `STRIDE`."""
 
     def __init__(self, config: Config, spec: ClipSpec) -> None:
@@ -145,7 +146,7 @@ class Model(nn.Module):
         return State(state.background, state.appearance, cond), Step(shown, z, prior, posterior)
 
     def forward(
-        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
         """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`."""
         assert clip.cond is not None

@@ -20,16 +20,17 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from foreframe import models
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
 from foreframe.nn.backbones import Backbone, Halves, Maps, init_dcgan, make_backbone
-from foreframe.nn.condition import Standardise
+from foreframe.nn.condition import Standardize
 from foreframe.nn.lstm import FramePredictor, GaussianLstm, Memory
 from foreframe.nn.norm import NormKind
-from foreframe.unrolled import Step, Unrolled, free_running_steps, spread, stretches
+from foreframe.unrolled import Step, Unrolled, free_running_steps, repeat_samples, segments
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class State(NamedTuple):
     """What the decoder's stages hear of the frozen skips: computed once, when these are."""
 
 
-class Model(nn.Module):
+class Model(models.Model):
     """See the module's text. Frames (B, C, 64, 64) or (B, C, 128, 128); a vector condition or none."""
 
     shares_context = True
@@ -106,14 +107,14 @@ class Model(nn.Module):
             config.predictor_layers,
             config.norm if config.predictor_norm else None,
         )
-        self.standardise = Standardise(spec.cond_size)
+        self.standardise = Standardize(spec.cond_size)
         self.posterior = self._gaussian(config.posterior_layers) if latent else None
         self.prior = self._gaussian(config.prior_layers) if config.prior == "learned" else None
         self.apply(init_dcgan)
 
-    def fit_condition(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    def fit_condition(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Standardise conditions by these, D each, from now on."""
-        self.standardise.fit(mean, deviation)
+        self.standardise.fit(mean, std)
 
     def initial(self, clip: Clip, context: int) -> State:
         """An empty memory for each clip; the first step fills the skips."""
@@ -151,16 +152,18 @@ class Model(nn.Module):
             state = state._replace(heard=self.decoder.remember(maps, halves))
         posterior = None
         if target is not None and self.posterior is not None and state.posterior is not None:
-            seen = spread(self.encoder(target)[0], rows)[None]
+            seen = repeat_samples(self.encoder(target)[0], rows)[None]
             memory, posterior = self.posterior(state.posterior, seen)
             state = state._replace(posterior=memory)
-        heard = None if cond is None else spread(cond, rows)[None]
-        state, values, z, prior = self._advance(state, spread(vector, rows)[None], heard, noise[None], posterior)
+        heard = None if cond is None else repeat_samples(cond, rows)[None]
+        state, values, z, prior = self._advance(
+            state, repeat_samples(vector, rows)[None], heard, noise[None], posterior
+        )
         shown = self.decoder(values[0], halves, state.heard)
         return state, Step(shown, None if z is None else z[0], _first(prior), _first(posterior))
 
     def forward(
-        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, own: frozenset[int] | None = None
+        self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
         """Predict frames 1 .. T-1 with z from the posterior.
 
@@ -171,7 +174,8 @@ class Model(nn.Module):
             noise: (B, T-1, Z).
             own: The steps at which some clip may be fed its own frame; None: those of `forcing`.
         """
-        length, own = len(clip), free_running_steps(forcing, context) if own is None else own
+        length = len(clip)
+        own = free_running_steps(forcing, context) if free_running is None else free_running
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1)
         cond = None if clip.cond is None else clip.cond.transpose(0, 1)
 
@@ -183,7 +187,7 @@ class Model(nn.Module):
 
         shown: list[Tensor] = []
         priors: list[Gaussian] = []
-        for start, stop in stretches(length, own):
+        for start, stop in segments(length, own):
             if start in own:
                 last = shown[-1][-1].detach() if self.config.detach_feedback else shown[-1][-1]
                 keep = forcing[:, start - 1].to(last.device)[:, None, None, None]

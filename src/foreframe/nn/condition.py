@@ -1,4 +1,4 @@
-"""A vector condition on a scale that a network can hear."""
+"""A vector condition, normalised."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
-class Standardise(nn.Module):
-    """(cond - mean) / deviation, with the statistics of the training clips; the identity until `fit` is called.
+class Standardize(nn.Module):
+    """(cond - mean) / std, with the statistics of the training clips; the identity until `fit` is called.
 
-    Raw actions of a few hundredths beside features near 1 are hardly heard at all at first. The statistics are
-    buffers, so they travel with the weights. A column that never changes is only shifted.
+    Raw actions of a few hundredths have next to no effect beside features near 1 at first. The statistics are buffers,
+    saved with the weights (the standard deviation under its name in checkpoints, `deviation`). A column that never
+    changes is only shifted.
     """
 
     mean: Tensor
@@ -23,13 +24,12 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
 
-    def fit(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
-        """Take the mean and the deviation of each number, D each; a deviation next to nothing counts as none."""
-        centre = torch.tensor(mean, dtype=torch.float64)
-        spread = torch.tensor(deviation, dtype=torch.float64)
-        constant = spread < 1e-6 * (1 + centre.abs())
+    def fit(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the mean and the standard deviation of each number, D each; a deviation close to zero counts as 1."""
+        centre, scale = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+        constant = scale < 1e-6 * (1 + centre.abs())
         self.mean.copy_(centre)
-        self.deviation.copy_(torch.where(constant, 1.0, spread))
+        self.deviation.copy_(torch.where(constant, 1.0, scale))
 
     def forward(self, cond: Tensor) -> Tensor:
         return (cond - self.mean) / self.deviation

@@ -133,7 +133,7 @@ def fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module | None) -> nn.Mod
     return Folded()
 
 
-def synchronise(model: nn.Module, group: ProcessGroup | None) -> None:
+def synchronize(model: nn.Module, group: ProcessGroup | None) -> None:
     """From now on statistics are taken over the clips of all processes of a group; None: over one's own.
 
     Every process must hold equally many clips.

@@ -1,7 +1,7 @@
 """A step that ended a run, kept so that it can be taken again: `RUN/crash/step-00000123/`.
 
-In it are the run's `config.json`, `weights.safetensors` as they were, `batch.safetensors` with all that the step
-worked on, and `crash.json` with what was seen. Nothing else is needed to take the step again, on any machine.
+In it are the run's `config.json`, `weights.safetensors` as they were, `batch.safetensors` with the inputs of the
+step, and `crash.json` with the values seen. Nothing else is needed to take the step again, on any machine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from foreframe import disk, models
 from foreframe.checkpoint import read_tensors, tensor_bytes
 from foreframe.clip import Clip
 from foreframe.errors import CheckpointError, ConfigError
+from foreframe.models import Model
 from foreframe.recipe import RunConfig, TrainConfig
-from foreframe.training.step import Given, measure
+from foreframe.training.step import StepInputs, measure
 from foreframe.training.watch import NAMES, Buffers, Skipped, not_finite
 
 RECORD = "crash.json"
@@ -35,20 +36,21 @@ JSON_BYTES = 2**20
 class Record:
     """`crash.json`.
 
-    step: as the log counts, from 1. clips: of the batch. own: as `Given` has it, for each part of each process.
+    step: as the log counts, from 1. clips: of the batch. free_running: as in `StepInputs`, for each part of each
+    process.
     values: of `watch.NAMES`, as text, since JSON has no infinity. first: see `examine`.
     """
 
     step: int
     clips: tuple[str, ...]
-    own: tuple[tuple[int, ...], ...]
+    free_running: tuple[tuple[int, ...], ...]
     values: tuple[str, ...]
     first: str
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What was seen then, and now."""
+    """The values seen then, and now."""
 
     record: Record
     values: tuple[str, ...]
@@ -66,52 +68,52 @@ class Replayed:
 NOTHING = "nothing; every number is finite when the step is taken again, so the cause lay outside of it"
 
 
-def examine(model: nn.Module, given: Given, train: TrainConfig[Any]) -> tuple[tuple[str, ...], str]:
+def examine(model: Model, inputs: StepInputs, train: TrainConfig[Any]) -> tuple[tuple[str, ...], str]:
     """Take a step again up to its gradients, and find the first thing in it that is not finite.
 
     The model is left as it was. Returns the values of `watch.NAMES` as text, and in words where it began: weights,
-    what was given, a module's output, a parameter's gradient; an empty text if all is finite.
+    inputs, a module's output, a parameter's gradient; an empty text if all is finite.
     """
     first = [f"{name} of the model" for name in not_finite(dict(model.state_dict()))]
-    named = {"frames": given.clip.frames, "condition": given.clip.cond, "noise": given.noise, "beta": given.beta}
+    named = {"frames": inputs.clip.frames, "condition": inputs.clip.cond, "noise": inputs.noise, "beta": inputs.beta}
     first += [f"the {name} given" for name in not_finite({k: v for k, v in named.items() if v is not None})]
     kept = Buffers(model)
-    with _heard(model.train()) as heard:
-        terms = measure(model, given, train)
+    with _first_nonfinite(model.train()) as found:
+        terms = measure(model, inputs, train)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     values = torch.cat([terms[:3], norm[None].to(terms), kept.largest().to(terms)])
     overflown = [f"{name} of the model" for name in not_finite(dict(model.named_buffers()))]
     kept.put_back(torch.ones((), dtype=torch.bool, device=norm.device))
     model.zero_grad(set_to_none=True)
-    first += [*heard, *overflown, *(f"the {name}" for name in not_finite(dict(zip(NAMES, values, strict=True))))]
+    first += [*found, *overflown, *(f"the {name}" for name in not_finite(dict(zip(NAMES, values, strict=True))))]
     return _texts(values.tolist()), (first or [""])[0]
 
 
 def write(
-    run: Path, config: RunConfig, model: nn.Module, given: Given, clips: list[str], seen: Skipped, first: str
+    run: Path, config: RunConfig, model: Model, inputs: StepInputs, clips: list[str], seen: Skipped, first: str
 ) -> Path:
     """Keep a step; returns its folder.
 
     Args:
         model: As it was before the step.
-        given: The whole batch.
+        inputs: Of the whole batch.
         clips: Names of its clips.
-        seen: What the watch saw.
-        first: As `examine` says.
+        seen: The watch's event.
+        first: From `examine`.
     Raises:
         DiskError: the disk refused.
     """
     number = seen.step + 1
     final = run / "crash" / f"step-{number:08d}"
     temporary = final.with_name(f"{disk.TEMPORARY}{final.name}")
-    own = tuple(tuple(sorted(part)) for part in given.own)
-    record = Record(number, tuple(clips), own, _texts(seen.values), first)
+    free_running = tuple(tuple(sorted(part)) for part in inputs.free_running)
+    record = Record(number, tuple(clips), free_running, _texts(seen.values), first)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         disk.write(temporary / "weights.safetensors", tensor_bytes(model.state_dict()))
-        disk.write(temporary / "batch.safetensors", tensor_bytes(_batch(given)))
+        disk.write(temporary / "batch.safetensors", tensor_bytes(_batch(inputs)))
         disk.write(temporary / RECORD, (json.dumps(settings.to_dict(record), indent=1) + "\n").encode())
         config.write(temporary)
         shutil.rmtree(final, ignore_errors=True)
@@ -126,19 +128,19 @@ def replay(folder: Path) -> Replayed:
     """Take a kept step again, on the CPU.
 
     Raises:
-        CheckpointError, ConfigError: the folder is none of a crash, or something in it is damaged; it is named.
+        CheckpointError, ConfigError: the folder is not of a crash, or a file in it is damaged; it is named.
     """
     if not (folder / RECORD).is_file():
         raise CheckpointError(
-            f"{folder}: there is no {RECORD} in it; expected a folder RUN/crash/step-..., as a run that was ended by "
-            "numbers that are not finite leaves it"
+            f"{folder}: there is no {RECORD} in it; expected a folder RUN/crash/step-..., which a run leaves that is "
+            "ended by numbers that are not finite"
         )
     config = RunConfig.read(folder)
     try:
         record = settings.from_dict(Record, settings.read_json(folder / RECORD, JSON_BYTES))
     except ConfigError as error:
         raise ConfigError(f"{folder / RECORD}: {error}") from error
-    train, parts = config.train, len(record.own)
+    train, parts = config.train, len(record.free_running)
     if parts < 1 or train.batch % parts or len(record.values) != len(NAMES):
         raise ConfigError(f"{folder / RECORD}: {train.batch} clips in {parts} parts are no step of this run")
     model = models.build(train.model, config.spec)
@@ -146,7 +148,7 @@ def replay(folder: Path) -> Replayed:
     spec, shape = config.spec, (train.batch, train.length)
     like = {
         "frames": torch.empty(*shape, spec.channels, spec.height, spec.width, device="meta"),
-        "coins": torch.empty(train.batch, train.length - 1, dtype=torch.bool, device="meta"),
+        "forcing": torch.empty(train.batch, train.length - 1, dtype=torch.bool, device="meta"),
         "noise": torch.empty(train.batch, train.length - 1, *model.latent_shape, device="meta"),
         "beta": torch.empty((), device="meta"),
     }
@@ -155,45 +157,46 @@ def replay(folder: Path) -> Replayed:
         like["cond"] = torch.empty(*shape, spec.cond_size, *sides, device="meta")
     found = read_tensors(folder / "batch.safetensors", like)
     clip = Clip(found["frames"], found.get("cond"))
-    own = tuple(map(frozenset, record.own))
-    nothing = torch.zeros(())
-    given = Given(clip, found["coins"], own, found["noise"], found["beta"], nothing, nothing, nothing)
-    values, first = examine(model, given, train)
+    numbers = torch.stack([found["beta"], *torch.zeros(3)])
+    free_running = tuple(map(frozenset, record.free_running))
+    inputs = StepInputs(clip, None, found["forcing"], found["noise"], numbers, free_running)
+    values, first = examine(model, inputs, train)
     return Replayed(record, values, first)
 
 
 @contextmanager
-def _heard(model: nn.Module) -> Iterator[list[str]]:
-    """What is not finite first, in the order of time: outputs on the way there, gradients on the way back."""
-    heard: list[str] = []
+def _first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
+    """Where a number is not finite first, in order of time: outputs in the forward pass, gradients in the backward."""
+    found: list[str] = []
 
-    def listen_forward(name: str, module: nn.Module) -> Any:
-        def hear(_module: nn.Module, _given: Any, output: Any) -> None:
+    def watch_output(name: str, module: nn.Module) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             tensors = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
-            if not heard and not_finite(dict(zip(map(str, range(len(tensors))), tensors, strict=True))):
-                heard.append(f"what {name or 'the model'} ({type(module).__name__}) makes")
+            if not found and not_finite(dict(zip(map(str, range(len(tensors))), tensors, strict=True))):
+                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
 
-        return module.register_forward_hook(hear)
+        return module.register_forward_hook(hook)
 
-    def listen_backward(name: str, parameter: nn.Parameter) -> Any:
-        def hear(parameter: Tensor) -> None:
-            if not heard and parameter.grad is not None and not_finite({name: parameter.grad}):
-                heard.append(f"the gradient of {name}")
+    def watch_gradient(name: str, parameter: nn.Parameter) -> Any:
+        def hook(parameter: Tensor) -> None:
+            if not found and parameter.grad is not None and not_finite({name: parameter.grad}):
+                found.append(f"the gradient of {name}")
 
-        return parameter.register_post_accumulate_grad_hook(hear)
+        return parameter.register_post_accumulate_grad_hook(hook)
 
-    hooks = [listen_forward(name, module) for name, module in model.named_modules()]
-    hooks += [listen_backward(name, parameter) for name, parameter in model.named_parameters()]
+    hooks = [watch_output(name, module) for name, module in model.named_modules()]
+    hooks += [watch_gradient(name, parameter) for name, parameter in model.named_parameters()]
     try:
-        yield heard
+        yield found
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _batch(given: Given) -> dict[str, Tensor]:
-    parts = {"frames": given.clip.frames, "coins": given.coins, "noise": given.noise, "beta": given.beta}
-    return parts if given.clip.cond is None else {**parts, "cond": given.clip.cond}
+def _batch(inputs: StepInputs) -> dict[str, Tensor]:
+    clip = inputs.clip
+    parts = {"frames": clip.frames, "forcing": inputs.forcing, "noise": inputs.noise, "beta": inputs.beta}
+    return parts if clip.cond is None else {**parts, "cond": clip.cond}
 
 
 def _texts(values: Any) -> tuple[str, ...]:

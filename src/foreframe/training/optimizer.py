@@ -13,8 +13,8 @@ from foreframe.recipe import OptimizerConfig
 def make_optimizer(config: OptimizerConfig, model: nn.Module, capturable: bool = False) -> Any:
     """One optimiser over all parameters; the labs' several with equal settings are the same mathematics.
 
-    The fused kinds update all parameters in one pass and pass over an update where their `found_inf` is not zero.
-    `capturable`: in such a way that a GPU can record it.
+    The fused kinds update all parameters in one pass and skip an update where their `found_inf` is not zero.
+    `capturable`: so that a GPU can record it.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     decay = config.weight_decay
@@ -22,7 +22,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, capturable: bool =
     if config.kind == "sgd":
         optimizer = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay, fused=True)
         if config.momentum:
-            # Made here, since the fused kind leaves them as it found the memory where its first update is passed over.
+            # Made here: the fused kind leaves them uninitialised where its first update is skipped.
             for parameter in parameters:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     else:
@@ -33,7 +33,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, capturable: bool =
 
 
 def average_share(decay: float, step: int) -> float:
-    """By which share the average moves at a step; early steps move it further, so that the start is forgotten."""
+    """The share by which the average moves at a step; early steps move it further, so that the start is forgotten."""
     return 1 - min(decay, (1 + step) / (10 + step))
 
 

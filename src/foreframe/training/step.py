@@ -1,77 +1,162 @@
-"""One training step apart from the run it belongs to: what it works on, how that is drawn, and the work itself.
+"""One training step apart from the run it belongs to: its inputs, how they are drawn, forward and backward.
 
-Everything drawn is a function of the seed and the step.
+Everything drawn is a function of the seed and the step: a resumed run draws what it would have drawn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foreframe import seeds
 from foreframe.clip import Clip
+from foreframe.data.loading.augment import draw_grid
+from foreframe.data.loading.prefetch import Feed, pinned
+from foreframe.data.loading.windows import batch_indices
 from foreframe.errors import ConfigError
-from foreframe.losses import Terms, elbo
+from foreframe.losses import elbo
+from foreframe.models import Model
 from foreframe.recipe import TrainConfig
 from foreframe.schedules import Clock, ForcingSchedule
+from foreframe.training.optimizer import average_share
+from foreframe.unrolled import free_running_steps
 
 
-class Drawn(NamedTuple):
-    """What a step is to work on, on the host: for the clips of this process, b of the B of the batch.
+class StepInputs(NamedTuple):
+    """The inputs of one step, for b of the B clips of its batch: on the host as drawn, on the device for the update.
 
-    rows: which they are, (b,) int64. pixels: as `Feed.fetch` gives them. coins (b, T-1) bool; own: as `Given` says;
-    noise (b, T-1, Z...). numbers: beta, learning rate, the share by which the average moves, the step, all float64.
+    pixels: Clips as `Feed.fetch` gives them; on the device a Clip of floats. grid: where `warp` takes their pixels
+    from, (b, H, W, 2), None without augmentation. forcing: (b, T-1) bool, whether step t is fed the true frame t-1.
+    noise: (b, T-1, Z...). numbers: (4,) float64: beta, learning rate, share by which the average moves, step.
+    free_running: For each part of the batch, the steps at which some clip of it is fed the model's own frame.
     """
 
-    step: int
-    rows: Tensor
     pixels: Clip | Tensor
-    coins: Tensor
-    own: tuple[frozenset[int], ...]
+    grid: Tensor | None
+    forcing: Tensor
     noise: Tensor
     numbers: Tensor
+    free_running: tuple[frozenset[int], ...]
 
+    @property
+    def clip(self) -> Clip:
+        """The clips, once they are on the device."""
+        assert isinstance(self.pixels, Clip)
+        return self.pixels
 
-class Given(NamedTuple):
-    """The same on the device, pixels as floats: tensors, but for `own`.
+    @property
+    def beta(self) -> Tensor:
+        return self.numbers[0].float()
 
-    own: for each part of the batch, the steps at which some clip of it is fed the model's own frame.
-    """
+    @property
+    def rate(self) -> Tensor:
+        return self.numbers[1].float()
 
-    clip: Clip
-    coins: Tensor
-    own: tuple[frozenset[int], ...]
-    noise: Tensor
-    beta: Tensor
-    rate: Tensor
-    share: Tensor
-    step: Tensor
+    @property
+    def share(self) -> Tensor:
+        return self.numbers[2].float()
+
+    @property
+    def step(self) -> Tensor:
+        return self.numbers[3].long()
+
+    def to(self, device: torch.device) -> StepInputs:
+        """The same on a device. Nothing waits for the copies."""
+        grid = None if self.grid is None else self.grid.to(device, non_blocking=True)
+        forcing, noise, numbers = (part.to(device, non_blocking=True) for part in self[2:5])
+        pixels = self.pixels
+        pixels = pixels.to(device) if isinstance(pixels, Clip) else pixels.to(device, non_blocking=True)
+        return StepInputs(pixels, grid, forcing, noise, numbers, self.free_running)
 
     def tensors(self) -> list[Tensor | None]:
-        return [self.clip.frames, self.clip.cond, self.coins, *self[3:]]
+        """All but `free_running`, once they are on the device: what a recorded step reads."""
+        return [self.clip.frames, self.clip.cond, *self[2:5]]
+
+    @classmethod
+    def of_tensors(cls, free_running: Any, tensors: Sequence[Any]) -> StepInputs:
+        """The reverse of `tensors`."""
+        frames, cond, forcing, noise, numbers = tensors
+        return cls(Clip(frames, cond), None, forcing, noise, numbers, free_running)
 
     def parts(self) -> Iterator[tuple[Clip, Tensor, Tensor, frozenset[int]]]:
-        """Clips, coins, noise and `own`, part by part."""
-        size = self.clip.batch // len(self.own)
-        for number, own in enumerate(self.own):
+        """Clips, forcing, noise and `free_running`, part by part."""
+        size = self.clip.batch // len(self.free_running)
+        for number, free_running in enumerate(self.free_running):
             rows = slice(number * size, (number + 1) * size)
-            yield take_rows(self.clip, rows), self.coins[rows], self.noise[rows], own
+            clip = Clip(self.clip.frames[rows], None if self.clip.cond is None else self.clip.cond[rows])
+            yield clip, self.forcing[rows], self.noise[rows], free_running
 
 
-def measure(model: nn.Module, given: Given, train: TrainConfig[Any]) -> Tensor:
+@dataclass(frozen=True)
+class StepPlan:
+    """How the steps of a run are drawn.
+
+    feed: The windows trained on. latent_shape: The model's. uniform: Have two ways through the model only, all forced
+    or free-running after the context, as compiled and recorded steps need it.
+    """
+
+    train: TrainConfig[Any]
+    feed: Feed
+    latent_shape: tuple[int, ...]
+    uniform: bool = False
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps that schedules call an epoch."""
+        return self.train.epoch_steps or max(1, len(self.feed.windows) // self.train.batch)
+
+    def clock(self, step: int) -> Clock:
+        return Clock(step, self.train.steps, self.epoch_steps)
+
+    def settings(self, step: int) -> dict[str, float]:
+        """The schedules at a step: beta, the probability of forcing, the learning rate."""
+        train, clock = self.train, self.clock(step)
+        rate = train.optimizer.lr * train.rate.value(clock)
+        return {"beta": train.beta.value(clock), "forcing": train.forcing.value(clock), "lr": rate}
+
+    def indices(self, step: int) -> Tensor:
+        """The windows of a step's batch, (B,) int64."""
+        return batch_indices(len(self.feed.windows), self.train.batch, self.train.seed, step)[1]
+
+
+def draw(plan: StepPlan, step: int, rows: Tensor) -> StepInputs:
+    """The inputs of a step, on the host. All random numbers of training are drawn here.
+
+    Draws are made for the whole batch, of which `rows` (b,) are taken: they are the same on any number of devices.
+    """
+    train, seed, device = plan.train, plan.train.seed, plan.feed.device
+    now, shape = plan.settings(step), (train.batch, train.length - 1)
+    strides = draw_strides(train.stride, train.batch, seed, step)
+    forcing = draw_forcing(train.forcing, now["forcing"], shape, seed, plan.clock(step))
+    # Taken from the whole batch: all processes must go the same way through the model.
+    free_running = tuple(free_running_steps(part, train.context) for part in forcing.chunk(train.accumulate))
+    if plan.uniform:
+        later = frozenset(range(train.context + 1, train.length))
+        free_running = tuple(later if part else part for part in free_running)
+    noise = torch.randn((*shape, *plan.latent_shape), generator=seeds.generator(seed, "noise", step))
+    spec = plan.feed.windows.pack.spec
+    grid = draw_grid(train.batch, spec.height, spec.width, train.augment, seeds.generator(seed, "augment", step))
+    grid = None if grid is None else pinned(grid[rows], device)
+    pixels = plan.feed.fetch(plan.indices(step)[rows], strides[rows])
+    numbers = torch.tensor([now["beta"], now["lr"], average_share(train.ema, step), step], dtype=torch.float64)
+    forcing, noise, numbers = (pinned(part, device) for part in (forcing[rows], noise[rows], numbers))
+    return StepInputs(pixels, grid, forcing, noise, numbers, free_running)
+
+
+def measure(model: Model, inputs: StepInputs, train: TrainConfig[Any]) -> Tensor:
     """Forward and backward, part by part: gradients are left in the model; returns the values of `Terms`, (6,)."""
-    measured = []
-    for clip, coins, noise, own in given.parts():
+    measured, beta = [], inputs.beta
+    for clip, forcing, noise, free_running in inputs.parts():
         with torch.autocast(clip.frames.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            unrolled = model(clip, train.context, coins, noise, own)
-        part = elbo(unrolled, clip.frames[:, 1:], given.beta, train.loss)
-        (part.loss / len(given.own)).backward()
-        measured.append(torch.stack([getattr(part, field.name).detach() for field in fields(Terms)]))
+            unrolled = model(clip, train.context, forcing, noise, free_running)
+        terms = elbo(unrolled, clip.frames[:, 1:], beta, train.loss)
+        (terms.loss / len(inputs.free_running)).backward()
+        measured.append(torch.stack(terms).detach())
     return torch.stack(measured).mean(0)
 
 
@@ -97,9 +182,9 @@ def share_of(batch: int, rank: int, size: int, accumulate: int) -> Tensor:
 def draw_forcing(
     schedule: ForcingSchedule, probability: float, shape: tuple[int, int], seed: int, clock: Clock
 ) -> Tensor:
-    """Which steps are fed the true frame: (B, T-1) bool on the CPU, true with the given probability.
+    """The forcing mask, (B, T-1) bool on the CPU, true with the given probability.
 
-    Who shares a coin follows `schedule.coin`; one for an epoch is a function of the epoch alone.
+    Who shares a draw follows `schedule.coin`; that of an epoch is a function of the epoch alone.
     """
     if schedule.coin == "epoch":
         draw = torch.rand((), generator=seeds.generator(seed, "forcing-epoch", clock.epoch)).expand(shape)
@@ -114,8 +199,3 @@ def draw_strides(most: int, count: int, seed: int, step: int) -> Tensor:
     """Distances between the frames of each clip, (B,) int64 from 1 to `most`, uniform in their logarithm."""
     draws = torch.rand(count, generator=seeds.generator(seed, "stride", step))
     return (draws * math.log(most)).exp().round().long()
-
-
-def take_rows(clip: Clip, rows: slice | Tensor) -> Clip:
-    """Some of the clips of a batch."""
-    return Clip(clip.frames[rows], None if clip.cond is None else clip.cond[rows])

@@ -1,7 +1,7 @@
-"""Numbers that are not finite, and losses that jump: seen on the device at every step, told when the host looks.
+"""Numbers that are not finite, and losses that jump: recorded on the device, reported when the host polls.
 
 A step whose loss, gradient or running statistics are not finite leaves no trace in weights, average, moments or these
-statistics (its update is skipped) and does not end a run by itself. Three in a row do, or ten in a thousand.
+statistics (its update is skipped) and does not end a run. Three in a row do, or ten in a thousand.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 NAMES = ("loss", "reconstruction", "kl", "gradient", "statistics")
-"""What is seen of each step: three terms of the loss, the norm of the gradient, and the largest of the running
+"""The values recorded of each step: three terms of the loss, the norm of the gradient, and the largest of the running
 statistics, which may overflow while all else is finite."""
 KEPT = 1000
-"""Steps that are remembered; the host must look more often than that."""
+"""Steps that are remembered; the host must poll more often than that."""
 IN_A_ROW, IN_KEPT = 3, 10
-"""So many steps in a row, or among the last `KEPT`, that are not finite end a run."""
+"""This many steps in a row, or among the last `KEPT`, that are not finite end a run."""
 WINDOW, SIGMAS = 128, 6.0
-"""A loss further above the mean of the last `WINDOW` than so many of their standard deviations is a spike."""
+"""A loss above the mean of the last `WINDOW` by more than this many of their standard deviations is a spike."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Spike:
-    """A step whose loss stands out from those before it, by so many of their standard deviations."""
+    """A step whose loss stands out from those before it. sigmas: by how many of their standard deviations."""
 
     step: int
     loss: float
@@ -56,27 +56,27 @@ class Watch:
 
     def __init__(self, device: torch.device) -> None:
         self.recent = torch.zeros(KEPT, len(NAMES), device=device)
-        self.go_on(0)
+        self.reset_to(0)
 
-    def see(self, step: Tensor, values: Tensor) -> Tensor:
-        """Note the values (5,) of a step, a scalar; returns on the device whether they are not all finite."""
+    def record(self, step: Tensor, values: Tensor) -> Tensor:
+        """Keep the values (5,) of a step, a scalar; returns on the device whether they are not all finite."""
         self.recent.index_copy_(0, (step % KEPT)[None], values.float()[None])
         return ~values.isfinite().all()
 
     @staticmethod
     def keep(module: nn.Module) -> Buffers:
-        """What the step may change on its way, to be put back if it is skipped."""
+        """The buffers that a step changes on its way, to be put back if it is skipped."""
         return Buffers(module)
 
-    def go_on(self, step: int) -> None:
-        """Begin at `step`, with what `recent` holds of the steps before it."""
+    def reset_to(self, step: int) -> None:
+        """Begin at `step`, with the values in `recent` of the steps before it."""
         self._next = max(0, step - KEPT)
         self._skipped: deque[int] = deque()
         self._losses: deque[float] = deque(maxlen=WINDOW)
-        self.look(step)
+        self.drain_events(step)
 
-    def look(self, stop: int) -> list[Skipped | Spike]:
-        """What there is to tell of the steps before `stop` that nobody has looked at; waits for the device."""
+    def drain_events(self, stop: int) -> list[Skipped | Spike]:
+        """The events of the steps before `stop` that were not drained yet; waits for the device."""
         events: list[Skipped | Spike] = []
         steps = range(self._next, stop)
         if not steps:
@@ -99,9 +99,9 @@ class Watch:
         self._losses.append(loss)
         if len(before) == WINDOW:
             mean = statistics.fmean(before)
-            above, spread = loss - mean, math.sqrt(statistics.fmean((value - mean) ** 2 for value in before))
-            if above > SIGMAS * spread > 0:
-                return Spike(step, loss, above / spread)
+            above, std = loss - mean, math.sqrt(statistics.fmean((value - mean) ** 2 for value in before))
+            if above > SIGMAS * std > 0:
+                return Spike(step, loss, above / std)
         return None
 
 

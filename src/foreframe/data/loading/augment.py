@@ -46,27 +46,15 @@ class AugmentConfig:
                 raise ConfigError(f"augment.{name}: expected 0 to {most}, found {getattr(self, name)}")
 
 
-def augment(clip: Clip, config: AugmentConfig, generator: torch.Generator) -> Clip:
-    """A varied copy of a clip of floats; with nothing switched on, the clip itself.
+def draw_grid(batch: int, height: int, width: int, config: AugmentConfig, generator: torch.Generator) -> Tensor | None:
+    """Where each pixel of an augmented clip comes from: (B, H, W, 2), x and y from -1 to 1, on the CPU.
 
-    Draws are made on the CPU, as many whatever is switched on, so that they are the same on every device and a
-    setting that is off changes no other.
-
-    Raises:
-        ConfigError: the condition is a vector, which a moved or mirrored picture would contradict.
+    None with everything off. Otherwise as many numbers are drawn whatever is on: a setting changes no other.
     """
     if not config.active:
-        return clip
-    config.check(clip.spec)
-    grid = _grid(clip, config, generator).to(clip.frames.device)
-    return Clip(_sample(clip.frames, grid), None if clip.cond is None else _sample(clip.cond, grid))
-
-
-def _grid(clip: Clip, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Where each pixel of the result comes from: (B, H, W, 2), x and y from -1 to 1."""
-    batch, height, width = clip.batch, *clip.frames.shape[-2:]
-    coin, right, down, wide, tall, turn, lean = (2 * torch.rand(7, batch, generator=generator) - 1).unbind()
-    mirror = torch.where((coin < 0) & torch.tensor(config.flip), -1.0, 1.0)
+        return None
+    flip, right, down, wide, tall, turn, lean = (2 * torch.rand(7, batch, generator=generator) - 1).unbind()
+    mirror = torch.where((flip < 0) & torch.tensor(config.flip), -1.0, 1.0)
     angle = turn * math.radians(config.rotate)
     wide, tall = (1 + config.scale) ** wide, (1 + config.scale) ** tall
     aspect = width / height  # turning and leaning happen in pixels, the grid's axes are both 2 long
@@ -80,6 +68,11 @@ def _grid(clip: Clip, config: AugmentConfig, generator: torch.Generator) -> Tens
     pulls = torch.randn(batch, 2, *KNOTS, generator=generator) * config.warp
     pulls = functional.interpolate(pulls, (height, width), mode="bicubic", align_corners=True)
     return grid + pulls.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])
+
+
+def warp(clip: Clip, grid: Tensor) -> Clip:
+    """A clip of floats sampled at `draw_grid`'s points: frames and condition pictures alike."""
+    return Clip(_sample(clip.frames, grid), None if clip.cond is None else _sample(clip.cond, grid))
 
 
 def _sample(pixels: Tensor, grid: Tensor) -> Tensor:
