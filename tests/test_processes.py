@@ -37,6 +37,7 @@ STEPS, VALIDATES = 6, 4
 SCRIPT = """
     import contextlib, os, signal, sys, time
     from pathlib import Path
+    import torch
     from foreframe import checkpoint, cli, disk, distributed
     from foreframe import evaluation
     from foreframe import signals
