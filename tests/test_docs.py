@@ -24,7 +24,7 @@ from foreframe.clip import ClipSpec
 from foreframe.data.ingest.report import ClipLine, Report
 from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts import registry
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.loading.augment import AugmentConfig
 from foreframe.data.pack.manifest import Episode, FileRecord, LeftOut, Manifest
 from foreframe.data.pack.pack import Pack

@@ -14,7 +14,7 @@ import foreframe.data.layouts as folder_of_layouts
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips
 from foreframe.data.ingest.transform import open_source
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import GENERAL, NOT_LAYOUTS, Layout, find_layout, layouts
 from foreframe.errors import DataError, UsageError
 

@@ -13,8 +13,8 @@ from foreframe.clip import ClipSpec
 from foreframe.data.formats import sample
 from foreframe.data.ingest.alignment import Alignment
 from foreframe.data.ingest.check import scan
-from foreframe.data.ingest.transform import shifted
-from foreframe.data.layouts.contract import Options
+from foreframe.data.ingest.transform import rows_for
+from foreframe.data.layouts.options import Options
 
 REAL = Path(os.environ.get("FOREFRAME_REALDATA", Path(__file__).parents[3] / "shared" / "realdata"))
 
@@ -34,7 +34,7 @@ def found(clips, off: int, cond: str = "vector", lead: int = 1):
     """The answer when rows that lead `lead` frames on are stored `off` frames later than that."""
     alignment = Alignment()
     for frames, rows in clips:
-        alignment.add(frames, rows[shifted(len(rows), lead + off)], new=True)
+        alignment.add(frames, rows[rows_for(np.arange(len(rows)), len(rows), lead + off)[:, 0]], new=True)
     width = clips[0][1].shape[1] if cond == "vector" else 3
     return alignment.result(ClipSpec(3, 64, 64, cond, width))
 
@@ -87,7 +87,7 @@ def test_reading_in_pieces_changes_nothing_and_only_so_many_frames_are_looked_at
     clips = [moving_ball(rng, 40, 1) for _ in range(10)]
     alignment = Alignment()
     for frames, rows in clips:
-        rows = rows[shifted(len(rows), 1)]
+        rows = rows[rows_for(np.arange(len(rows)), len(rows), 1)[:, 0]]
         for start, stop in ((0, 1), (1, 2), (2, 30), (30, 40)):
             alignment.add(frames[start:stop], rows[start:stop], new=start == 0)
     assert alignment.result(ClipSpec(3, 64, 64, "vector", 2)) == found(clips, 0)

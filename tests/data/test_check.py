@@ -23,7 +23,8 @@ from foreframe.data.ingest.run import import_clips
 from foreframe.data.ingest.transform import shape
 from foreframe.data.ingest.validate import inspect
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.video import write_png

@@ -22,8 +22,9 @@ from foreframe.clip import ClipSpec
 from foreframe.data.exports.run import export
 from foreframe.data.ingest import pool
 from foreframe.data.ingest.run import pack_source
-from foreframe.data.ingest.transform import Source, shape
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.ingest.transform import PreparedSource, shape
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack import journal
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, DiskError, Fault
@@ -108,7 +109,7 @@ def _frames(name: int, start: int, stop: int) -> RawChunk:
     return RawChunk(np.full((stop - start, 4, 6, 3), name, np.uint8))
 
 
-def source(*values: int, length: int = 3) -> Source:
+def source(*values: int, length: int = 3) -> PreparedSource:
     clips = tuple(
         SourceClip(f"c{value}", "train", length, partial(_frames, value), partial(_numbers, value)) for value in values
     )

@@ -24,7 +24,8 @@ from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips, pack_source
 from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import PackWriter
 from foreframe.errors import DataError

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from foreframe.data.ingest.pool import CHUNK
 from foreframe.data.ingest.report import Report
-from foreframe.data.ingest.transform import Source, shape
+from foreframe.data.ingest.transform import PreparedSource, shape
 from foreframe.data.ingest.validate import inspect
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack.manifest import LeftOut
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError, Fault
@@ -58,13 +59,13 @@ def clip(name: str, film: Film, length: int = 10, split: str = "train", *, cutta
     return SourceClip(name, split, length, film, part=part if cuttable else None)
 
 
-def source(*clips: SourceClip, size: tuple[int, int] | None = (4, 6), faults: Iterable[Fault] = ()) -> Source:
+def source(*clips: SourceClip, size: tuple[int, int] | None = (4, 6), faults: Iterable[Fault] = ()) -> PreparedSource:
     return shape(
         SourceIndex("test", clips, size, faults=tuple(faults), notes=("a note",), warnings=("a warning",)), Options()
     )
 
 
-def packed(path: Path, given: Source, *, skip: bool = False, length: int = 0) -> tuple[Report, Pack | None]:
+def packed(path: Path, given: PreparedSource, *, skip: bool = False, length: int = 0) -> tuple[Report, Pack | None]:
     assert given.spec is not None
     with PackWriter(path, given.spec) as writer:
         report = inspect(given, FOLDER, writer, skip=skip, length=length)

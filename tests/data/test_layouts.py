@@ -14,7 +14,7 @@ from PIL import Image
 from foreframe.data.formats.tables import read_table
 from foreframe.data.ingest.run import import_clips
 from foreframe.data.layouts import bair_lab, dance_lab
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, DataError, UsageError

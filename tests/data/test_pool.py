@@ -22,7 +22,8 @@ from foreframe.data.ingest.pool import ALLOWANCE, Limits, Readers
 from foreframe.data.ingest.run import import_clips, pack_source
 from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts import frame_folders
-from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, UsageError
 from tests.conftest import Figure
 from tests.data import careless

@@ -78,10 +78,10 @@ def test_the_alignment_is_told_once_as_a_line_or_as_a_warning():
 def test_a_report_with_faults_stops_whoever_insists():
     report = Report("x", "videos", SPEC, faults=[Fault("a", "", "this", "that")], left_out=[LeftOut("a", ("why",))])
     with pytest.raises(DataError, match=r"x \(videos\): 1 fault; mend it\n  a: expected this, found that") as caught:
-        report.insist("mend it")
+        report.raise_if_faults("mend it")
     assert caught.value.faults == tuple(report.faults)
     assert (report.ok, report.to_dict()["ok"]) == (False, False)
-    Report("x", "videos", SPEC, warnings=["odd"]).insist("mend it")
+    Report("x", "videos", SPEC, warnings=["odd"]).raise_if_faults("mend it")
 
 
 def test_what_is_counted_has_its_plural():

@@ -22,7 +22,8 @@ from foreframe.clip import ClipSpec
 from foreframe.data.ingest import pool
 from foreframe.data.ingest.run import import_clips, pack_source
 from foreframe.data.ingest.transform import shape
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack import journal, writer
 from foreframe.data.pack.journal import BusyError, Journal, StoppedError
 from foreframe.data.pack.pack import PackWriter

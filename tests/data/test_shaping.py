@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreframe.data.formats.images import fitted
-from foreframe.data.ingest.transform import ReadyClip, refuse_options, shape, shifted
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.ingest.transform import ReadyClip, refuse_options, rows_for, shape
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, NumberFault, UsageError
 
 LENGTH = 11
@@ -55,7 +56,7 @@ def test_row_t_leads_into_frame_t_plus_shift_and_the_ends_are_repeated(shift: in
     frames, cond = whole(ready)
     assert frames == list(range(LENGTH))
     assert cond[:, 0].tolist() == [min(max(t - shift, 0), LENGTH - 1) for t in range(LENGTH)]
-    assert cond[:, 0].tolist() == shifted(LENGTH, shift).tolist()
+    assert cond[:, 0].tolist() == rows_for(np.arange(LENGTH), LENGTH, shift)[:, 0].tolist()
 
 
 def test_a_shift_beyond_the_end_of_a_clip_is_warned_of():
@@ -381,6 +382,25 @@ def test_options_of_an_import_are_refused_for_a_pack_and_written_in_plain_values
     refuse_options(Options(), "packs/push")
     with pytest.raises(UsageError, match=r"packs/push: packed already, so size, stride, lists cannot be chosen"):
         refuse_options(options, "packs/push")
+
+
+@pytest.mark.parametrize(
+    ("frames", "shift", "stride", "rows"),
+    [
+        ([0, 1, 4], 0, 1, [[0], [1], [4]]),
+        ([0, 1, 4], 1, 1, [[0], [0], [3]]),
+        ([0, 1, 4], -1, 1, [[1], [2], [4]]),
+        ([0, 3], 0, 3, [[0, 0, 0], [1, 2, 3]]),
+        ([0, 3], 1, 3, [[0, 0, 0], [0, 1, 2]]),
+        ([2, 4], -2, 2, [[3, 4], [4, 4]]),
+        ([0, 4], 9, 2, [[0, 0], [0, 0]]),
+        ([0, 4], -9, 2, [[4, 4], [4, 4]]),
+    ],
+)
+def test_the_rows_of_a_frame_are_those_that_lead_into_it_and_into_the_frames_left_out_before_it(
+    frames: list[int], shift: int, stride: int, rows: list[list[int]]
+):
+    assert rows_for(np.array(frames), 5, shift, stride).tolist() == rows
 
 
 def test_pose_pictures_are_brought_to_the_size_of_the_frames_and_may_be_shifted():

@@ -13,7 +13,7 @@ from foreframe.clip import ClipSpec
 from foreframe.data import open as sources
 from foreframe.data.cache import cache_folder
 from foreframe.data.formats import sample
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.open import is_sample, open_clips
 from foreframe.data.pack.journal import BusyError
 from foreframe.data.pack.pack import Pack, PackWriter

@@ -46,7 +46,7 @@ from foreframe.data.ingest import run as importing
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips
 from foreframe.data.ingest.transform import open_source
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import layouts
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import DataError, Fault, UsageError

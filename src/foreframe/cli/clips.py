@@ -4,61 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from foreframe.cli.shared import at_least
+from foreframe.data.layouts.options import Options
 from foreframe.errors import UsageError
 
-
-@dataclass(frozen=True)
-class Shaping:
-    """How clips of any source are made ready."""
-
-    layout: str | None = None
-    """Name of the layout, where it is not recognised."""
-    size: tuple[int, int] | None = None
-    """Height and width of the packed frames. Default: the source's."""
-    fit: Literal["stretch", "crop", "pad"] = "stretch"
-    """Where that changes the shape of a picture: stretch it, crop its middle, or pad it with black."""
-    stride: int = 1
-    """Keep every so many-th frame."""
-    between: Literal["join", "last"] = "join"
-    """With a stride: join the conditions of the frames left out to one long row, or keep only the last."""
-    window: int = 0
-    """Cut clips into pieces of this many frames; 0: leave them whole."""
-    shares: tuple[float, float, float] | None = None
-    """Of train, val and test, drawn by the hash of each clip's name. Default: the source's own splits."""
-    lists: Path | None = None
-    """A JSON file {"train": [names of clips], "val": [...], ...} instead."""
-    columns: tuple[str, ...] = ()
-    """Which numbers are the condition, by name or pattern, as in 'action*'; none: no condition."""
-    shift: int | None = None
-    """The row recorded with frame t leads into frame t + this. Default: as is usual for the source."""
-    camera: str = ""
-    """Which of several cameras."""
-    cuts: tuple[int, ...] = ()
-    """Numbers of the training frames at which a new take begins; no clip crosses one (dance_lab)."""
-    count: int = 0
-    """How many clips to make, for sources that are made on the fly (moving_mnist)."""
-
-    def options(self) -> Any:
-        from foreframe.data.layouts.contract import Options
-
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
-        return Options(**values)
-
-
-Shape = Annotated[Shaping, tyro.conf.arg(name="")]
+Shape = Annotated[Options, tyro.conf.arg(name="")]
 
 
 def data_import(
     src: tyro.conf.Positional[Path],
     dst: tyro.conf.Positional[Path],
-    shape: Shape = Shaping(),
+    layout: str | None = None,
+    shape: Shape = Options(),
     on_bad: Literal["stop", "skip"] = "stop",
     overwrite: bool = False,
     workers: int | None = None,
@@ -68,6 +30,7 @@ def data_import(
     Args:
         src: The folder; its layout is recognised (`foreframe data layouts` lists those there are).
         dst: The pack to write.
+        layout: Name of the layout, where it is not recognized.
         shape: How clips are made ready.
         on_bad: stop before anything is packed, or skip bad clips; the pack then lists them.
         overwrite: Replace a pack at DST.
@@ -80,8 +43,8 @@ def data_import(
         import_clips(
             src,
             dst,
-            shape.layout,
-            shape.options(),
+            layout,
+            shape,
             on_bad=on_bad,
             overwrite=overwrite,
             workers=1 if workers == 0 else workers,
@@ -92,7 +55,8 @@ def data_import(
 
 def data_check(
     src: tyro.conf.Positional[str],
-    shape: Shape = Shaping(),
+    layout: str | None = None,
+    shape: Shape = Options(),
     length: int = 0,
     json: Path | None = None,
     workers: int | None = None,
@@ -101,6 +65,7 @@ def data_check(
 
     Args:
         src: A folder in a known layout, a pack, or the name of a sample.
+        layout: As for `import`.
         shape: As for `import`.
         length: Also report clips shorter than this many frames.
         json: Write the report here too.
@@ -114,9 +79,8 @@ def data_check(
     from foreframe.data.ingest.check import scan
     from foreframe.data.open import is_sample, open_clips
 
-    options = shape.options()
-    folder = open_clips(src, options=options, progress=True).path if is_sample(src) else Path(src)
-    report = scan(folder, shape.layout, options, length=length, workers=1 if workers == 0 else workers, progress=True)
+    folder = open_clips(src, options=shape, progress=True).path if is_sample(src) else Path(src)
+    report = scan(folder, layout, shape, length=length, workers=1 if workers == 0 else workers, progress=True)
     Console().print(report, highlight=False)
     if json is not None:
         disk.put(json, dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
@@ -127,7 +91,8 @@ def data_check(
 def data_show(
     src: tyro.conf.Positional[str],
     out: Path = Path("clips.html"),
-    shape: Shape = Shaping(),
+    layout: str | None = None,
+    shape: Shape = Options(),
     clips: int = 6,
     split: str | None = None,
 ) -> None:
@@ -136,6 +101,7 @@ def data_show(
     Args:
         src: A pack, a folder in a known layout, or the name of a sample.
         out: The page (.html) or the picture (.png) to write.
+        layout: As for `import`.
         shape: As for `import`.
         clips: How many clips.
         split: Only this split. Default: all, in turn.
@@ -148,7 +114,7 @@ def data_show(
     if suffix not in (".html", ".png"):
         raise UsageError(f"--out: expected a name that ends in .html or .png, found {out}")
     at_least(clips=(clips, 1))
-    pack = open_clips(src, layout=shape.layout, options=shape.options(), progress=True)
+    pack = open_clips(src, layout=layout, options=shape, progress=True)
     if suffix == ".png":
         contact_sheet(pack, out, clips=clips, split=split)
     else:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from foreframe import signals
 from foreframe.data.formats.folders import DEEPEST
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack.journal import BusyError
 from foreframe.data.pack.manifest import read_bytes
 from foreframe.data.pack.pack import Pack, is_pack

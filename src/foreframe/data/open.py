@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from foreframe.data.cache import cache_folder, made_once, source_key
 from foreframe.data.ingest.run import import_clips
-from foreframe.data.ingest.transform import refuse_options, shifted
-from foreframe.data.layouts.contract import Options
+from foreframe.data.ingest.transform import refuse_options, rows_for
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.data.pack.pack import Pack, PackWriter, is_pack
 from foreframe.errors import DataError, printable
@@ -76,6 +78,6 @@ def _sample(name: str, progress: bool) -> Pack:
         source = {"layout": "sample", "folder": name, "options": {}}
         with PackWriter(target, info.spec, info.columns, fps=info.fps, source=source, shift=info.shift) as writer:
             for clip, split, frames, rows in info.clips:
-                writer.add(clip, split, frames, rows[shifted(len(rows), info.shift)])
+                writer.add(clip, split, frames, rows[rows_for(np.arange(len(rows)), len(rows), info.shift)[:, 0]])
 
     return made_once(target, make)

@@ -17,7 +17,8 @@ from foreframe.clip import CondKind
 from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.run import pack_source
 from foreframe.data.ingest.transform import shape
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack.pack import Pack
 from foreframe.data.pack.writer import refuse_existing
 from foreframe.errors import UsageError

@@ -10,7 +10,7 @@ import numpy as np
 
 from foreframe.clip import ClipSpec
 from foreframe.data.ingest.run import import_clips
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack.pack import Pack, PackWriter
 
 CLIPS = (("a", "train", 5), ("b", "test", 3), ("c", "val", 4), ("d", "train", 1), ("e", "train", 6))

@@ -10,7 +10,7 @@ import pytest
 from foreframe.data.formats.images import example_picture
 from foreframe.data.ingest.check import scan
 from foreframe.data.layouts import bair_lab
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.video import write_png
 

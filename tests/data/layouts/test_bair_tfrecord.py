@@ -11,7 +11,8 @@ import pytest
 from foreframe.data.formats.tfrecord import crc32c
 from foreframe.data.layouts import bair_lab, bair_tfrecord
 from foreframe.data.layouts.bair_tfrecord import example, recognises, survey
-from foreframe.data.layouts.contract import Options, SourceIndex
+from foreframe.data.layouts.contract import SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError
 from tests.data.test_tfrecord import floats, framed, packed_example, strings, whole
 

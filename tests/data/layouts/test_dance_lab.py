@@ -10,7 +10,7 @@ import pytest
 
 from foreframe.data.ingest.check import scan
 from foreframe.data.layouts import dance_lab
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from foreframe.data.formats.images import example_picture, picture_size
 from foreframe.data.ingest.check import scan
 from foreframe.data.layouts import bair_lab, dance_lab, frame_folders, keypoints, pose_folders
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.video import read_image, write_png
 

@@ -14,7 +14,7 @@ from foreframe.data.formats.images import example_picture
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips
 from foreframe.data.layouts import keypoints
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.errors import DataError
 from foreframe.video import write_png

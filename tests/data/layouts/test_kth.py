@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from foreframe.data.layouts import kth
-from foreframe.data.layouts.contract import Options
 from foreframe.data.layouts.kth import ACTIONS, LIST, example, recognises, survey
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault
 from foreframe.video import read_video, write_mp4
 

@@ -20,11 +20,12 @@ from PIL import Image
 
 from foreframe.data.formats import parquet
 from foreframe.data.formats.images import example_picture
-from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.lerobot import episodes as episode_files
 from foreframe.data.layouts.lerobot import layout as lerobot
 from foreframe.data.layouts.lerobot import meta
 from foreframe.data.layouts.lerobot.meta import fill, inside
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, UsageError
 from foreframe.video import read_video, write_png
 

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from foreframe.data.layouts import moving_mnist
-from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.moving_mnist import _way, example, recognises, survey
+from foreframe.data.layouts.options import Options
 from foreframe.errors import UsageError
 
 REAL = Path(os.environ.get("FOREFRAME_REALDATA") or Path(__file__).parents[4] / "shared" / "realdata") / "mnist"

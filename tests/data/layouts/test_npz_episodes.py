@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from foreframe.data.formats import npz
 from foreframe.data.layouts import npz_episodes, rlds_npz
-from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError
 
 RNG = np.random.default_rng(0)

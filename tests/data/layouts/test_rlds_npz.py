@@ -14,7 +14,8 @@ import pytest
 
 from foreframe.data.formats import npz
 from foreframe.data.layouts import npz_episodes, rlds_npz
-from foreframe.data.layouts.contract import Options, SourceIndex
+from foreframe.data.layouts.contract import SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import UsageError
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from foreframe.data.formats import hdf5
 from foreframe.data.layouts import robomimic, robonet
-from foreframe.data.layouts.contract import Options, SourceIndex
+from foreframe.data.layouts.contract import SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import UsageError
 
 h5py = pytest.importorskip("h5py")

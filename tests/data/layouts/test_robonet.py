@@ -18,7 +18,8 @@ from PIL import Image
 
 from foreframe.data.formats import hdf5
 from foreframe.data.layouts import robonet
-from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, UsageError
 
 h5py = pytest.importorskip("h5py")

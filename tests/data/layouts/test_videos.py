@@ -12,8 +12,8 @@ from foreframe.data.formats.images import example_picture
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.transform import open_source
 from foreframe.data.layouts import kth, videos
-from foreframe.data.layouts.contract import Options
 from foreframe.data.layouts.lerobot import layout as lerobot
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.errors import DataError
 from foreframe.video import read_video, write_gif, write_mp4

@@ -86,15 +86,15 @@ class Alignment:
         if cond is None or self._frames >= MAX_FRAMES or min(frames.shape[1:3]) < PARTS:
             return
         pictures = cond.ndim == 4
-        seen, told = _coarse(frames), _coarse(cond) if pictures else cond.astype(np.float64)
+        seen, cond_rows = _coarse(frames), _coarse(cond) if pictures else cond.astype(np.float64)
         if new or self._last is None:
             self._runs.append(([], []))
         else:
-            seen, told = (np.concatenate(pair) for pair in zip(self._last, (seen, told), strict=True))
-        self._last = seen[-1:], told[-1:]
+            seen, cond_rows = (np.concatenate(pair) for pair in zip(self._last, (seen, cond_rows), strict=True))
+        self._last = seen[-1:], cond_rows[-1:]
         motion, known = self._runs[-1]  # [t] is the motion into frame t+1
         motion.append(_change(seen) if pictures else _motion(seen))
-        known.append(_change(told) if pictures else told[1:])
+        known.append(_change(cond_rows) if pictures else cond_rows[1:])
         self._frames += len(frames)
 
     def result(self, spec: ClipSpec) -> AlignmentResult | None:
@@ -103,14 +103,14 @@ class Alignment:
         width = spec.cond_size if spec.cond == "vector" else 1
         many = self._frames >= MANY * 2 * width
         for number, run in enumerate(self._runs):
-            moved, told = (np.concatenate(parts) for parts in run)
+            moved, cond_rows = (np.concatenate(parts) for parts in run)
             if len(moved) < 2 * REACH + 2:
                 continue
             if spec.cond == "vector" and many:
-                told = np.concatenate([told, np.concatenate([told[:1], told[:-1]])], axis=1)
+                cond_rows = np.concatenate([cond_rows, np.concatenate([cond_rows[:1], cond_rows[:-1]])], axis=1)
             inner = np.arange(REACH + 1, len(moved) - REACH)
             motion.append(moved[inner])
-            known.append(np.stack([told[inner + shift] for shift in _shifts()]))
+            known.append(np.stack([cond_rows[inner + shift] for shift in _shifts()]))
             clip.append(np.full(len(inner), number))
         if not motion or sum(map(len, motion)) < MIN_FRAMES:
             return None

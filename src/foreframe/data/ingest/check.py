@@ -11,7 +11,8 @@ from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.report import Report
 from foreframe.data.ingest.transform import open_source, refuse_options, shape
 from foreframe.data.ingest.validate import inspect
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack.manifest import MANIFEST, read_manifest
 from foreframe.data.pack.pack import Episode, Pack, changed, is_pack
 from foreframe.errors import DataError, Fault

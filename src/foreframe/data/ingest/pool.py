@@ -186,8 +186,8 @@ class Readers:
 
 def spans(clip: ReadyClip, chunk: int) -> Iterator[tuple[int, int]]:
     """Where the chunks of a clip begin and end, of `chunk` frames at most."""
-    height, width = clip.recipe.native
-    step = max(1, min(chunk, CHUNK_BYTES // (3 * height * width * clip.recipe.stride)))
+    height, width = clip.transform.native
+    step = max(1, min(chunk, CHUNK_BYTES // (3 * height * width * clip.transform.stride)))
     for start in range(0, clip.length, step):
         yield start, min(start + step, clip.length)
 

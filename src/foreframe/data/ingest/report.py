@@ -59,7 +59,7 @@ class Report:
             lengths.setdefault(clip.split, []).append(clip.length)
         return lengths
 
-    def insist(self, advice: str) -> None:
+    def raise_if_faults(self, advice: str) -> None:
         """Raise DataError with every fault, if there is one; `advice` ends the first line."""
         if self.faults:
             raise DataError(f"{self.path} ({self.layout}): {count(len(self.faults), 'fault')}; {advice}", self.faults)

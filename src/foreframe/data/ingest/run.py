@@ -12,16 +12,16 @@ from foreframe import signals
 from foreframe.data.cache import source_key
 from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.report import Report, count
-from foreframe.data.ingest.transform import Source, open_source
+from foreframe.data.ingest.transform import PreparedSource, open_source
 from foreframe.data.ingest.validate import inspect
-from foreframe.data.layouts.contract import Options
+from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.data.pack.writer import refuse_existing
 from foreframe.errors import DataError, printable
 
 OnBad = Literal["stop", "skip"]
-TOLD = 10
+MAX_PRINTED = 10
 """Lines of warnings that an import prints."""
 
 
@@ -70,7 +70,7 @@ def import_clips(
 
 
 def pack_source(
-    source: Source,
+    source: PreparedSource,
     src: Path,
     dst: Path,
     *,
@@ -87,7 +87,7 @@ def pack_source(
     skip = on_bad == "skip"
     advice = "nothing was packed; mend the source, or leave these clips out with --on-bad skip"
     if source.spec is None or (source.faults and not skip) or not source.clips:
-        _insist(inspect(source, src, readers=readers, progress=progress), source, advice)
+        _raise(inspect(source, src, readers=readers, progress=progress), source, advice)
     if source.spec is None:
         raise DataError(f"{src} ({source.layout}): expected at least one clip, found none")
     writer = PackWriter(
@@ -106,26 +106,28 @@ def pack_source(
             print(f"going on with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
         report = inspect(source, src, writer, skip=skip, readers=readers, progress=progress)
         if not skip:
-            report.insist(advice)
+            report.raise_if_faults(advice)
         if not report.clips:
-            report.insist("no clip is left to pack")
+            report.raise_if_faults("no clip is left to pack")
     if progress:
-        _tell(report)
+        _print_summary(report)
     return Pack.open(dst)
 
 
-def _tell(report: Report) -> None:
+def _print_summary(report: Report) -> None:
     """What a user should know of an import that went well, on stderr."""
     if report.left_out:
         print(f"left out, as the manifest lists: {count(len(report.left_out), 'item')}", file=sys.stderr)
     for kind, lines in (("warning", report.warnings), ("note", report.notes)):
-        for line in lines[:TOLD]:
+        for line in lines[:MAX_PRINTED]:
             print(f"{kind}: {printable(line)}", file=sys.stderr)
-        if len(lines) > TOLD:
-            print(f"... and {len(lines) - TOLD:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr)
+        if len(lines) > MAX_PRINTED:
+            print(
+                f"... and {len(lines) - MAX_PRINTED:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr
+            )
 
 
-def _insist(report: Report, source: Source, advice: str) -> None:
+def _raise(report: Report, source: PreparedSource, advice: str) -> None:
     if source.spec is None or not source.clips:
         advice = f"no clip can be used ({count(len(source.clips), 'clip')} found)"
-    report.insist(advice)
+    report.raise_if_faults(advice)

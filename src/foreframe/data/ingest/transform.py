@@ -21,7 +21,8 @@ from foreframe.clip import ClipSpec
 from foreframe.data.formats.images import Fit, check_size, fitted
 from foreframe.data.formats.tables import read_json
 from foreframe.data.ingest.report import count
-from foreframe.data.layouts.contract import SPLITS, Between, ClipChunk, Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SPLITS, ClipChunk, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import LAYOUT_OPTIONS, Between, Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.data.pack.manifest import FIT, fit_name
 from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest
@@ -30,7 +31,7 @@ from foreframe.video.pixels import Size
 NONE = "none"
 """As `columns`: no condition at all."""
 FEW = 3
-"""From so many clips on, each split with a share gets at least one."""
+"""From this many clips on, each split with a share gets at least one."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,17 @@ class ReadyClip:
     name: str
     split: str
     length: int
-    recipe: Recipe
+    transform: ClipTransform
     source: SourceClip
     first: int = 0
     """The recorded frame that frame 0 is."""
 
     def read(self, start: int, stop: int) -> ClipChunk:
-        return self.recipe.read(self.source, self.first, start, stop)
+        return self.transform.read(self.source, self.first, start, stop)
 
     def part(self, start: int, stop: int) -> str:
         """Name of the part (start, stop) of this clip."""
-        first, last = (self.first + self.recipe.stride * index for index in (start, stop - 1))
+        first, last = (self.first + self.transform.stride * index for index in (start, stop - 1))
         return _part(self.source, first, last + 1)
 
     @property
@@ -61,12 +62,12 @@ class ReadyClip:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """What is wrong with it as a whole; faults of single numbers come with the frames that need them."""
-        return _of_all(self.source)
+        return _clip_level(self.source)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is done to each stretch of a clip.
+class ClipTransform:
+    """What is done to each span of a clip.
 
     native: (H, W) of the recorded pictures, as far as it is known. columns: which numbers of a row are taken; None:
     there is no row, or it is a picture.
@@ -83,63 +84,67 @@ class Recipe:
 
     def read(self, clip: SourceClip, first: int, start: int, stop: int) -> ClipChunk:
         """Frames start to stop-1, counted after the stride from recorded frame `first` on."""
-        begin, end = first + start * self.stride, first + (stop - 1) * self.stride + 1
+        recorded = first + self.stride * np.arange(start, stop)
+        begin, end = int(recorded[0]), int(recorded[-1]) + 1
         taken = clip.frames(begin, end)
         frames = fitted(taken.values[:: self.stride], self.size, self.fit)
         faults = {i // self.stride: found for i, found in taken.faults.items() if i % self.stride == 0}
         if clip.rows is None or not self.conditioned:
             return ClipChunk(frames, None, faults)
-        # Row j leads into recorded frame j + shift. Frames before the first row, or after the last, repeat it.
-        low, high = begin - self.shift - (self.stride - 1), end - self.shift
-        inside = max(0, min(low, clip.length - 1)), min(clip.length, max(high, 1))
-        # Rows whose frame would be before the clip, or behind it, are looked at all the same.
-        known = 0 if begin == 0 else inside[0], clip.length if end + self.stride > clip.length else inside[1]
-        rows = clip.rows(*known)
-        wanted = np.clip(np.arange(low, high), inside[0], inside[1] - 1) - known[0]
-        for index, found in self._counted(clip, rows, known).items():
-            places = np.flatnonzero(wanted == index)
-            if self.columns is None or self.between == "last":
-                places = places[places % self.stride == self.stride - 1]
-            kept = sorted({int(at) // self.stride for at in places})
-            led = known[0] + index + self.shift
-            if not kept and not 0 <= led < clip.length:
-                kept = [0 if led < 0 else len(frames) - 1]
-            for place in kept:
+        joined = self.columns is not None and self.between == "join"
+        rows_at = rows_for(recorded, clip.length, self.shift, self.stride if joined else 1)
+        # Rows that lead to before the clip, or behind it, are judged with its first or last chunk.
+        low = 0 if begin == 0 else int(rows_at.min())
+        high = clip.length if end + self.stride > clip.length else int(rows_at.max()) + 1
+        rows = clip.rows(low, high)
+        for row, found in self._counted(clip, rows, low, high).items():
+            places = np.flatnonzero((rows_at == row).any(axis=1)).tolist()
+            if not places and not 0 <= (into := row + self.shift) < clip.length:
+                places = [0 if into < 0 else len(frames) - 1]
+            for place in places:
                 faults[place] = (*faults.get(place, ()), *found)
-        return ClipChunk(frames, self._cond(rows.values, wanted), {index: faults[index] for index in sorted(faults)})
+        return ClipChunk(frames, self._cond(rows.values, rows_at - low), dict(sorted(faults.items())))
 
-    def _counted(self, clip: SourceClip, rows: RawChunk, known: tuple[int, int]) -> dict[int, tuple[Fault, ...]]:
-        """The faults of each row, first those that reading it told and then those that were known of its table; of
+    def _counted(self, clip: SourceClip, rows: RawChunk, low: int, high: int) -> dict[int, tuple[Fault, ...]]:
+        """The faults of each row of low to high-1, first those of reading it and then those known of its table; of
         single numbers only where one is in a column that is chosen."""
-        found = {index: list(faults) for index, faults in rows.faults.items()}
+        found = {low + index: list(faults) for index, faults in rows.faults.items()}
         for fault in clip.faults:
-            if isinstance(fault, NumberFault) and known[0] <= fault.row < known[1]:
-                found.setdefault(fault.row - known[0], []).append(fault)
+            if isinstance(fault, NumberFault) and low <= fault.row < high:
+                found.setdefault(fault.row, []).append(fault)
         chosen = set(self.columns or ())
         counted = {
-            index: tuple(
+            row: tuple(
                 Fault(fault.path, fault.where, fault.expected, fault.found)
                 for fault in faults
                 if not isinstance(fault, NumberFault) or chosen.intersection(fault.columns)
             )
-            for index, faults in sorted(found.items())
+            for row, faults in sorted(found.items())
         }
-        return {index: faults for index, faults in counted.items() if faults}
+        return {row: faults for row, faults in counted.items() if faults}
 
-    def _cond(self, rows: NDArray[Any], wanted: NDArray[np.intp]) -> NDArray[Any]:
-        last = wanted[self.stride - 1 :: self.stride]
+    def _cond(self, rows: NDArray[Any], at: NDArray[np.intp]) -> NDArray[Any]:
+        """The rows (T, N) of each frame: pictures of its last one, or the chosen numbers of all, one after another."""
         if self.columns is None:
-            return fitted(rows[last], self.size, self.fit)
-        rows = rows[:, list(self.columns)]
-        if self.between == "last":
-            return rows[last]
-        joined = [rows[wanted[late :: self.stride][: len(last)]] for late in range(self.stride)]
-        return np.concatenate(joined, axis=1)
+            return fitted(rows[at[:, -1]], self.size, self.fit)
+        numbers: NDArray[Any] = rows[:, list(self.columns)][at]
+        return numbers.reshape(len(at), -1)
+
+
+def rows_for(frames: NDArray[np.intp], length: int, shift: int, stride: int = 1) -> NDArray[np.intp]:
+    """(T, stride): the recorded rows that lead into each of the T recorded frames and, before it, into those that the
+    stride leaves out. Row t leads into frame t + shift; the clip's first or last row stands in where there is none.
+
+    length: of the clip as it was recorded.
+    """
+    into = frames[:, None] + np.arange(1 - stride, 1)
+    rows: NDArray[np.intp] = np.clip(into - shift, 0, length - 1)
+    return rows
 
 
 @dataclass(frozen=True)
-class Source:
-    """A survey made ready for reading: what every clip will be, and what is to be said about all of them."""
+class PreparedSource:
+    """A source's index made ready for reading: what every clip will be, and what concerns all of them."""
 
     layout: str
     spec: ClipSpec | None
@@ -153,7 +158,7 @@ class Source:
     fps: float | None
 
 
-def shape(survey: SourceIndex, options: Options) -> Source:
+def shape(survey: SourceIndex, options: Options) -> PreparedSource:
     """Apply the options that are the same for every source.
 
     Raises:
@@ -168,12 +173,15 @@ def shape(survey: SourceIndex, options: Options) -> Source:
     if survey.cond == "image" and (options.columns or survey.chosen) == (NONE,):
         conditioned = False
     chosen = columns if survey.cond == "vector" and columns else None
-    recipe = Recipe(survey.size or size, size, options.fit, options.stride, options.between, shift, chosen, conditioned)
-    names = _names(survey, columns, recipe) if conditioned else ()
+    native = survey.size
+    transform = ClipTransform(
+        native or size, size, options.fit, options.stride, options.between, shift, chosen, conditioned
+    )
+    names = _names(survey, columns, transform) if conditioned else ()
     notes: list[str] = []
     clips, faults = _with_splits(_with_names(survey.clips), options, notes)
     spec = None
-    if survey.size is not None:
+    if native is not None:
         kind = survey.cond if conditioned else "none"
         spec = ClipSpec(3, *size, kind, {"none": 0, "image": 3, "vector": len(names)}[kind])
     warnings = list(survey.warnings)
@@ -181,16 +189,15 @@ def shape(survey: SourceIndex, options: Options) -> Source:
         warnings.append(
             f"{count(len(short), 'clip')} not longer than the shift of {shift}: one row leads into each frame"
         )
-    native = survey.size
     if native and options.size and options.fit == "stretch" and native[0] * size[1] != native[1] * size[0]:
         notes.append(
             f"pictures of {native[0]}x{native[1]} are stretched to {size[0]}x{size[1]}; --fit crop or --fit pad keeps "
             "their shape"
         )
-    return Source(
+    return PreparedSource(
         survey.layout,
         spec,
-        tuple(_ready(clips, recipe, options.window, notes)),
+        tuple(_ready(clips, transform, options.window, notes)),
         names,
         shift if conditioned else 0,
         options.used(),
@@ -199,11 +206,6 @@ def shape(survey: SourceIndex, options: Options) -> Source:
         (*survey.notes, *notes),
         survey.fps / options.stride if survey.fps else None,
     )
-
-
-def shifted(length: int, shift: int) -> NDArray[np.intp]:
-    """For each of `length` frames the row that leads into it; the first or last row stands in where there is none."""
-    return np.clip(np.arange(length) - shift, 0, length - 1)
 
 
 def refuse_options(options: Options, what: object) -> None:
@@ -253,13 +255,13 @@ def _means(pattern: str, name: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _names(survey: SourceIndex, columns: tuple[int, ...], recipe: Recipe) -> tuple[str, ...]:
+def _names(survey: SourceIndex, columns: tuple[int, ...], transform: ClipTransform) -> tuple[str, ...]:
     if survey.cond == "image":
         return survey.columns
     chosen = [survey.columns[index] for index in columns]
-    if recipe.between == "last" or recipe.stride == 1:
+    if transform.between == "last" or transform.stride == 1:
         return tuple(chosen)
-    return tuple(f"{name}@{late - recipe.stride + 1}" for late in range(recipe.stride) for name in chosen)
+    return tuple(f"{name}@{late - transform.stride + 1}" for late in range(transform.stride) for name in chosen)
 
 
 def _with_names(clips: Sequence[SourceClip]) -> list[SourceClip]:
@@ -311,7 +313,7 @@ def _drawn(names: Sequence[str], shares: tuple[float, float, float]) -> dict[str
 
 def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], list[Fault]]:
     """Clips with the splits that a JSON file gives them; a clip in none or in two is at fault, and so is a listed one
-    that is not there."""
+    that is missing."""
     try:
         raw = read_json(path, str(path))
     except DataError as error:
@@ -324,36 +326,36 @@ def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], 
         if split not in SPLITS:
             raise DataError(f"{path}: there is no split '{split}', only {', '.join(SPLITS)}{nearest(split, SPLITS)}")
     splits_of: dict[str, list[str]] = {clip.name: [] for clip in clips}
-    strangers = []
+    unlisted = []
     for split, names in raw.items():
         for name in dict.fromkeys(names):
             if name in splits_of:
                 splits_of[name].append(split)
             else:
-                strangers.append(Fault(path.name, name, "a clip of the source", "none"))
+                unlisted.append(Fault(path.name, name, "a clip of the source", "none"))
     listed = []
     for clip in clips:
         found = splits_of[clip.name]
         wrong = () if len(found) == 1 else (Fault(path.name, clip.name, "one split", " and ".join(found) or "none"),)
         listed.append(replace(clip, split=(*found, SPLITS[0])[0], faults=(*clip.faults, *wrong)))
-    return listed, strangers
+    return listed, unlisted
 
 
-def _ready(clips: Sequence[SourceClip], recipe: Recipe, window: int, notes: list[str]) -> list[ReadyClip]:
+def _ready(clips: Sequence[SourceClip], transform: ClipTransform, window: int, notes: list[str]) -> list[ReadyClip]:
     ready = []
     left = []
-    longest = max((-(-clip.length // recipe.stride) for clip in clips if not _of_all(clip)), default=window)
+    longest = max((-(-clip.length // transform.stride) for clip in clips if not _clip_level(clip)), default=window)
     if longest < window:
         raise UsageError(f"window: no clip is {window} frames long, the longest has {longest}; ask for fewer")
     for clip in clips:
-        length = -(-clip.length // recipe.stride)
-        if not window or _of_all(clip):
-            ready.append(ReadyClip(clip.name, clip.split, length, recipe, clip))
+        length = -(-clip.length // transform.stride)
+        if not window or _clip_level(clip):
+            ready.append(ReadyClip(clip.name, clip.split, length, transform, clip))
             continue
         for start in range(0, length - window + 1, window):
-            first = start * recipe.stride
-            name = _part(clip, first, first + (window - 1) * recipe.stride + 1)
-            ready.append(ReadyClip(name, clip.split, window, recipe, clip, first))
+            first = start * transform.stride
+            name = _part(clip, first, first + (window - 1) * transform.stride + 1)
+            ready.append(ReadyClip(name, clip.split, window, transform, clip, first))
         if length % window:
             left.append(length % window)
     if left:
@@ -363,7 +365,7 @@ def _ready(clips: Sequence[SourceClip], recipe: Recipe, window: int, notes: list
     return ready
 
 
-def _of_all(clip: SourceClip) -> tuple[Fault, ...]:
+def _clip_level(clip: SourceClip) -> tuple[Fault, ...]:
     """Faults that concern a clip as a whole."""
     return tuple(fault for fault in clip.faults if not isinstance(fault, NumberFault))
 
@@ -374,7 +376,7 @@ def _part(clip: SourceClip, start: int, stop: int) -> str:
     return f"{clip.name}/{start:06d}-{stop - 1:06d}"
 
 
-def open_source(folder: Path, layout: str | None, options: Options) -> Source:
+def open_source(folder: Path, layout: str | None, options: Options) -> PreparedSource:
     """What a source folder holds and what its clips will be, by its layout and a user's options.
 
     Raises:
@@ -382,7 +384,7 @@ def open_source(folder: Path, layout: str | None, options: Options) -> Source:
         DataError: see `find_layout`.
     """
     chosen = find_layout(folder, layout)
-    for name in ("camera", "cuts", "count"):
+    for name in LAYOUT_OPTIONS:
         if getattr(options, name) and name not in chosen.TAKES:
             raise UsageError(f"{name}: {chosen.NAME} has no use for it ({chosen.DESCRIBE})")
     return shape(chosen.survey(folder, options), options)

@@ -15,7 +15,7 @@ from foreframe import signals
 from foreframe.data.ingest.alignment import Alignment
 from foreframe.data.ingest.pool import CHUNK, Outcome, Readers
 from foreframe.data.ingest.report import ClipLine, Report
-from foreframe.data.ingest.transform import ReadyClip, Source
+from foreframe.data.ingest.transform import PreparedSource, ReadyClip
 from foreframe.data.layouts.contract import ClipChunk
 from foreframe.data.pack.manifest import LeftOut
 from foreframe.data.pack.pack import PackWriter
@@ -24,7 +24,7 @@ from foreframe.log import Bar
 
 
 def inspect(
-    source: Source,
+    source: PreparedSource,
     folder: Path,
     writer: PackWriter | None = None,
     *,

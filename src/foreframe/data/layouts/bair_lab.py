@@ -31,7 +31,8 @@ from foreframe.data.formats.folders import (
 from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
 from foreframe.data.formats.tables import read_table
 from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, NumberFault, printable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size

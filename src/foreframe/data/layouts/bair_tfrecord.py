@@ -34,7 +34,8 @@ from foreframe.data.formats.folders import Findings, listing, may_enter, relativ
 from foreframe.data.formats.images import MAX_SIDE, example_picture
 from foreframe.data.formats.tfrecord import Feature, Record, index_records, parse_example, read_record, write_records
 from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest, unreadable
 from foreframe.files import Identity, Recent, identity
 

@@ -7,76 +7,29 @@ A layout is one file in `foreframe/data/layouts/` with
     LOOKS_FOR: str                              the paths by which it knows its folders, for error messages
     TAKES: tuple[str, ...]                      which of the options camera, cuts and count it understands
     recognises(folder: Path) -> bool            a quick look; never raises
-    survey(folder: Path, options: Options) -> Survey
+    survey(folder: Path, options: Options) -> SourceIndex
     example(folder: Path) -> None               writes a tiny source of this layout without fault
 
 `survey` looks at names, headers and tables; pixels are read piece by piece, through `SourceClip.frames`. A layout
 hands everything out as it was recorded: at its own size, and with row t of the conditions beside frame t. Sizes,
-columns, shifts, strides, windows and splits are the same for all layouts and are applied in `shaping`. The contract
-tests find each layout by its file and try it on its own example.
+columns, shifts, strides, windows and splits are the same for all layouts and are applied by `ingest.transform`. The
+contract tests find each layout by its file and try it on its own example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.clip import CondKind
-from foreframe.data.formats.images import Fit
 from foreframe.errors import Fault
 from foreframe.video.pixels import Size
 
-Between = Literal["join", "last"]
 SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may decide about an import.
-
-    For every source:
-    size: (H, W) to bring every picture to; None leaves it to the source.
-    fit: how, where that changes the shape of a picture: stretch it, crop its middle, or pad it with black.
-    stride: keep every so many-th frame.
-    between: with a stride, what becomes of the conditions of the frames left out: joined to one long row, or only the
-        last is kept.
-    window: cut clips into pieces of this many frames (counted after the stride); 0 leaves them whole.
-    shares: of train, val and test, drawn by the hash of each clip's name; None keeps the source's own.
-    lists: a JSON file {"train": [names of clips], ...}, instead of both.
-    columns: which numbers of a row are the condition, by name or pattern (`action*`); empty: as the source says.
-    shift: row t leads into frame t + shift; None: as the source says.
-
-    For layouts that say so in TAKES:
-    camera: which of several cameras.
-    cuts: frame numbers at which a new take starts, for sources that record several takes in one row of numbers.
-    count: how many clips to make, for sources that are made on the fly.
-    """
-
-    size: Size | None = None
-    fit: Fit = "stretch"
-    stride: int = 1
-    between: Between = "join"
-    window: int = 0
-    shares: tuple[float, float, float] | None = None
-    lists: Path | None = None
-    columns: tuple[str, ...] = ()
-    shift: int | None = None
-    camera: str = ""
-    cuts: tuple[int, ...] = ()
-    count: int = 0
-
-    def used(self) -> dict[str, Any]:
-        """The options that differ from the defaults, ready for JSON."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return {
-            name: [*value] if isinstance(value, tuple) else (value.name if isinstance(value, Path) else value)
-            for name, value in found.items()
-        }
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from pathlib import Path
 from foreframe.data.formats.folders import Findings, by_number, listing, may_enter, numbered, relative, runs
 from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
 from foreframe.data.layouts._shared import gaps, safely
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import ConfigError, printable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size

@@ -34,7 +34,8 @@ from foreframe.data.layouts._shared import (
     splits,
     walk,
 )
-from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, printable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size

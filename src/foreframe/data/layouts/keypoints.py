@@ -36,7 +36,8 @@ from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import read_json, read_named_table
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, folders, looks_paired, takes
 from foreframe.data.layouts._shared import size_notes
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, unreadable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size

@@ -30,7 +30,8 @@ import numpy as np
 
 from foreframe.data.formats.folders import Findings, listing, relative, some_files
 from foreframe.data.formats.images import example_picture
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, unreadable
 from foreframe.video import VideoInfo, probe_video, read_frames
 from foreframe.video.pixels import Size

@@ -32,7 +32,8 @@ from PIL import Image
 
 from foreframe.data.formats.folders import Findings, listing, may_enter, relative
 from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import SPLITS, Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SPLITS, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError, reading, unreadable
 
 NAME = "moving_mnist"

@@ -33,7 +33,8 @@ from foreframe.data.layouts._arrays import (
     shared_columns,
     split_of,
 )
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, printable
 
 NAME = "npz_episodes"

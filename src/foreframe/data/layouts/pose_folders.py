@@ -17,7 +17,8 @@ from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.images import PICTURES, example_picture
 from foreframe.data.layouts._pairs import Folder, clip, cut_warning, few_sizes, folders, looks_paired, takes
 from foreframe.data.layouts._shared import read_frames_of, size_notes
-from foreframe.data.layouts.contract import Options, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.video import write_png
 
 NAME = "pose_folders"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from foreframe.data import layouts as package
-from foreframe.data.layouts.contract import Options, SourceIndex
+from foreframe.data.layouts.contract import SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.data.pack.pack import is_pack
 from foreframe.errors import DataError, UsageError, nearest, printable
 
@@ -27,7 +28,7 @@ class Layout(Protocol):
     example: Callable[[Path], None]
 
 
-NOT_LAYOUTS = ("contract", "registry")
+NOT_LAYOUTS = ("contract", "options", "registry")
 GENERAL = ("frame_folders", "videos")
 """Kinds that say little about their folders: any other layout that fits is meant rather than these."""
 

@@ -40,7 +40,8 @@ from foreframe.data.layouts._arrays import (
     split_of,
     usual_camera,
 )
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError, nearest, printable
 
 NAME = "rlds_npz"

@@ -40,7 +40,8 @@ from foreframe.data.layouts._arrays import (
     shared_columns,
     usual_camera,
 )
-from foreframe.data.layouts.contract import Options, RawChunk, Read, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError, nearest, printable
 
 NAME = "robomimic"

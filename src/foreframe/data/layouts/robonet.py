@@ -43,7 +43,8 @@ from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.hdf5 import SUFFIXES, Store, glance, library, open_file
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import columns, files_below, finite_rows
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError
 from foreframe.files import Recent
 from foreframe.video import MAX_SIDE, Pixels

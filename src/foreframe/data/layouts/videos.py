@@ -33,7 +33,8 @@ from foreframe.data.layouts._shared import (
     splits,
     walk,
 )
-from foreframe.data.layouts.contract import Options, RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault
 from foreframe.video import VideoInfo, probe_video, read_frames, write_gif, write_mp4
 

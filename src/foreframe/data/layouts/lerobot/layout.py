@@ -31,7 +31,7 @@ from foreframe.data.formats.folders import Findings, listing, may_enter, runs
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.parquet import load_pyarrow
 from foreframe.data.layouts._shared import safely, walk
-from foreframe.data.layouts.contract import Options, RawChunk, Read, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
 from foreframe.data.layouts.lerobot.episodes import Source, read_frames, read_rows
 from foreframe.data.layouts.lerobot.meta import (
     BOOKKEEPING,
@@ -44,6 +44,7 @@ from foreframe.data.layouts.lerobot.meta import (
     read_episodes,
     read_info,
 )
+from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, UsageError, nearest, printable
 from foreframe.files import not_plain
 from foreframe.video.pixels import Size
