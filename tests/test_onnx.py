@@ -167,14 +167,14 @@ def test_the_files_say_what_goes_in_and_which_weights_they_hold(exported, run, v
 def test_every_output_is_an_input_of_the_next_call(exported):
     sessions = OnnxModel(exported[1]).sessions
     state = {name for name in places(sessions["step"])[0] if name.startswith("state.")}
-    assert {"state.predictor.hidden", "state.prior.cell", "state.heard.0"} <= state
+    assert {"state.predictor.hidden", "state.prior.cell", "state.skip_terms.0"} <= state
     asked = state | set(places(sessions["context"])[0])
     for graph in ("start", "context"):
         assert {f"next.{name}" for name in state} <= set(places(sessions[graph])[1])
     for session in sessions.values():
         outputs = {name.removeprefix("next.") for name in places(session)[1]}
         assert outputs <= asked | {"frame"}
-    assert not any("heard" in name or "posterior" in name for name in places(sessions["step"])[1]), "left as it is"
+    assert not any("skip_terms" in name or "posterior" in name for name in places(sessions["step"])[1]), "left as it is"
 
 
 def test_any_number_of_clips_is_declared(exported):

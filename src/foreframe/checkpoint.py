@@ -22,33 +22,45 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from foreframe import config as settings
-from foreframe import disk, models
+from foreframe import disk
 from foreframe.errors import CheckpointError, ConfigError, DiskError
+from foreframe.models import Model
 from foreframe.recipe import RunConfig
 
 FORMAT = 2
 MANIFEST, STATE = "manifest.json", "state.json"
 KEEP = 2
 OLD = f"{disk.TEMPORARY}old-"
-"""How the name of a checkpoint on its way out begins, before its step."""
+"""The beginning of the name of a checkpoint that is being replaced, before its step."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose every byte was compared with its manifest."""
+    """A checkpoint whose manifest and `state.json` are whole; `tensors` compares a file with its hash as it reads it.
+
+    hashes: SHA-256 of each file. whole: Every file was compared when the checkpoint was opened.
+    """
 
     path: Path
     step: int
     state: dict[str, Any]
     hashes: dict[str, str]
+    whole: bool
 
     def tensors(self, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of `weights`, `ema`, `optimizer` or `watch`, on the CPU; see `read_tensors`."""
-        found = read_tensors(self.path / f"{name}.safetensors", expected)
+        """The tensors of `weights`, `ema`, `optimizer` or `watch`, on the CPU; see `read_tensors`.
+
+        Raises:
+            CheckpointError: also where the file is damaged, or its numbers are not finite.
+        """
+        file = self.path / f"{name}.safetensors"
+        if not self.whole:
+            _check_hash(file, self.hashes.get(file.name))
+        found = read_tensors(file, expected)
         bad = [key for key, value in found.items() if not value.isfinite().all()]
         if bad and name != "watch":  # which remembers losses as they were
             listed = ", ".join(sorted(bad)[:20])
-            raise CheckpointError(f"{self.path / name}.safetensors: holds numbers that are not finite, in {listed}")
+            raise CheckpointError(f"{file}: holds numbers that are not finite, in {listed}")
         return found
 
     @property
@@ -133,12 +145,12 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model ready to be used: in eval mode on its device, with where it came from."""
+    """A model ready for use: in eval mode on its device, with the run and the checkpoint it came from."""
 
     run: Path
     config: RunConfig
     checkpoint: Checkpoint
-    model: Any
+    model: Model
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -159,16 +171,17 @@ def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:
     """The model of a run's checkpoint (`best`, `newest` or a step), with averaged weights where there are some.
 
     Raises:
-        CheckpointError, ConfigError: the folder is no run, or something in it is damaged; the file is named.
+        CheckpointError, ConfigError: the folder is no run, or a file in it is damaged; the file is named.
     """
-    config = RunConfig.read(run)
+    config, model = RunConfig.read_with_model(run)
     chosen = choose(run, which)
-    # What is in the file is compared with an outline, which has no memory: a stranger's two halves need not fit.
-    build_on_meta = models.build_on_meta(config.train.model, config.spec)
-    weights = chosen.tensors(chosen.scored, build_on_meta.state_dict())
-    model = models.build(config.train.model, config.spec)
-    model.load_state_dict(weights)
-    return TrainedModel(run, config, chosen, model.to(device).eval().requires_grad_(False))
+    return TrainedModel(run, config, chosen, fill(model, chosen.tensors(chosen.scored, model.state_dict()), device))
+
+
+def fill(model: Model, weights: Mapping[str, Tensor], device: torch.device) -> Model:
+    """The model of `models.build_on_meta` with these weights in eval mode, in the memory layout of `models.build`."""
+    model.load_state_dict(weights, assign=True)
+    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def save(
@@ -209,7 +222,7 @@ def save(
     steps = sorted(_steps(run))
     newest = [known for known in steps if known <= step][-KEEP:]
     for old in steps:
-        # What lies behind this step was damaged, or this step would not have been taken again.
+        # A checkpoint beyond this step was damaged, or this step would not have been taken again.
         if old not in (*newest, best_step):
             _remove(run, old)
     disk.sweep(folder)
@@ -258,7 +271,8 @@ def newest(run: Path, say: Callable[[str], None] | None = None) -> Checkpoint | 
 def choose(run: Path, which: str = "best") -> Checkpoint:
     """The checkpoint called `newest`, `best` (by validation; the newest if none was validated), or a step number.
 
-    Unlike `newest`, a damaged checkpoint is not passed over: a score must not silently be another one's.
+    Unlike `newest`, a damaged checkpoint is not passed over: a score must not silently be another one's. Its tensors
+    are compared with their hashes when they are read.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -266,18 +280,18 @@ def choose(run: Path, which: str = "best") -> Checkpoint:
     steps = sorted(_steps(run))
     if not steps:
         raise CheckpointError(f"{run}: no checkpoint yet (looked for checkpoints/step-*); train first")
-    last = read(run, steps[-1])
+    last = read(run, steps[-1], whole=False)
     if which == "newest":
         return last
     if which == "best":
-        return read(run, last.best["step"]) if last.best.get("step") in steps else last
+        return read(run, last.best["step"], whole=False) if last.best.get("step") in steps else last
     if not which.isdigit() or int(which) not in steps:
         raise CheckpointError(f"{run}: no checkpoint '{which}'; there are best, newest, {', '.join(map(str, steps))}")
-    return read(run, int(which))
+    return read(run, int(which), whole=False)
 
 
-def read(run: Path, step: int) -> Checkpoint:
-    """The checkpoint of one step, verified.
+def read(run: Path, step: int, whole: bool = True) -> Checkpoint:
+    """The checkpoint of one step; not `whole`: without hashing the files of tensors, which `tensors` then does.
 
     Raises:
         CheckpointError: a file is missing, of another size or of another hash; the message names it and both.
@@ -306,14 +320,13 @@ def read(run: Path, step: int) -> Checkpoint:
         size = file.stat().st_size
         if size != expected.get("size"):
             raise CheckpointError(f"{file}: damaged: expected {_brief(expected.get('size'))} bytes, found {size}")
-        found = _sha256(file)
-        if found != expected.get("sha256"):
-            raise CheckpointError(f"{file}: damaged: expected SHA-256 {_brief(expected.get('sha256'))}, found {found}")
+        if whole or name == STATE:
+            _check_hash(file, expected.get("sha256"))
     state = _read_json(path / STATE)
     best = state.get("best")
     if state.get("step") != step or not isinstance(best, dict) or not _is_best(best):
         raise CheckpointError(f"{path / STATE}: not the state of step {step}")
-    return Checkpoint(path, step, state, {name: record["sha256"] for name, record in files.items()})
+    return Checkpoint(path, step, state, {name: record.get("sha256") for name, record in files.items()}, whole)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -330,7 +343,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, found: Checkpoint) -> Non
     """The reverse of `pack_optimizer`, into an optimiser of the same parameters.
 
     Moments are laid out in memory as their parameters are, channels last or not: a fused update goes through both in
-    the order of memory, and does not look.
+    the order of memory.
 
     Raises:
         CheckpointError: the moments are not those of these parameters.
@@ -354,7 +367,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, found: Checkpoint) -> Non
 
 
 def _brief(value: object) -> str:
-    """What a file says, in a message: as much of it as a hash has."""
+    """A file's value in a message: as much of it as a hash is long."""
     return str(value)[:64]
 
 
@@ -376,7 +389,7 @@ def _contents(tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, A
 
 
 def _remove(run: Path, step: int) -> None:
-    """Take a checkpoint away at one stroke, so that no half of it is ever met under its name."""
+    """Remove a checkpoint at one stroke, so that no half of it ever has its name."""
     folder = _folder(run, step)
     aside = folder.with_name(f"{disk.TEMPORARY}gone-{step:08d}")
     try:
@@ -409,6 +422,11 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check_hash(path: Path, expected: object) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != expected:
+        raise CheckpointError(f"{path}: damaged: expected SHA-256 {_brief(expected)}, found {found}")

@@ -16,6 +16,7 @@ from foreframe.data.pack.manifest import MAX_SIDE, ColumnStats
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.losses import LossConfig
+from foreframe.models import Model
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
 
 M = TypeVar("M")
@@ -165,7 +166,7 @@ class DataSource:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """`config.json`: everything needed to build the model again and to go on training it."""
+    """`config.json`: everything needed to build the model again and to continue training it."""
 
     preset: str
     model: str
@@ -193,8 +194,8 @@ class RunConfig:
             fps=pack.fps or 10.0,
         )
 
-    def check(self) -> None:
-        """Raises ConfigError, with the dotted path, for what cannot be trained or built on this machine."""
+    def check(self) -> Model:
+        """The model on meta, if it can be trained and built on this machine; else ConfigError, with the dotted path."""
         spec = self.spec
         for name in ("channels", "height", "width"):
             if not 1 <= getattr(spec, name) <= MAX_SIDE:
@@ -208,7 +209,7 @@ class RunConfig:
             raise ConfigError(f"fps: expected 0.001 to 100000, found {self.fps}")
         try:
             self.train.check(spec)
-            models.build_on_meta(self.train.model, spec)
+            return models.build_on_meta(self.train.model, spec)
         except ConfigError as error:
             raise ConfigError(f"train.{error}") from error
 
@@ -219,7 +220,12 @@ class RunConfig:
 
     @classmethod
     def read(cls, run: Path) -> RunConfig:
-        """Read a run's configuration strictly.
+        """A run's configuration; see `read_with_model`."""
+        return cls.read_with_model(run)[0]
+
+    @classmethod
+    def read_with_model(cls, run: Path) -> tuple[RunConfig, Model]:
+        """Read a run's configuration strictly; with the model on meta, by which it was checked.
 
         Raises:
             CheckpointError: the folder is no run.
@@ -243,12 +249,11 @@ class RunConfig:
                 found, maker = settings.shown(head.get("format")), str(head.get("foreframe", "another version"))[:40]
                 raise ConfigError(
                     f"format: expected {FORMAT}, found {found}; made by foreframe {maker}, this is "
-                    f"{foreframe.__version__}: use that one, or train anew"
+                    f"{foreframe.__version__}: use that one, or start a new run"
                 )
             kind = models.module(str(head.get("model"))).Config
             config = settings.from_dict(cls, values, kinds={"train.model": kind})
-            config.check()
-            return config
+            return config, config.check()
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 

@@ -61,13 +61,14 @@ def used_skip(skip, context, length=6):
     model = small(skip=skip).eval()
     clip = random_clip(ClipSpec(3, 64, 64, "vector", 2), 1, length)
     marks = [
-        model.decoder.remember(model.encoder(clip.frames[:, t])[1], model.decoder.halves())[0] for t in range(length)
+        model.decoder.prepare(model.encoder(clip.frames[:, t])[1], model.decoder.split_weights()).terms[0]
+        for t in range(length)
     ]
     seen = []
     state = model.initial(clip, context)
     for t in range(1, length):
         state, _ = model.step(state, clip.frames[:, t - 1], clip.cond[:, t], torch.zeros(1, 4), None, context - t)
-        seen.append(next(i for i, mark in enumerate(marks) if torch.equal(mark, state.heard[0])))
+        seen.append(next(i for i, mark in enumerate(marks) if torch.equal(mark, state.skip_terms[0])))
     return seen
 
 

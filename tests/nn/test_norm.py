@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from foreframe.errors import ConfigError
 from foreframe.models import svg
-from foreframe.nn.backbones import Join, add_runs
+from foreframe.nn.backbones import Join, add_per_segment
 from foreframe.nn.norm import StepNorm
 from foreframe.rollout import draw_noise, predict, ready
 from tests.conftest import random_clip
@@ -91,15 +91,15 @@ def test_a_join_is_the_convolution_of_both_maps_side_by_side(kind):
         maps, skip = values(6, 4, 5, 7), values(2, 4, 10, 14, seed=1)
         doubled = functional.interpolate(maps, scale_factor=2, mode="nearest")
         plain = join.conv(torch.cat([doubled, skip.repeat(3, 1, 1, 1)], 1))
-    halves = join.halves()
-    fast = join(maps, halves, join.remember(skip, halves), (3,), 3)
+    weights = join.split_weights()
+    fast = join(maps, weights, join.project_skip(skip, weights), (3,), 3)
     torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
 
 
 def test_stretches_of_steps_hear_what_is_theirs():
-    maps, heard = torch.zeros(8, 1), torch.tensor([[1.0], [2], [30], [40]])
-    assert add_runs(maps, heard, (1, 3))[:, 0].tolist() == [1, 2, 30, 40, 30, 40, 30, 40]
-    assert add_runs(maps[:4], heard, (1, 1))[:, 0].tolist() == [1, 2, 30, 40]
+    maps, terms = torch.zeros(8, 1), torch.tensor([[1.0], [2], [30], [40]])
+    assert add_per_segment(maps, terms, (1, 3))[:, 0].tolist() == [1, 2, 30, 40, 30, 40, 30, 40]
+    assert add_per_segment(maps[:4], terms, (1, 1))[:, 0].tolist() == [1, 2, 30, 40]
 
 
 @pytest.mark.parametrize("backbone", ["dcgan", "vgg"])

@@ -133,6 +133,14 @@ def build_on_meta(config: Any, spec: ClipSpec) -> Model:
             f"model: {name} cannot be built: {cause} (asked for: {config} for clips of {spec})"
         ) from error
     tensors = [*model.parameters(), *model.buffers()]
+    unsaved = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
+    for where, part in model.named_modules():
+        unsaved |= {f"{where}.{key}".lstrip(".") for key, value in vars(part).items() if isinstance(value, Tensor)}
+    if unsaved:
+        raise ConfigError(
+            f"model: {name} keeps tensors that no checkpoint holds: {', '.join(sorted(unsaved))}; make them parameters "
+            "or persistent buffers"
+        )
     maps = spec.channels + (spec.cond_size if spec.cond == "image" else 0)
     numbers = maps * spec.height * spec.width + math.prod(model.latent_shape)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 4 * numbers

@@ -7,8 +7,8 @@
 
 With `prior="none"` there is no latent: the deterministic baseline.
 
-Training walks over stretches of steps, not over steps: true frames are encoded in one batch before anything else,
-and where the model is fed true frames the LSTMs run over the whole stretch and its frames are decoded in one batch.
+Training walks over segments of steps, not over steps: true frames are encoded in one batch before anything else,
+and where the model is fed true frames the LSTMs run over the whole segment and its frames are decoded in one batch.
 Only a step that is fed the model's own frame goes alone. Each step's BatchNorm has its own statistics, so this is the
 plain loop over time, up to rounding (`tests.reference.plain` holds that loop, and a test compares their gradients).
 """
@@ -26,7 +26,7 @@ from foreframe import models
 from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.gaussian import Gaussian
-from foreframe.nn.backbones import Backbone, Halves, Maps, init_dcgan, make_backbone
+from foreframe.nn.backbones import Backbone, Maps, SkipCache, init_dcgan, make_backbone
 from foreframe.nn.condition import Standardize
 from foreframe.nn.lstm import FramePredictor, GaussianLstm, Memory
 from foreframe.nn.norm import NormKind
@@ -68,13 +68,13 @@ class Config:
 
 
 class State(NamedTuple):
-    """What a rollout carries from frame to frame, first axis B everywhere (S*B, but for `heard`, with S samples)."""
+    """Carried from frame to frame in a rollout; first axis B (S*B with S samples, but for `skip_terms`)."""
 
     predictor: Memory
     posterior: Memory | None
     prior: Memory | None
-    heard: Maps
-    """What the decoder's stages hear of the frozen skips: computed once, when these are."""
+    skip_terms: Maps
+    """`SkipCache.terms` of the frozen skips; empty before the first step."""
 
 
 class Model(models.Model):
@@ -123,7 +123,7 @@ class Model(models.Model):
             predictor=self.predictor.lstm.initial(like),
             posterior=None if self.posterior is None else self.posterior.lstm.initial(like),
             prior=None if self.prior is None else self.prior.lstm.initial(like),
-            heard=(),
+            skip_terms=(),
         )
 
     def step(
@@ -147,20 +147,20 @@ class Model(models.Model):
         """
         rows = len(noise)
         vector, maps = self.encoder(frame)
-        halves = self.decoder.halves()
-        if not state.heard or context_left >= self._refreshing:
-            state = state._replace(heard=self.decoder.remember(maps, halves))
+        cache = SkipCache(self.decoder.split_weights(), state.skip_terms)
+        if not cache.terms or context_left >= self._refreshing:
+            cache = self.decoder.prepare(maps, cache.weights)
+            state = state._replace(skip_terms=cache.terms)
         posterior = None
         if target is not None and self.posterior is not None and state.posterior is not None:
             seen = repeat_samples(self.encoder(target)[0], rows)[None]
             memory, posterior = self.posterior(state.posterior, seen)
             state = state._replace(posterior=memory)
-        heard = None if cond is None else repeat_samples(cond, rows)[None]
-        state, values, z, prior = self._advance(
-            state, repeat_samples(vector, rows)[None], heard, noise[None], posterior
+        cond = None if cond is None else repeat_samples(cond, rows)[None]
+        state, values, z, prior = self._advance(state, repeat_samples(vector, rows)[None], cond, noise[None], posterior)
+        return state, Step(
+            self.decoder(values[0], cache), None if z is None else z[0], _first(prior), _first(posterior)
         )
-        shown = self.decoder(values[0], halves, state.heard)
-        return state, Step(shown, None if z is None else z[0], _first(prior), _first(posterior))
 
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
@@ -172,29 +172,28 @@ class Model(models.Model):
             context: K; the first K frames are always fed as they are.
             forcing: (B, T-1) bool; entry t-1 says whether step t is fed the true frame t-1.
             noise: (B, T-1, Z).
-            own: The steps at which some clip may be fed its own frame; None: those of `forcing`.
+            free_running: The steps at which some clip may be fed its own frame; None: those of `forcing`.
         """
         length = len(clip)
-        own = free_running_steps(forcing, context) if free_running is None else free_running
+        free_running = free_running_steps(forcing, context) if free_running is None else free_running
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1)
         cond = None if clip.cond is None else clip.cond.transpose(0, 1)
 
-        halves = self.decoder.halves()
-        known = _KnownFrames(self, halves, frames, own, context)
+        true = _TrueFrames(self, frames, free_running, context)
         state, posterior = self.initial(clip, context), None
         if self.posterior is not None and state.posterior is not None:
-            _, posterior = self.posterior(state.posterior, known.vectors(1, length))
+            _, posterior = self.posterior(state.posterior, true.vectors(1, length))
 
-        shown: list[Tensor] = []
+        predicted: list[Tensor] = []
         priors: list[Gaussian] = []
-        for start, stop in segments(length, own):
-            if start in own:
-                last = shown[-1][-1].detach() if self.config.detach_feedback else shown[-1][-1]
+        for start, stop in segments(length, free_running):
+            if start in free_running:
+                last = predicted[-1][-1].detach() if self.config.detach_feedback else predicted[-1][-1]
                 keep = forcing[:, start - 1].to(last.device)[:, None, None, None]
                 vector, maps = self.encoder(torch.where(keep, frames[start - 1], last))
                 fed = vector[None]
             else:
-                fed, maps = known.vectors(start - 1, stop - 1), None
+                fed, maps = true.vectors(start - 1, stop - 1), None
             steps = slice(start - 1, stop - 1)
             state, values, _, prior = self._advance(
                 state,
@@ -203,13 +202,12 @@ class Model(models.Model):
                 noise[steps],
                 None if posterior is None else Gaussian(posterior.mean[steps], posterior.logvar[steps]),
             )
-            heard, runs = known.heard(start, stop, maps)
-            decoded = self.decoder(values.flatten(0, 1), halves, heard, runs, stop - start)
-            shown.append(decoded.unflatten(0, (stop - start, clip.batch)))
+            decoded = self.decoder(values.flatten(0, 1), true.skips(start, stop, maps), stop - start)
+            predicted.append(decoded.unflatten(0, (stop - start, clip.batch)))
             if prior is not None:
                 priors.append(prior)
         return Unrolled(
-            torch.cat(shown).transpose(0, 1),
+            torch.cat(predicted).transpose(0, 1),
             Gaussian(*(torch.cat(parts).transpose(0, 1) for parts in zip(*priors, strict=True))) if priors else None,
             None if posterior is None else Gaussian(*(part.transpose(0, 1) for part in posterior)),
         )
@@ -228,66 +226,62 @@ class Model(models.Model):
             prior = Gaussian.standard_like(noise)
         source = posterior or prior
         z = None if source is None else source.sample(noise)
-        heard = None if cond is None else self.standardise(cond)
-        inputs = [part for part in (fed, z, heard) if part is not None]
+        inputs = [part for part in (fed, z, None if cond is None else self.standardise(cond)) if part is not None]
         predictor, values = self.predictor(state.predictor, torch.cat(inputs, 2))
         return state._replace(predictor=predictor, prior=memory), values, z, prior
 
     @property
     def _refreshing(self) -> int:
-        """A frame's maps become the skips as long as at least so many context frames follow it."""
+        """A frame's maps become the skips as long as at least this many context frames follow it."""
         return {"last-context": 0, "svg": 1, "last-frame": -(10**9)}[self.config.skip]
 
     def _gaussian(self, layers: int) -> GaussianLstm:
         return GaussianLstm(self.config.g_dim, self.config.z_dim, self.config.rnn_size, layers)
 
 
-class _KnownFrames:
-    """The true frames of a clip that training looks at, each encoded once."""
+class _TrueFrames:
+    """The true frames of a clip that training needs, each encoded once, and the skips that follow from them."""
 
-    def __init__(
-        self, model: Model, halves: tuple[Halves, ...], frames: Tensor, own: frozenset[int], context: int
-    ) -> None:
-        """frames (T, B, C, H, W); `own`: the steps that are fed the model's own frames."""
+    def __init__(self, model: Model, frames: Tensor, free_running: frozenset[int], context: int) -> None:
+        """frames: (T, B, C, H, W)."""
         length, self.clips = frames.shape[:2]
-        self.decoder, self.halves = model.decoder, halves
+        self.decoder, self.weights = model.decoder, model.decoder.split_weights()
         every = model.config.skip == "last-frame"
-        looked_at = [t for t in range(length) if t == 0 or model.posterior is not None or self._fed(t, length, own)]
+
+        def is_needed(t: int) -> bool:
+            return t == 0 or model.posterior is not None or (t + 1 < length and t + 1 not in free_running)
+
+        needed = [t for t in range(length) if is_needed(t)]
         # Maps are kept of the frames that skips come from, and only of these.
         self.last = length if every else max(0, context - 1 - model._refreshing)
-        kept = [t for t in looked_at if t <= self.last]
+        kept = [t for t in needed if t <= self.last]
         vectors, self.maps = model.encoder(torch.cat([frames[t] for t in kept]), len(kept))
-        rest = looked_at[len(kept) :]
+        rest = needed[len(kept) :]
         if rest:
             vectors = torch.cat([vectors, model.encoder(torch.cat([frames[t] for t in rest]), len(rest))[0]])
         self.all: Tensor = vectors.unflatten(0, (-1, self.clips))
-        self.place = {t: number for number, t in enumerate(looked_at)}
-        self.common = None if every else self.decoder.remember(self.maps, halves)
-        self.frozen = None if self.common is None else tuple(part[-self.clips :] for part in self.common)
-
-    @staticmethod
-    def _fed(t: int, length: int, own: frozenset[int]) -> bool:
-        return t + 1 < length and t + 1 not in own
+        self.place = {t: number for number, t in enumerate(needed)}
+        self.first: SkipCache | None = None
+        if not every:
+            # The first segment begins with the context frames, whose maps are the skips of one step each.
+            self.first = self.decoder.prepare(self.maps, self.weights)
+            self.frozen = self.first._replace(terms=tuple(part[-self.clips :] for part in self.first.terms))
 
     def vectors(self, start: int, stop: int) -> Tensor:
         """(n, B, G) of frames start .. stop-1."""
         first = self.place[start]
         return self.all[first : first + stop - start]
 
-    def heard(self, start: int, stop: int, maps: Maps | None) -> tuple[Maps, tuple[int, ...]]:
-        """What the decoder hears in steps start .. stop-1 of the frames fed there, and for how many steps of each.
-
-        `maps`: of the one frame that is fed, where it is not a true frame.
-        """
-        if self.common is None or self.frozen is None:
+    def skips(self, start: int, stop: int, maps: Maps | None) -> SkipCache:
+        """The skips of steps start .. stop-1. maps: of the one frame that is fed, where it is not a true frame."""
+        if self.first is None:  # each step has those of the frame it is fed
             if maps is None:
-                first = self.place[start - 1] * self.clips
-                maps = tuple(part[first : first + (stop - start) * self.clips] for part in self.maps)
-            return self.decoder.remember(maps, self.halves), (1,) * (stop - start)
+                row = self.place[start - 1] * self.clips
+                maps = tuple(part[row : row + (stop - start) * self.clips] for part in self.maps)
+            return self.decoder.prepare(maps, self.weights)._replace(lengths=(1,) * (stop - start))
         if start > self.last:
-            return self.frozen, (stop - start,)
-        # The first stretch: it begins with the context frames, whose maps are the skips for one step each.
-        return self.common, (*[1] * self.last, stop - 1 - self.last)
+            return self.frozen._replace(lengths=(stop - start,))
+        return self.first._replace(lengths=(*[1] * self.last, stop - 1 - self.last))
 
 
 def _first(steps: Gaussian | None) -> Gaussian | None:

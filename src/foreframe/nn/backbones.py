@@ -6,7 +6,7 @@ the paper. Both take the frames of several time steps at once, time first: (T*B,
 
 Two identities save nearly half of the decoder's work and change nothing but rounding:
 
-    conv(cat(maps, skip)) = conv_a(maps) + conv_b(skip)     and skip is the same in most steps: `Join.remember`
+    conv(cat(maps, skip)) = conv_a(maps) + conv_b(skip)     and skip is the same in most steps: `Decoder.prepare`
     conv3x3(nearest_x2(maps)) = conv_transpose4x4(maps)     with sums of the 3x3 weights: `doubled`
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,19 @@ from foreframe.nn.norm import NormKind, StepNorm, fold, wide
 Backbone = Literal["dcgan", "vgg"]
 SLOPE = 0.2
 Maps = tuple[Tensor, ...]
-Halves = tuple[Tensor, Tensor]
+SplitWeights = tuple[Tensor, Tensor]
+
+
+class SkipCache(NamedTuple):
+    """The skips of a decoder, prepared for many steps.
+
+    weights: Of each `Join`, split. terms: The projected skips of R frames, (R*B, ...) for each `Join`. lengths: For how
+    many of the decoded steps, one after another, each of the R frames gives the skips.
+    """
+
+    weights: tuple[SplitWeights, ...]
+    terms: Maps
+    lengths: tuple[int, ...] = (1,)
 
 
 def stage_widths(size: int, width: int) -> list[int]:
@@ -78,33 +90,35 @@ class Join(nn.Module):
         super().__init__()
         self.conv = conv
         self.norm: nn.Module | None = None if norm is None else StepNorm(conv.out_channels, norm)
-        self.folded: Halves | None = None
+        self.folded: SplitWeights | None = None
 
-    def halves(self) -> Halves:
+    def split_weights(self) -> SplitWeights:
         """The weights for `maps`, (A, B, 4, 4) of a transposed convolution of stride 2, and those for the skip."""
         if self.folded is not None:
             return self.folded
         if isinstance(self.conv, nn.ConvTranspose2d):
-            own, other = self.conv.weight.chunk(2, 0)
+            for_maps, for_skip = self.conv.weight.chunk(2, 0)
         else:
-            own, other = self.conv.weight.chunk(2, 1)
-            own = doubled(own)
-        return own.contiguous(memory_format=torch.channels_last), other
+            for_maps, for_skip = self.conv.weight.chunk(2, 1)
+            for_maps = doubled(for_maps)
+        return for_maps.contiguous(memory_format=torch.channels_last), for_skip
 
-    def remember(self, skip: Tensor, halves: Halves) -> Tensor:
+    def project_skip(self, skip: Tensor, weights: SplitWeights) -> Tensor:
         """The convolution of the skip, with the bias."""
         if isinstance(self.conv, nn.ConvTranspose2d):
-            return functional.conv_transpose2d(skip, halves[1], self.conv.bias, 2, 1)
-        return functional.conv2d(skip, halves[1], self.conv.bias, 1, 1)
+            return functional.conv_transpose2d(skip, weights[1], self.conv.bias, 2, 1)
+        return functional.conv2d(skip, weights[1], self.conv.bias, 1, 1)
 
-    def forward(self, maps: Tensor, halves: Halves, heard: Tensor, runs: tuple[int, ...], steps: int) -> Tensor:
-        joined = add_runs(functional.conv_transpose2d(maps, halves[0], None, 2, 1), heard, runs)
+    def forward(
+        self, maps: Tensor, weights: SplitWeights, term: Tensor, lengths: tuple[int, ...], steps: int
+    ) -> Tensor:
+        joined = add_per_segment(functional.conv_transpose2d(maps, weights[0], None, 2, 1), term, lengths)
         return joined if self.norm is None else cast(Tensor, self.norm(joined, steps, SLOPE))
 
     def fold(self) -> None:
-        """As for `ConvNorm`; the halves are made ready, too."""
+        """As for `ConvNorm`; the weights are split once, too."""
         self.norm = fold(self.conv, self.norm)
-        self.folded = self.halves()
+        self.folded = self.split_weights()
 
 
 def doubled(weight: Tensor) -> Tensor:
@@ -113,43 +127,42 @@ def doubled(weight: Tensor) -> Tensor:
     return functional.avg_pool2d(weight.flip(2, 3).transpose(0, 1), 2, 1, 1, divisor_override=1)
 
 
-def add_runs(maps: Tensor, heard: Tensor, runs: tuple[int, ...]) -> Tensor:
-    """Add to maps (T*B, ...) what stretches of steps hear in common: heard (R*B, ...), `runs` their R lengths.
+def add_per_segment(maps: Tensor, terms: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Add terms (R*B, ...) to maps (T*B, ...), each to a segment of steps; `lengths` are those of the R segments.
 
-    With one run `maps` may also be S samples of the same B clips, samples first. In training `maps` itself is changed.
+    With one segment `maps` may also be S samples of the same B clips, samples first. In training `maps` is changed.
     """
     if maps.requires_grad and not torch.compiler.is_compiling():
-        added: Tensor = _AddRuns.apply(maps, heard, runs)
+        added: Tensor = _AddPerSegment.apply(maps, terms, lengths)
         return added
-    if len(runs) == 1:
-        same: Tensor = maps.unflatten(0, (-1, len(heard))) + heard
+    if len(lengths) == 1:
+        same: Tensor = maps.unflatten(0, (-1, len(terms))) + terms
         return same.flatten(0, 1)
-    parts = zip(_steps(maps, runs), heard.chunk(len(runs)), strict=True)
-    return torch.cat([(part + common).flatten(0, 1) for part, common in parts])
+    parts = zip(_segments(maps, lengths), terms.chunk(len(lengths)), strict=True)
+    return torch.cat([(part + term).flatten(0, 1) for part, term in parts])
 
 
-def _steps(maps: Tensor, runs: tuple[int, ...]) -> list[Tensor]:
-    """Stretches of maps (T*B, ...) as (run, B, ...), views."""
-    each = len(maps) // sum(runs)
-    return [
-        part.unflatten(0, (run, each)) for part, run in zip(maps.split([n * each for n in runs]), runs, strict=True)
-    ]
+def _segments(maps: Tensor, lengths: tuple[int, ...]) -> list[Tensor]:
+    """Maps (T*B, ...) as views (length, B, ...)."""
+    each = len(maps) // sum(lengths)
+    parts = maps.split([length * each for length in lengths])
+    return [part.unflatten(0, (length, each)) for part, length in zip(parts, lengths, strict=True)]
 
 
-class _AddRuns(torch.autograd.Function):
-    """The sum in place: maps just made by a convolution, which has no use for them any more, need no second memory."""
+class _AddPerSegment(torch.autograd.Function):
+    """The sum in place: maps just made by a convolution, which does not need them again, take no second memory."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, heard: Tensor, runs: tuple[int, ...]) -> Tensor:
-        for part, common in zip(_steps(maps, runs), heard.chunk(len(runs)), strict=True):
-            part.add_(common)
+    def forward(ctx: Any, maps: Tensor, terms: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        for part, term in zip(_segments(maps, lengths), terms.chunk(len(lengths)), strict=True):
+            part.add_(term)
         ctx.mark_dirty(maps)
-        ctx.runs = runs
+        ctx.lengths = lengths
         return maps
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        return grad, torch.cat([part.sum(0) for part in _steps(grad, ctx.runs)]), None
+        return grad, torch.cat([part.sum(0) for part in _segments(grad, ctx.lengths)]), None
 
 
 class DcganEncoder(nn.Module):
@@ -207,32 +220,25 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def chain(self) -> list[tuple[Join, list[ConvNorm]]]:
-        """The stages, smallest maps first: what doubles and hears a skip, and the convolutions that follow."""
+        """The stages, smallest maps first: the `Join` that takes a skip, and the convolutions that follow."""
 
-    def halves(self) -> tuple[Halves, ...]:
-        """The weights of each `Join`, made ready: once for all steps."""
-        return tuple(join.halves() for join, _ in self.chain())
+    def split_weights(self) -> tuple[SplitWeights, ...]:
+        """The weights of each `Join`: split once for all steps."""
+        return tuple(join.split_weights() for join, _ in self.chain())
 
-    def remember(self, skips: Maps, halves: tuple[Halves, ...]) -> Maps:
-        """What each stage hears of the encoder's maps of R frames, (R*B, ...) each: once for all steps."""
-        stages = zip(self.chain(), halves, reversed(skips), strict=True)
-        return tuple(join.remember(skip, weights) for (join, _), weights, skip in stages)
+    def prepare(self, skips: Maps, weights: tuple[SplitWeights, ...]) -> SkipCache:
+        """The encoder's maps of R frames, (R*B, ...) each, projected once for all steps that they are the skips of."""
+        stages = zip(self.chain(), weights, reversed(skips), strict=True)
+        return SkipCache(weights, tuple(join.project_skip(skip, split) for (join, _), split, skip in stages))
 
-    def forward(
-        self, vectors: Tensor, halves: tuple[Halves, ...], heard: Maps, runs: tuple[int, ...] = (1,), steps: int = 1
-    ) -> Tensor:
-        """Vectors (T*B, G) to frames (T*B, C, H, W) in [0, 1].
+    def forward(self, vectors: Tensor, cache: SkipCache, steps: int = 1) -> Tensor:
+        """Vectors (T*B, G) of `steps` = T steps to frames (T*B, C, H, W) in [0, 1].
 
-        Args:
-            halves: From `halves`.
-            heard: From `remember`, of R frames.
-            runs: For how many of the T steps each of these holds. With R = 1 and steps = 1 the vectors may be those of
-                S samples of B clips, samples first.
-            steps: T.
+        With R = 1 and one step the vectors may be those of S samples of B clips, samples first.
         """
         maps = self.stem(vectors[:, :, None, None], steps)
-        for (join, convs), weights, part in zip(self.chain(), halves, heard, strict=True):
-            maps = join(maps, weights, part, runs, steps)
+        for (join, convs), weights, term in zip(self.chain(), cache.weights, cache.terms, strict=True):
+            maps = join(maps, weights, term, cache.lengths, steps)
             for conv in convs:
                 maps = conv(maps, steps)
         return torch.sigmoid(wide(maps))

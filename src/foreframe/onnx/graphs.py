@@ -108,7 +108,7 @@ def _looked(model: Any, state: Any, frame: Tensor, cond: Tensor | None, kept: li
 
 
 def _flat(state: Any, where: str = "state") -> dict[str, Tensor]:
-    """The tensors of a state by name, such as `state.predictor.hidden` or `state.heard.0`."""
+    """The tensors of a state by name, such as `state.predictor.hidden` or `state.skip_terms.0`."""
     if isinstance(state, Tensor):
         return {where: state}
     found: dict[str, Tensor] = {}

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from foreframe import config as settings
-from foreframe import disk, models
-from foreframe.checkpoint import read_tensors, tensor_bytes
+from foreframe import disk
+from foreframe.checkpoint import fill, read_tensors, tensor_bytes
 from foreframe.clip import Clip
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.models import Model
@@ -135,7 +135,7 @@ def replay(folder: Path) -> Replayed:
             f"{folder}: there is no {RECORD} in it; expected a folder RUN/crash/step-..., which a run leaves that is "
             "ended by numbers that are not finite"
         )
-    config = RunConfig.read(folder)
+    config, model = RunConfig.read_with_model(folder)
     try:
         record = settings.from_dict(Record, settings.read_json(folder / RECORD, JSON_BYTES))
     except ConfigError as error:
@@ -143,8 +143,8 @@ def replay(folder: Path) -> Replayed:
     train, parts = config.train, len(record.free_running)
     if parts < 1 or train.batch % parts or len(record.values) != len(NAMES):
         raise ConfigError(f"{folder / RECORD}: {train.batch} clips in {parts} parts are no step of this run")
-    model = models.build(train.model, config.spec)
-    model.load_state_dict(read_tensors(folder / "weights.safetensors", model.state_dict()))
+    model = fill(model, read_tensors(folder / "weights.safetensors", model.state_dict()), torch.device("cpu"))
+    model.requires_grad_(True)
     spec, shape = config.spec, (train.batch, train.length)
     like = {
         "frames": torch.empty(*shape, spec.channels, spec.height, spec.width, device="meta"),
