@@ -57,10 +57,48 @@ def test_a_flipped_byte_is_found_and_the_file_named_with_both_hashes(tmp_path, n
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(
-        CheckpointError, match=rf"{name}: damaged: expected SHA-256 [0-9a-f]{{64}}, found [0-9a-f]{{64}}"
-    ):
-        checkpoint.choose(tmp_path)
+    message = rf"{name}: damaged: expected SHA-256 [0-9a-f]{{64}}, found [0-9a-f]{{64}}"
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read(tmp_path, 5)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.choose(tmp_path).tensors(name.split(".")[0], {})
+
+
+def test_only_files_that_are_loaded_are_hashed_and_resuming_hashes_all(tmp_path, monkeypatch, figure):
+    fill(tmp_path, (5, 10, 15), best=5)
+    hashed, check = [], checkpoint._check_hash
+    monkeypatch.setattr(
+        checkpoint,
+        "_check_hash",
+        lambda path, *rest: (hashed.append(f"{path.parent.name}/{path.name}"), check(path, *rest)),
+    )
+    checkpoint.choose(tmp_path).tensors("weights", LIKE)
+    assert hashed == [
+        "step-00000015/state.json",
+        "step-00000005/state.json",
+        "step-00000005/weights.safetensors",
+    ]
+    hashed.clear()
+    found = checkpoint.newest(tmp_path)
+    whole = sorted(f"step-00000015/{name}" for name in found.hashes)
+    assert sorted(hashed) == whole
+    found.tensors("weights", LIKE)
+    assert sorted(hashed) == whole
+    figure("files hashed to load the best model of a run, state.json left out", 1, 1)
+
+
+def test_a_file_that_is_gone_when_it_is_loaded_is_named(tmp_path):
+    fill(tmp_path, (5,))
+    found = checkpoint.choose(tmp_path)
+    (found.path / "weights.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"weights.safetensors: cannot be read: No such file"):
+        found.tensors("weights", LIKE)
+
+
+def test_a_validation_to_be_repeated_is_read_under_its_old_name_too(tmp_path):
+    for step, state in enumerate(({}, {"owes_validation": True}, {"validation_pending": True}), 1):
+        checkpoint.save(tmp_path, step, tensors(), {**NEW, **state}, None)
+        assert checkpoint.read(tmp_path, step).validation_pending is bool(state)
 
 
 def test_a_damaged_newest_is_said_and_the_one_before_is_taken(tmp_path):

@@ -10,17 +10,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foreframe import checkpoint
+from foreframe import checkpoint, models
+from foreframe.checkpoint import load_run
 from foreframe.data.loading.prefetch import Feed
 from foreframe.errors import ConfigError, DataError
 from foreframe.log import read_log
+from foreframe.models import svg
 from foreframe.recipe import DataSource, OptimizerConfig, RunConfig
 from foreframe.schedules import Clock, ForcingSchedule
 from foreframe.training.optimizer import average_share, update_average
 from foreframe.training.step import draw_forcing
 from foreframe.training.trainer import Trainer
 from tests.conftest import write_pack
-from tests.runs import TINY, again, content, make
+from tests.runs import CPU, TINY, again, content, make
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +198,33 @@ def test_numbers_that_cannot_be_are_refused(vector_pack, tmp_path):
     for setting in ("batch", "accumulate"):
         with pytest.raises(ConfigError, match=f"{setting}: expected at least 1, found 0"):
             make(vector_pack, tmp_path / "run", replace(TINY, **{setting: 0}))
+
+
+def test_loading_a_run_builds_one_network_and_gives_what_was_saved(vector_pack, tmp_path, monkeypatch, figure):
+    run = tmp_path / "run"
+    trainer = make(vector_pack, run, replace(TINY, steps=1, validate_every=0))
+    trainer.run()
+    built, init = [], svg.Model.__init__
+    monkeypatch.setattr(svg.Model, "__init__", lambda *arguments: (built.append(1), init(*arguments))[1])
+    loaded = load_run(run, "newest", CPU).model
+    figure("networks built to load a run", len(built), 1)
+    assert not loaded.training
+    saved = trainer.state.scored
+    assert {name: value.stride() for name, value in loaded.state_dict().items()} == {
+        name: value.stride() for name, value in saved.state_dict().items()
+    }
+    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert not any(parameter.requires_grad or parameter.is_meta for parameter in loaded.parameters())
+
+
+def test_a_model_with_tensors_that_no_checkpoint_holds_is_refused(vector_pack, monkeypatch):
+    init = svg.Model.__init__
+
+    def with_secrets(self, config, spec):
+        init(self, config, spec)
+        self.scale = torch.ones(1)
+        self.encoder.register_buffer("table", torch.ones(1), persistent=False)
+
+    monkeypatch.setattr(svg.Model, "__init__", with_secrets)
+    with pytest.raises(ConfigError, match=r"model: svg keeps tensors that no checkpoint holds: encoder.table, scale; "):
+        models.build_on_meta(TINY.model, vector_pack.spec)

@@ -181,7 +181,9 @@ def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:
 def fill(model: Model, weights: Mapping[str, Tensor], device: torch.device) -> Model:
     """The model of `models.build_on_meta` with these weights in eval mode, in the memory layout of `models.build`."""
     model.load_state_dict(weights, assign=True)
-    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    untyped: Any = model  # torch's annotations know no memory_format
+    filled: Model = untyped.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return filled
 
 
 def save(
