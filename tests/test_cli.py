@@ -143,7 +143,7 @@ def test_an_unknown_key_in_config_json_is_named_with_its_path(capsys, run, tmp_p
     (tmp_path / "config.json").write_text(json.dumps(values))
     code, _, err = call(capsys, "evaluate", tmp_path)
     assert code == 1
-    assert "config.json: unknown setting 'train.optimizer.lrr'; did you mean 'lr'?" in err
+    assert "config.json: unknown key 'train.optimizer.lrr'; did you mean 'lr'?" in err
 
 
 def test_a_pickle_offered_as_a_run_is_refused_without_being_opened(capsys, tmp_path):

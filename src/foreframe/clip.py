@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+from foreframe.errors import ConfigError
+
 CondKind = Literal["none", "vector", "image"]
+MAX_SIZE = 2**16
+"""Pixels of a side, channels, and numbers of a condition."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,14 @@ class ClipSpec:
     width: int
     cond: CondKind = "none"
     cond_size: int = 0
+
+    def check(self) -> None:
+        """Raises ConfigError for sizes that no clip has."""
+        for name in ("channels", "height", "width"):
+            if not 1 <= getattr(self, name) <= MAX_SIZE:
+                raise ConfigError(f"spec.{name}: expected 1 to {MAX_SIZE}, found {getattr(self, name)}")
+        if not 0 <= self.cond_size <= MAX_SIZE or (self.cond_size == 0) != (self.cond == "none"):
+            raise ConfigError(f"spec.cond_size: {self.cond_size} does not go with spec.cond '{self.cond}'")
 
     def __str__(self) -> str:
         cond = {

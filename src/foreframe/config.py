@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and strictly back: nothing is executed, nothing misspelt is ignored."""
+"""Frozen dataclasses to JSON and strictly back, and the one reader of JSON: nothing is executed, nothing is ignored."""
 
 from __future__ import annotations
 
@@ -11,73 +11,354 @@ import stat
 import sys
 import types
 import typing
-from collections.abc import Callable
-from itertools import accumulate
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from foreframe.errors import ConfigError, nearest
+from foreframe.errors import ConfigError, ForeframeError, nearest
 
 T = TypeVar("T")
+Unknown = Literal["refuse", "ignore"]
 LIMIT = 4 * 2**20
 """Bytes of a JSON file, unless another limit is given: enough for a condition of some 20,000 numbers."""
 MEMORY = 60 * 2**20
-"""Bytes of memory that reading any JSON may take, with its text: short values take forty times as much as there."""
+"""Bytes of memory that reading any JSON may take, with its text: short values take up to 45 times their text."""
+LARGEST = MEMORY // 3
+"""Bytes of the largest file that can be read in that memory: the limit of files that list data."""
 DEPTH = 32
 """Lists and objects inside one another."""
-_PRICES = {b"{": 200, b"[": 96, b":": 100, b",": 32, b'"': 16}
-"""Bytes of memory for each such sign: what CPython takes at most for an object, a list, a key's places in its object
-and among the keys known, a value's place and its number, half of a text's head."""
-_STEPS = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
-_NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
-_WIDEST = re.compile(rb"[\xf0-\xff]")
-_BLOCK = 2**16
-_BACKSLASHES = re.compile(rb"\\+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What would move the cursor of a terminal that shows it."""
+_BYTES_FOR = {b"{": 200, b"[": 96, b":": 100, b",": 32, b'"': 16}
+"""Memory for each such character, as measured of CPython where it takes most."""
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Half a surrogate pair, and what would move the cursor of a terminal that prints it."""
+_CONSTANT = re.compile(r'"(?:[^"\\]++|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
+_TOO_DEEP = f"lists and objects more than {DEPTH} deep"
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+class JsonProblem(ValueError):
+    """Text that is not read as JSON. why: what is wrong; place: its line and column, or byte; empty if unknown."""
+
+    def __init__(self, why: str, place: str = "") -> None:
+        self.why, self.place = why, place
+        super().__init__(f"{place}: {why}" if place else why)
+
+
+class TooLargeError(JsonProblem):
+    """JSON that would take more than `MEMORY`."""
+
+
+class FieldError(ConfigError):
+    """A value is not what its field takes. where: its dotted path; expected, found: in words."""
+
+    def __init__(self, where: str, expected: str, found: str) -> None:
+        self.where, self.expected, self.found = where, expected, found
+        super().__init__(f"{where}: expected {expected}, found {found}")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for `Annotated[float, Range(0, 1)]`; both are included, but for `most` if `below`."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value <= self.most and not (self.below and value == self.most)
+
+    def __str__(self) -> str:
+        if self.most == math.inf:
+            return f"{self.least:,} or more"
+        return f"{self.least:,} to {'below ' * self.below}{self.most:,}"
+
+
+def check_ranges(config: Any, where: str = "") -> None:
+    """Raises FieldError for a number in a dataclass, or in those inside of it, beyond the `Range` of its field."""
+    for name, hint in _hints(type(config)).items():  # type: ignore[arg-type]
+        _check_range(hint, getattr(config, name), _join(where, name))
+
+
+def _check_range(hint: Any, value: Any, path: str) -> None:
+    if dataclasses.is_dataclass(value):
+        check_ranges(value, path)
+    elif isinstance(value, tuple):
+        for i, (inner, part) in enumerate(zip(_parts(hint, len(value)), value, strict=True)):
+            _check_range(inner, part, f"{path}[{i}]")
+    elif typing.get_origin(hint) is Annotated and value not in hint.__metadata__[0]:
+        raise FieldError(path, _kind(hint), shown(value))
+
+
+def from_dict(
+    cls: type[T],
+    values: object,
+    where: str = "",
+    kinds: Mapping[str, type] | None = None,
+    unknown: Unknown = "refuse",
+) -> T:
+    """Read a dataclass `cls` from JSON values; keys left out take their defaults.
+
+    Args:
+        where: Dotted path of the values.
+        kinds: The class at a dotted path whose annotation leaves it open.
+        unknown: What to do with keys that are not fields.
+    Raises:
+        ConfigError: an unknown key (with its dotted path and the nearest name), a missing one without a default,
+            a value of another type or out of range (both FieldError), or what `cls` itself refuses.
+    """
+    if not isinstance(values, dict):
+        raise FieldError(where or cls.__name__, "an object", shown(values))
+    hints, arguments = _hints(cls), {}  # type: ignore[arg-type]
+    for key, value in values.items():
+        path = _join(where, key[:80])
+        if key in hints:
+            arguments[key] = _read(hints[key], value, path, kinds or {}, unknown)
+        elif unknown == "refuse":
+            raise ConfigError(f"unknown key '{path}'{nearest(key[:80], hints)} (known here: {', '.join(hints)})")
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name not in arguments and field.default is field.default_factory is dataclasses.MISSING:
+            raise FieldError(_join(where, field.name), _kind(hints[field.name]), "no such key")
+    try:
+        return cls(**arguments)
+    except ForeframeError as error:
+        raise ConfigError(_join(where, str(error))) from error
+
+
+def _read(hint: Any, value: Any, path: str, kinds: Mapping[str, type], unknown: Unknown) -> Any:
+    """A value of the type that its field has."""
+    hint = kinds.get(path, hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(origin or hint):
+        return from_dict(origin or hint, value, path, kinds, unknown)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        *others, last = [choice for choice in arguments if choice is not type(None)]
+        for other in others:
+            with suppress(ConfigError):
+                return _read(other, value, path, kinds, unknown)
+        return _read(last, value, path, kinds, unknown)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise FieldError(path, "a list", shown(value))
+        hints = _parts(hint, len(value))
+        if len(value) != len(hints):
+            raise FieldError(path, f"{len(hints)} values", str(len(value)))
+        pairs = enumerate(zip(hints, value, strict=True))
+        return tuple(_read(inner, part, f"{path}[{i}]", kinds, unknown) for i, (inner, part) in pairs)
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            raise FieldError(path, "an object", shown(value))
+        inner = arguments[1]
+        return {key: _read(inner, part, _join(path, key[:80]), kinds, unknown) for key, part in value.items()}
+    return value if hint is Any else _plain_value(hint, value, path)
+
+
+def _plain_value(hint: Any, value: Any, path: str) -> Any:
+    """A number, text, true or false, or one of a few."""
+    kind, limits = (hint.__origin__, hint.__metadata__[0]) if typing.get_origin(hint) is Annotated else (hint, Range())
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value in choices:
+            return value
+        raise FieldError(path, _kind(hint), shown(value) + nearest(str(value)[:80], map(str, choices)))
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
+    if type(value) is not kind or (kind in (int, float) and not (math.isfinite(value) and value in limits)):
+        raise FieldError(path, _kind(hint), shown(value))
+    return value
+
+
+def _kind(hint: Any) -> str:
+    """What a field takes, in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return f"{_KINDS[arguments[0]]}, {arguments[1]}"
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin in (types.UnionType, typing.Union):
+        return _kind(arguments[0])
+    return "a list" if origin is tuple else _KINDS.get(hint, "an object")
+
+
+def _parts(hint: Any, count: int) -> list[Any]:
+    """The types in a tuple of `count` values."""
+    parts = typing.get_args(hint)
+    return [parts[0]] * count if parts[-1] is Ellipsis else list(parts)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON values; tuples become lists, paths text."""
+    """A dataclass as plain JSON values; tuples become lists, paths text."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_dict(cls: type[T], values: object, where: str = "", kinds: dict[str, type] | None = None) -> T:
-    """Read a configuration of class `cls`; keys left out take their defaults.
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
-    `kinds` gives the class at a dotted path whose annotation leaves it open.
+
+def to_json(config: Any) -> str:
+    """A dataclass as the text of a JSON file.
 
     Raises:
-        ConfigError: an unknown key (with its dotted path and the nearest name), a missing one without a
-            default, or a value of another type.
+        ConfigError: `read_json` would refuse it, as it does a path that is not text.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where or cls.__name__}: expected a group of settings, found {shown(values)}")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    arguments = {}
-    for key, value in values.items():
-        path = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            known, short = ", ".join(fields), str(key)[:80]
-            path = f"{where}.{short}" if where else short
-            raise ConfigError(f"unknown setting '{path}'{nearest(short, fields)} (known here: {known})")
-        arguments[key] = _read((kinds or {}).get(path, hints[key]), value, path, kinds)
-    for name, field in fields.items():
-        if (
-            name not in arguments
-            and field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-        ):
-            raise ConfigError(f"missing setting '{where + '.' if where else ''}{name}' of {cls.__name__}")
-    return cls(**arguments)
+    text = json.dumps(to_dict(config), indent=2) + "\n"
+    try:
+        loads(text.encode())
+    except JsonProblem as error:
+        raise ConfigError(f"{type(config).__name__}: what was written could not be read again: {error}") from error
+    return text
+
+
+def read_json(path: Path, limit: int = LIMIT) -> Any:
+    """The content of a JSON file no larger than `limit` bytes, which must be a plain file; see `loads`.
+
+    Raises:
+        ConfigError: the file is missing, too large or not JSON; the message names it.
+    """
+    try:
+        return loads(read_bytes(path, limit), limit)
+    except JsonProblem as error:
+        raise ConfigError(f"{path}: not readable as JSON ({error})") from error
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A plain file of at most `limit` bytes. Raises ConfigError: it is missing, something else, or larger."""
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ConfigError(f"{path}: expected a file, found a folder, a pipe or a device")
+        if facts.st_size > limit:
+            raise ConfigError(f"{path}: expected at most {limit} bytes, found {facts.st_size}")
+        with path.open("rb") as file:
+            content = file.read(facts.st_size + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > facts.st_size:
+        raise ConfigError(f"{path}: it grew while it was read")
+    return content
+
+
+def loads(content: bytes, limit: int = LIMIT, *, finite: bool = True, control: bool = False) -> Any:
+    """JSON from its bytes, in at most `MEMORY` bytes of memory.
+
+    Refused: more than `limit` bytes or `DEPTH` levels, a key given twice, NaN, numbers beyond a float or 64 bits, text
+    that is not UTF-8 or holds characters that steer a terminal.
+
+    Args:
+        finite: Off: NaN, Infinity and -Infinity are numbers.
+        control: Texts may hold control characters, as the names of other people's files do.
+    Raises:
+        JsonProblem: what is wrong, and where if that is known.
+    """
+    if len(content) > limit:
+        raise JsonProblem(f"more than {limit} bytes")
+    if memory_for(content) > MEMORY:
+        raise TooLargeError(f"values that would take more than {MEMORY >> 20} MiB of memory")
+
+    def refuse(constant: str) -> None:
+        at = next(match.start() for match in _CONSTANT.finditer(text) if match[1] == constant)
+        place = f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
+        raise JsonProblem(f"{constant} is not a JSON number", place)
+
+    try:
+        text = content.decode()
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_int=_integer,
+            parse_float=_finite if finite else float,
+            parse_constant=refuse if finite else float,
+        )
+    except json.JSONDecodeError as error:
+        raise JsonProblem(error.msg, f"line {error.lineno}, column {error.colno}") from error
+    except UnicodeDecodeError as error:
+        raise JsonProblem(f"not UTF-8: 0x{content[error.start]:02x}", f"byte {error.start}") from error
+    except RecursionError as error:
+        raise JsonProblem(_TOO_DEEP) from error
+    _check(value, _SURROGATE if control else _UNPRINTABLE, DEPTH)
+    return value
+
+
+def memory_for(content: bytes) -> int:
+    """Bytes of memory that reading JSON takes at most. Characters inside of texts count as if they stood outside."""
+    wide = 1 if content.isascii() and b"\\u" not in content else 4
+    return len(content) * (1 + 2 * wide) + sum(cost * content.count(sign) for sign, cost in _BYTES_FOR.items())
+
+
+def _check(value: Any, refused: re.Pattern[str], levels: int) -> None:
+    """Raises JsonProblem for more than these levels of lists and objects, and for characters in a text."""
+    if isinstance(value, str):
+        if found := refused.search(value):
+            what = "half a surrogate pair" if _SURROGATE.match(found[0]) else "a control character"
+            raise JsonProblem(f"{what} in {shown(value)}")
+    elif isinstance(value, dict | list):
+        if not levels:
+            raise JsonProblem(_TOO_DEEP)
+        for part in chain(value, value.values()) if isinstance(value, dict) else value:
+            _check(part, refused, levels - 1)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise JsonProblem(f"the key {shown(twice)} is given twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise JsonProblem(f"{text[:30]} does not fit into 64 bits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise JsonProblem(f"{text[:30]} is larger than any number")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as in Python, its middle left out where it is long."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlist = 8
 
 
 def flatten(values: dict[str, Any], where: str = "") -> dict[str, Any]:
     """Nested settings as one level of dotted names, for listing differences."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        path = f"{where}.{key}" if where else key
+        path = _join(where, key)
         flat.update(flatten(value, path) if isinstance(value, dict) else {path: value})
     return flat
 
@@ -91,197 +372,3 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         for name in names
         if left.get(name, "(absent)") != right.get(name, "(absent)")
     ]
-
-
-def to_json(config: Any) -> str:
-    """A configuration as the text of a JSON file.
-
-    Raises:
-        ConfigError: `read_json` would refuse it, as it does a path that is not text.
-    """
-    text = json.dumps(to_dict(config), indent=2) + "\n"
-    try:
-        loads(text.encode())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{type(config).__name__}: what was written could not be read again: {error}") from error
-    return text
-
-
-def read_json(path: Path, limit: int = LIMIT) -> Any:
-    """The content of a JSON file no larger than `limit` bytes, which must be a plain file.
-
-    Refused as well: a key given twice, NaN and numbers beyond a float or 64 bits, text that is not UTF-8 or holds
-    signs that steer a terminal, and what `parse` refuses.
-
-    Raises:
-        ConfigError: the file is missing or one of these; the message names it.
-    """
-    try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise ConfigError(f"{path}: expected a file, found a folder, a pipe or a device")
-        if facts.st_size > limit:
-            raise ConfigError(f"{path}: {facts.st_size} bytes, expected at most {limit}")
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-        return loads(content, limit)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not readable as JSON ({error})") from error
-
-
-class TooLargeError(ValueError):
-    """JSON that would take more memory than it may."""
-
-
-def loads(content: bytes, limit: int = LIMIT) -> Any:
-    """JSON from its bytes, as `read_json` takes it. Raises ValueError, or RecursionError where it is too deep."""
-    if len(content) > limit:
-        raise ValueError(f"more than {limit} bytes")
-    value = parse(content, _unique, _refuse_constant, _integer, _finite)
-    inside = [iter((value,))]
-    while inside:
-        for item in inside[-1]:
-            if isinstance(item, str):
-                item.encode()  # half of a surrogate pair is no text
-                if _CONTROL.search(item):
-                    raise ValueError(f"a control character in {shown(item)}")
-            elif isinstance(item, dict | list):
-                inside += [iter(item)] if isinstance(item, list) else [iter(item.values()), iter(item)]
-                break
-        else:
-            inside.pop()
-    return value
-
-
-def parse(
-    content: bytes,
-    pairs: Callable[[list[tuple[str, Any]]], Any] = dict,
-    constant: Callable[[str], Any] = float,
-    integer: Callable[[str], Any] = int,
-    number: Callable[[str], Any] = float,
-) -> Any:
-    """JSON from its bytes, after a look at what its values may take: the one way in for any JSON that others wrote.
-
-    Args:
-        pairs, constant, integer, number: What makes an object of its pairs, takes NaN and Infinity, and reads numbers.
-    Raises:
-        TooLargeError: reading it may take more than `MEMORY`, `content` included.
-        RecursionError: lists and objects are more than `DEPTH` deep.
-        ValueError: it is no JSON in UTF-8.
-    """
-    _weigh(content)
-    return json.loads(
-        content.decode(), object_pairs_hook=pairs, parse_constant=constant, parse_int=integer, parse_float=number
-    )
-
-
-def _weigh(content: bytes) -> None:
-    """Count the signs outside of texts, a block at a time, before any object is made of them.
-
-    What stands after the first fault may be counted wrongly; nothing is made of it either.
-    """
-    # One sign that is wide makes all of a text as wide, in the whole and in its part.
-    wide = 1 if content.isascii() else (4 if _WIDEST.search(content) else 2)
-    copied = 4 if b"\\u" in content else wide
-    weight = len(content) * (1 + wide + copied * (2 if b"\\" in content else 1))
-    at = depth = 0
-    inside = False
-    while True:
-        if weight > MEMORY:
-            raise TooLargeError(f"values that would take more than {MEMORY >> 20} MiB of memory")
-        if at >= len(content):
-            return
-        end = at + _BLOCK
-        if run := _BACKSLASHES.match(content, end - 1):  # a block ends with no escape begun
-            end = run.end() + 1
-        parts = content[at:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        signs = b"".join(parts[inside::2])
-        weight += sum(price * signs.count(sign) for sign, price in _PRICES.items())
-        weight += _PRICES[b'"'] * (len(parts) - 1)
-        levels = list(accumulate(map(_STEPS.__getitem__, signs.translate(None, _NO_BRACKETS)), initial=depth))
-        if max(levels) > DEPTH:
-            raise RecursionError(f"lists and objects more than {DEPTH} deep")
-        at, depth, inside = end, levels[-1], inside != (len(parts) % 2 == 0)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {shown(key)} is given twice")
-        found[key] = value
-    return found
-
-
-def _integer(text: str) -> int:
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
-        raise ValueError(f"{text[:30]} does not fit into 64 bits")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:30]} is larger than any number")
-    return value
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def shown(value: object) -> str:
-    """A value as in Python, its middle left out where it is long."""
-    return _SHORT.repr(value)
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
-_SHORT.maxlist = 8
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _read(hint: Any, value: Any, path: str, kinds: dict[str, type] | None = None) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    group: Any = origin if dataclasses.is_dataclass(origin) else hint
-    if dataclasses.is_dataclass(group):
-        return from_dict(group, value, path, kinds)  # type: ignore[arg-type]
-    if origin is typing.Literal:
-        if value not in arguments:
-            expected = ", ".join(repr(choice) for choice in arguments)
-            close = nearest(str(value)[:80], map(str, arguments))
-            raise ConfigError(f"{path}: expected one of {expected}, found {shown(value)}{close}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        (inner,) = [choice for choice in arguments if choice is not type(None)]
-        return _read(inner, value, path, kinds)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{path}: expected a list, found {shown(value)}")
-        endless = len(arguments) == 2 and arguments[1] is Ellipsis
-        if not endless and len(value) != len(arguments):
-            raise ConfigError(f"{path}: expected {len(arguments)} values, found {len(value)}")
-        hints = [arguments[0]] * len(value) if endless else list(arguments)
-        return tuple(
-            _read(inner, part, f"{path}[{i}]", kinds) for i, (inner, part) in enumerate(zip(hints, value, strict=True))
-        )
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) <= sys.float_info.max else math.inf
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{path}: expected {hint.__name__}, found {shown(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{path}: expected a finite number, found {shown(value)}")
-    return value

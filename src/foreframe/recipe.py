@@ -12,7 +12,7 @@ from foreframe import config as settings
 from foreframe import disk, models
 from foreframe.clip import ClipSpec
 from foreframe.data.loading.augment import AugmentConfig
-from foreframe.data.pack.manifest import MAX_SIDE, ColumnStats
+from foreframe.data.pack.manifest import ColumnStats
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.losses import LossConfig
@@ -197,11 +197,7 @@ class RunConfig:
     def check(self) -> Model:
         """The model on meta, if it can be trained and built on this machine; else ConfigError, with the dotted path."""
         spec = self.spec
-        for name in ("channels", "height", "width"):
-            if not 1 <= getattr(spec, name) <= MAX_SIDE:
-                raise ConfigError(f"spec.{name}: expected 1 to {MAX_SIDE}, found {getattr(spec, name)}")
-        if not 0 <= spec.cond_size <= MAX_SIDE or (spec.cond_size == 0) != (spec.cond == "none"):
-            raise ConfigError(f"spec.cond_size: {spec.cond_size} does not go with spec.cond '{spec.cond}'")
+        spec.check()
         numbers = spec.cond_size if spec.cond == "vector" else 0
         if len(self.cond_stats) not in (0, numbers):
             raise ConfigError(f"cond_stats: expected those of {numbers} numbers, found {len(self.cond_stats)}")

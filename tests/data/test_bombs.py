@@ -386,7 +386,7 @@ BOMBS: dict[str, Bomb] = {
         "a.json",
         ("{" + "".join(f'"{key}":1,' for key in range(10**5)) + '"99999":1}').encode(),
         (content, named),
-        "two keys '99999'",
+        "the key '99999' is given twice",
     ),
     "JSON with NaN after a long text": ("a.json", b'["' + b"a" * 2**22 + b'", NaN]', (content, named), "NaN"),
     "JSON with a wide row": ("a.json", b'[{"a":[' + b"1," * 2**19 + b"1]}]", (named,), "4096 columns"),

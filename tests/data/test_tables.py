@@ -129,7 +129,7 @@ def test_a_table_that_is_wrong_everywhere_is_told_in_a_bounded_list(tmp_path: Pa
         ([{"x": [1, 2]}, {"x": 3}], "row 2, column 'x': expected a list of 2 numbers, found a number"),
         ({"x": [[1, 2]], "y" * 200: [["a"] * 5000]}, "expected 1 to 4096 columns, found 5002"),
         ({"": [1]}, "expected a name for column 1, found none"),
-        ({"\ud800": [1]}, "expected a name for column 1, found '\\ud800'"),
+        ({"\ud800": [1]}, "expected JSON, found half a surrogate pair in '\\ud800'"),
         ({"a\nb": [1]}, "expected a name for column 1, found 'a\\nb'"),
         ({"x" * 201: [1]}, "expected a name for column 1"),
     ],
@@ -140,14 +140,14 @@ def test_json_that_is_no_table_is_told_where(tmp_path: Path, content: Any, words
 
 def test_nan_is_told_by_line_and_column_and_not_where_it_stands_in_a_text(tmp_path: Path):
     saved(tmp_path / "a.json", '{"a": "NaN \\" NaN \\\\",\n "b": [1,\n  NaN]}')
-    with pytest.raises(DataError, match=r"a\.json, line 3, column 3: expected finite numbers, found NaN"):
+    with pytest.raises(DataError, match=r"a\.json, line 3, column 3: expected JSON, found NaN is not a JSON number"):
         read_json(tmp_path / "a.json", "a.json")
 
 
 def test_json_that_is_no_text_or_takes_much_memory_is_told(tmp_path: Path):
     path = tmp_path / "a.json"
     for content, words in (
-        (b'["caf\xe9"]', "a.json, byte 5: expected text in UTF-8, found the byte 0xe9"),
+        (b'["caf\xe9"]', "a.json, byte 5: expected JSON, found not UTF-8: 0xe9"),
         (b"[" + b"{}," * 2**18 + b"{}]", "CSV or parquet, found values that would take more than 60 MiB of memory"),
     ):
         path.write_bytes(content)

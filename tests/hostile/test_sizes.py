@@ -151,7 +151,7 @@ CANNOT_BE: list[tuple[str, Any, str]] = [
     ("train.model.width", 2**16, "train.model: svg needs"),
     ("train.model.width", -1, "train.model.width: expected 1 to 65536, found -1"),
     ("train.model.rnn_size", 2**64 - 1, "train.model.rnn_size: expected 1 to 65536"),
-    ("train.model.layers", 1, "unknown setting 'train.model.layers'"),
+    ("train.model.layers", 1, "unknown key 'train.model.layers'"),
     ("spec.height", 32, "train.svg takes frames of 64x64 or 128x128 pixels"),
 ]
 

@@ -161,7 +161,7 @@ def test_a_crash_is_kept_and_taken_again_elsewhere(vector_pack, tmp_path, figure
     record = json.loads((folder / "crash.json").read_text())
     for change, message in (
         ({"free_running": [[]] * 3}, "2 clips in 3 parts are no step"),
-        ({"stepp": 1}, "unknown setting 'stepp'"),
+        ({"stepp": 1}, "unknown key 'stepp'"),
     ):
         (folder / "crash.json").write_text(json.dumps({**record, **change}))
         with pytest.raises(ConfigError, match=message):

@@ -24,7 +24,7 @@ def quantise(step: Path, small: Path, calls: list[dict[str, Any]]) -> None:
     """
     onnx, tools = package("onnx"), package("onnxruntime.quantization")
     proto = onnx.load(str(step))
-    about = config.parse(proto.metadata_props[0].value.encode())
+    about = config.loads(proto.metadata_props[0].value.encode())
     _subpixel(proto)
     with quietly():
         tools.quantize_static(

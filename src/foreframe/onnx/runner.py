@@ -123,5 +123,5 @@ def _notes(path: Path, session: Any) -> dict[str, Any]:
     written = session.get_modelmeta().custom_metadata_map.get("foreframe")
     if written is None:
         raise CheckpointError(f"{path}: an ONNX file, but none that `foreframe export` wrote")
-    found: dict[str, Any] = config.parse(written.encode())
+    found: dict[str, Any] = config.loads(written.encode())
     return found

@@ -13,11 +13,9 @@ A column `action` of lists of three is three columns action_0, action_1, action_
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,6 @@ from foreframe.errors import DataError, Fault, NumberFault
 from foreframe.files import not_plain
 
 MAX_TABLE_BYTES = 64 * 2**20
-MAX_JSON_BYTES = config.MEMORY // 3
-"""JSON takes many times its size in memory while it is read; CSV and parquet do not."""
 MAX_NUMBERS = 2**24
 """Numbers in one table; parquet can pack far more of them into a small file."""
 MAX_COLUMNS = 4096
@@ -40,7 +36,6 @@ MAX_FAULTS = 10_000
 TABLES = (".csv", ".json", ".parquet")
 """Endings of the files that `read_named_table` reads."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
-_WORDS = re.compile(r'"(?:[^"\\]++|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
 _BLOCK = 2**16
 """Numbers of a parquet table that are looked at together."""
 _LARGEST = float(np.finfo(np.float32).max)
@@ -275,8 +270,8 @@ def read_json(path: Path, shown: str) -> Any:
     """What a JSON file holds: UTF-8 without byte-order mark, no key twice in one object, no NaN and no Infinity.
 
     Raises:
-        DataError: with one fault, of a file that is none of this, larger than 20 MiB, or that takes more memory than
-            `config.parse` allows.
+        DataError: with one fault, of a file that is none of this, larger than `config.LARGEST`, or that takes more
+            memory than `config.loads` allows.
     """
     try:
         return _json(path)
@@ -288,33 +283,12 @@ def read_json(path: Path, shown: str) -> Any:
 
 
 def _json(path: Path) -> Any:
-    def constant(word: str) -> None:
-        raise _Wrong(place_of(content.decode(), word), "finite numbers", word)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise _Wrong("", "each key once", f"two keys {twice[:40]!a}")
-        return made
-
-    content = _content(path, MAX_JSON_BYTES)
     try:
-        return config.parse(content, unique, constant)
+        return config.loads(_content(path, config.LARGEST), config.LARGEST, control=True)
     except config.TooLargeError as error:
-        raise _Wrong("", "JSON of fewer values, or a table as CSV or parquet", str(error)) from error
-    except UnicodeDecodeError as error:
-        raise _no_text(content, error) from error
-    except JSONDecodeError as error:
-        raise _Wrong(f"line {error.lineno}, column {error.colno}", "JSON", error.msg) from error
-    except (ValueError, RecursionError) as error:
-        raise _Wrong("", "JSON", "a number of too many digits or brackets nested too deep") from error
-
-
-def place_of(text: str, constant: str) -> str:
-    """Line and column of the first NaN, Infinity or -Infinity in JSON that is right up to there."""
-    at = next(match.start() for match in _WORDS.finditer(text) if match[1] == constant)
-    return f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
+        raise _Wrong("", "JSON of fewer values, or a table as CSV or parquet", error.why) from error
+    except config.JsonProblem as error:
+        raise _Wrong(error.place, "JSON", error.why) from error
 
 
 def _read_json(path: Path) -> _Found:

@@ -116,15 +116,15 @@ class Journal:
         safe = whole = end = 0
         clips: dict[str, tuple[int, int]] = {}
         path = self.folder / JOURNAL
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             first, *lines = path.read_bytes().splitlines(keepends=True)
-            if config.parse(first) != {"key": self.key}:
+            if config.loads(first) != {"key": self.key}:
                 return 0
             end = len(first)
             for line in lines:
                 if not line.endswith(b"\n"):  # cut short
                     break
-                entry = config.parse(line)
+                entry = config.loads(line)
                 end += len(line)
                 if "safe" in entry:
                     safe, whole = int(entry["safe"]), end

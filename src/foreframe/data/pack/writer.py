@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -37,8 +39,6 @@ from foreframe.errors import DataError, DiskError
 
 BLOCK = 2**20
 """Bytes of a file that are hashed at a time."""
-_ITEM_BYTES, _LETTER_BYTES = 1000, 9
-"""Memory that a reader takes at most for a clip left out or a reason, and for each byte of its text."""
 
 
 def picture_shape(spec: ClipSpec) -> tuple[int, int, int]:
@@ -112,7 +112,7 @@ class PackWriter:
         self.overwrite = overwrite
         self.expected = expected
         self.left_out: list[LeftOut] = []
-        self._told = self._untold = 0  # bytes that a reader of the list takes at most; clips that are not in it
+        self._list_memory = self._unlisted = 0  # bytes that reading `left_out` takes; clips that are not in it
         self.episodes: list[Episode] = []
         if spec.cond == "vector" and len(self.cond_names) != spec.cond_size:
             raise DataError(f"cond_names: expected {spec.cond_size} names, found {len(self.cond_names)}")
@@ -254,13 +254,12 @@ class PackWriter:
     def leave_out(self, clip: str, reasons: Iterable[str]) -> None:
         """Record in the manifest that a clip of the source is not in the pack, and why.
 
-        Where its list gets longer than any reader takes, it ends with how many more there are.
+        Where the list would take too much memory to be read again, it ends with how many more there are.
         """
         item = LeftOut(clip, tuple(reasons))
-        self._told += _ITEM_BYTES * (1 + len(item.reasons))
-        self._told += _LETTER_BYTES * len("".join([clip, *item.reasons]).encode("utf-8", "surrogatepass"))
-        if self._told > config.MEMORY // 2:
-            self._untold += 1
+        self._list_memory += config.memory_for(json.dumps(asdict(item), indent=4, ensure_ascii=False).encode())
+        if self._list_memory > config.MEMORY // 2:
+            self._unlisted += 1
         else:
             self.left_out.append(item)
 
@@ -340,7 +339,7 @@ class PackWriter:
 
     def _rest(self) -> tuple[LeftOut, ...]:
         why = "too many to be listed; `foreframe data check` of the source tells of them"
-        return (LeftOut(f"{self._untold:,} more", (why,)),) if self._untold else ()
+        return (LeftOut(f"{self._unlisted:,} more", (why,)),) if self._unlisted else ()
 
     def _put_in_place(self) -> None:
         refuse_existing(self.dst, self.overwrite)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,13 @@ from foreframe import config
 from foreframe.data.formats.folders import Findings
 from foreframe.data.formats.images import MAX_SIDE
 from foreframe.data.formats.parquet import Table, holds_numbers, numbers
-from foreframe.data.formats.tables import place_of
 from foreframe.errors import DataError, printable
 from foreframe.video.pixels import Size
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 MAX_INFO_BYTES = 16 * 2**20
-MAX_STATS_BYTES = 64 * 2**20
+MAX_STATS_BYTES = config.LARGEST
 MAX_LINE_BYTES = 16 * 2**20
 MAX_WIDTH = 65536
 """Numbers in a row, of all features together."""
@@ -477,28 +475,10 @@ def _lines(path: Path, finds: Findings, strict: bool = True) -> Iterator[tuple[s
 
 def _parse(content: bytes, strict: bool) -> tuple[str, Any]:
     """In words what is wrong, or '' and the value. Statistics may hold NaN and Infinity, other files may not."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant}, which is not JSON, at {place_of(content.decode(), constant)}")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-            raise ValueError(f"the key {twice[:40]!a} twice in one object")
-        return made
-
     try:
-        return "", config.parse(content, unique, refuse if strict else float)
-    except json.JSONDecodeError as error:
-        if not content.strip():
-            return "an empty file", None
-        place = f"line {error.lineno}, " if error.lineno > 1 else ""
-        return f"{place}column {error.colno}: {error.msg}", None
-    except RecursionError:
-        return "lists in lists without end", None
-    except ValueError as error:
-        return printable(str(error)[:120]), None
+        return "", config.loads(content, config.LARGEST, finite=strict, control=True)
+    except config.JsonProblem as error:
+        return "an empty file" if not content.strip() else str(error), None
 
 
 def _rows(path: Path, columns: Mapping[str, type], finds: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
