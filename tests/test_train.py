@@ -196,7 +196,7 @@ def test_the_average_follows_the_weights_and_copies_counters():
 
 def test_numbers_that_cannot_be_are_refused(vector_pack, tmp_path):
     for setting in ("batch", "accumulate"):
-        with pytest.raises(ConfigError, match=f"{setting}: expected at least 1, found 0"):
+        with pytest.raises(ConfigError, match=f"{setting}: expected a whole number, 1 to [0-9,]+, found 0"):
             make(vector_pack, tmp_path / "run", replace(TINY, **{setting: 0}))
 
 

@@ -91,8 +91,10 @@ def _check_range(hint: Any, value: Any, path: str) -> None:
     elif isinstance(value, tuple):
         for i, (inner, part) in enumerate(zip(_parts(hint, len(value)), value, strict=True)):
             _check_range(inner, part, f"{path}[{i}]")
-    elif typing.get_origin(hint) is Annotated and value not in hint.__metadata__[0]:
-        raise FieldError(path, _kind(hint), shown(value))
+    elif value is not None:
+        for choice in typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else [hint]:
+            if typing.get_origin(choice) is Annotated and value not in choice.__metadata__[0]:
+                raise FieldError(path, _kind(choice), shown(value))
 
 
 def from_dict(

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import foreframe
 from foreframe import config as settings
 from foreframe import disk, models
 from foreframe.clip import ClipSpec
+from foreframe.config import Range
 from foreframe.data.loading.augment import AugmentConfig
 from foreframe.data.pack.manifest import ColumnStats
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.losses import LossConfig
 from foreframe.models import Model
-from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
+from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule, Share, Size, Steps
 
 M = TypeVar("M")
 FORMAT = 2
-_LARGE = 10**9
-_RANGES: dict[str, tuple[int, int]] = {
-    "context": (1, 2**20),
-    "horizon": (1, 2**20),
-    "eval_horizon": (-1, 2**20),
-    "steps": (1, _LARGE),
-    "batch": (1, 2**16),
-    "accumulate": (1, 2**16),
-    "stride": (1, 2**16),
-    "epoch_steps": (0, _LARGE),
-    "seed": (-(2**63), 2**64 - 1),
-    "log_every": (1, _LARGE),
-    "validate_every": (0, _LARGE),
-    "validate_clips": (0, _LARGE),
-    "save_every": (1, _LARGE),
-    "optimizer.lr": (0, _LARGE),
-    "optimizer.momentum": (0, 1),
-    "optimizer.weight_decay": (0, _LARGE),
-    "optimizer.clip_norm": (0, _LARGE),
-    "rate.warmup": (0, _LARGE),
-    "rate.floor": (0, 1),
-    "rate.gamma": (0, 1),
-    "beta.start": (0, _LARGE),
-    "beta.stop": (0, _LARGE),
-    "beta.cycles": (1, _LARGE),
-    "beta.ratio": (0, 1),
-    "forcing.initial": (0, 1),
-    "forcing.start": (0, _LARGE),
-    "forcing.decay": (0, _LARGE),
-    "forcing.floor": (0, 1),
-}
-"""Least and most of the numbers of a `TrainConfig`: beyond them something else would fail later, or take all memory."""
+Count = Annotated[int, Range(1, 10**9)]
+Few = Annotated[int, Range(1, 2**16)]
+Length = Annotated[int, Range(1, 2**20)]
+Decay = Annotated[float, Range(0, 1, below=True)]
 
 
 @dataclass(frozen=True)
@@ -61,15 +33,15 @@ class OptimizerConfig:
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
     """Which optimiser."""
-    lr: float = 1e-3
+    lr: Size = 1e-3
     """Learning rate before its schedule."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Adam and AdamW: decay of the two moments."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """SGD only."""
-    weight_decay: float = 0.0
+    weight_decay: Size = 0.0
     """L2 for Adam and SGD, decoupled for AdamW."""
-    clip_norm: float = 0.0
+    clip_norm: Size = 0.0
     """Largest norm of the gradient of all parameters together; 0 leaves it alone."""
 
 
@@ -79,22 +51,22 @@ class TrainConfig(Generic[M]):
 
     model: M
     """The model's own settings."""
-    context: int = 2
+    context: Length = 2
     """K, frames given."""
-    horizon: int = 10
+    horizon: Length = 10
     """Frames predicted in training, after the context."""
-    eval_horizon: int = 0
+    eval_horizon: Annotated[int, Range(-1, 2**20)] = 0
     """Frames predicted when scoring; 0: as in training, -1: to the end of the shortest clip."""
-    steps: int = 20_000
-    """Length of the run; schedules stretch over it."""
-    batch: int = 12
+    steps: Count = 20_000
+    """Length of the run; schedules extend over it."""
+    batch: Few = 12
     """B, clips in a step, on all devices together."""
-    accumulate: int = 1
+    accumulate: Few = 1
     """Parts in which a device works on its clips of a step, one after another, to need less memory; BatchNorm's
     statistics are then those of a part."""
     sync_norm: bool = True
     """With several devices: BatchNorm's statistics are over the clips of all of them, so that their number changes
-    nothing. Off: each device's own, without the talk that costs."""
+    nothing. Off: each device's own, without the cost of communication."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: the networks' matrix products and convolutions in bfloat16, on hardware made for it; all else in fp32."""
     split: str = "train"
@@ -103,13 +75,13 @@ class TrainConfig(Generic[M]):
     """Bring a vector condition to mean 0 and deviation 1 over the training clips; the labs feed it as it is."""
     windows: Literal["all", "tiled", "first"] = "all"
     """Where training clips may begin: anywhere, at every (K + horizon)th frame, or only at frame 0."""
-    stride: int = 1
+    stride: Few = 1
     """Largest distance between the frames of a training window, drawn for each clip between 1 and this, small ones
     more often. More than 1 only where a frame's condition says all about it (a pose), not how it differs from the
     one before (an action)."""
-    epoch_steps: int = 0
+    epoch_steps: Steps = 0
     """Steps that schedules call an epoch; 0: one pass over the windows."""
-    seed: int = 1
+    seed: Annotated[int, Range(-(2**63), 2**64 - 1)] = 1
     """All randomness follows from it."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     rate: RateSchedule = field(default_factory=RateSchedule)
@@ -117,15 +89,15 @@ class TrainConfig(Generic[M]):
     forcing: ForcingSchedule = field(default_factory=ForcingSchedule)
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    ema: float = 0.0
+    ema: Decay = 0.0
     """Decay of the average of the weights that is scored and used afterwards; 0: none."""
-    log_every: int = 20
+    log_every: Count = 20
     """Steps between rows of the log."""
-    validate_every: int = 1000
+    validate_every: Steps = 1000
     """Steps between validations; 0: none."""
-    validate_clips: int = 32
-    """Clips of the validation split that are looked at."""
-    save_every: int = 500
+    validate_clips: Steps = 32
+    """Clips of the validation split that are scored."""
+    save_every: Count = 500
     """Steps between checkpoints."""
     tensorboard: bool = False
     """Also write TensorBoard event files (needs the extra `tensorboard`)."""
@@ -137,18 +109,7 @@ class TrainConfig(Generic[M]):
 
     def check(self, spec: ClipSpec) -> None:
         """Raises ConfigError for numbers that cannot be, or not with such clips."""
-        for name, (least, most) in _RANGES.items():
-            value = operator.attrgetter(name)(self)
-            if value < least:
-                raise ConfigError(f"{name}: expected at least {least}, found {value}")
-            if not value <= most:  # so that what is not a number is refused, too
-                raise ConfigError(f"{name}: expected at most {most:,}, found {value}")
-        for name, share in (
-            ("ema", self.ema),
-            *((f"optimizer.betas[{n}]", b) for n, b in enumerate(self.optimizer.betas)),
-        ):
-            if not 0 <= share < 1:
-                raise ConfigError(f"{name}: expected 0 <= {name} < 1, found {share}")
+        settings.check_ranges(self)
         self.augment.check(spec)
         if self.stride > 1 and spec.cond == "vector":
             raise ConfigError(
@@ -176,7 +137,7 @@ class RunConfig:
     cond_names: tuple[str, ...] = ()
     cond_stats: tuple[ColumnStats, ...] = ()
     """Of each number of a vector condition, over the split that is trained on, in its own units."""
-    fps: float = 10.0
+    fps: Annotated[float, Range(1e-3, 10**5)] = 10.0
     format: int = FORMAT
     foreframe: str = foreframe.__version__
 
@@ -201,8 +162,7 @@ class RunConfig:
         numbers = spec.cond_size if spec.cond == "vector" else 0
         if len(self.cond_stats) not in (0, numbers):
             raise ConfigError(f"cond_stats: expected those of {numbers} numbers, found {len(self.cond_stats)}")
-        if not 1e-3 <= self.fps <= 1e5:
-            raise ConfigError(f"fps: expected 0.001 to 100000, found {self.fps}")
+        settings.check_ranges(self)
         try:
             self.train.check(spec)
             return models.build_on_meta(self.train.model, spec)
@@ -266,7 +226,7 @@ _KINDS = (
 
 
 def _no_run_file(path: Path) -> str:
-    """What to say of a file in the place of a run; a pipe or a device is not opened."""
+    """The message for a file in the place of a run; a pipe or a device is not opened."""
     start = b""
     if path.is_file():
         with path.open("rb") as file:

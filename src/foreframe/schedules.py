@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from foreframe.config import Range
 
 Unit = Literal["step", "epoch"]
+Steps = Annotated[int, Range(0, 10**9)]
+Size = Annotated[float, Range(0, 10**9)]
+Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,13 @@ class BetaSchedule:
 
     kind: Literal["constant", "monotonic", "cyclical"] = "constant"
     """constant: always `stop` (the labs' "no annealing"). monotonic: one rise. cyclical: Fu et al. 2019."""
-    start: float = 0.0
+    start: Size = 0.0
     """Value at the beginning of a rise."""
-    stop: float = 1.0
+    stop: Size = 1.0
     """Value at the end of a rise."""
-    cycles: int = 4
+    cycles: Annotated[int, Range(1, 10**9)] = 4
     """Number of rises over the run, for cyclical."""
-    ratio: float = 0.5
+    ratio: Share = 0.5
     """Part of each cycle (of the whole run, for monotonic) spent rising; then it stays at `stop`."""
     unit: Unit = "step"
     """Move every step, or once an epoch as the labs do."""
@@ -69,13 +74,13 @@ class ForcingSchedule:
 
     kind: Literal["constant", "linear", "exponential", "inverse-sigmoid"] = "constant"
     """The decays of scheduled sampling (Bengio et al. 2015), from `initial` towards `floor`."""
-    initial: float = 1.0
+    initial: Share = 1.0
     """Probability before the decay begins."""
-    start: int = 0
+    start: Steps = 0
     """Position, in `unit`, at which the decay begins."""
-    decay: float = 0.0
+    decay: Size = 0.0
     """linear: lost per unit. exponential: factor per unit (below 1). inverse-sigmoid: its k, about where it falls."""
-    floor: float = 0.0
+    floor: Share = 0.0
     """Lower bound."""
     unit: Unit = "step"
     """Decay every step, or once an epoch as the labs do."""
@@ -104,13 +109,13 @@ class RateSchedule:
 
     kind: Literal["constant", "cosine", "multi-step"] = "constant"
     """cosine: half a cosine from 1 to `floor` over the run. multi-step: times `gamma` at each milestone."""
-    warmup: int = 0
+    warmup: Steps = 0
     """Steps of linear rise from 0 before anything else."""
-    floor: float = 0.0
+    floor: Share = 0.0
     """Last factor of the cosine."""
     milestones: tuple[int, ...] = ()
     """Positions, in `unit`, at which multi-step falls."""
-    gamma: float = 0.1
+    gamma: Share = 0.1
     """Factor of each fall."""
     unit: Unit = "step"
     """What milestones count."""

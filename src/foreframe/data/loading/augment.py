@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from foreframe.clip import Clip, ClipSpec
+from foreframe.config import Range, check_ranges
 from foreframe.errors import ConfigError
 
 KNOTS = (2, 3)
@@ -22,15 +24,15 @@ class AugmentConfig:
 
     flip: bool = False
     """Mirror half of the clips left to right."""
-    shift: float = 0.0
+    shift: Annotated[float, Range(0, 1024)] = 0.0
     """Move by up to this many pixels each way."""
-    scale: float = 0.0
-    """Change width and height by up to this part, each by itself: 0.1 for factors between 1/1.1 and 1.1."""
-    rotate: float = 0.0
+    scale: Annotated[float, Range(0, 4)] = 0.0
+    """Change width and height by up to this part, independently: 0.1 for factors between 1/1.1 and 1.1."""
+    rotate: Annotated[float, Range(0, 180)] = 0.0
     """Turn by up to this many degrees."""
-    shear: float = 0.0
+    shear: Annotated[float, Range(0, 4)] = 0.0
     """Lean by up to this part of the height."""
-    warp: float = 0.0
+    warp: Annotated[float, Range(0, 1024)] = 0.0
     """Pull at a coarse net of points, by this many pixels (the deviation of a Gaussian)."""
 
     @property
@@ -41,9 +43,7 @@ class AugmentConfig:
         """Raises ConfigError for numbers that cannot be, and for clips whose condition is a vector."""
         if self.active and spec.cond == "vector":
             raise ConfigError("augment: numbers as condition do not move with the picture; switch it off for such data")
-        for name, most in (("shift", 1024), ("scale", 4), ("rotate", 180), ("shear", 4), ("warp", 1024)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ConfigError(f"augment.{name}: expected 0 to {most}, found {getattr(self, name)}")
+        check_ranges(self, "augment")
 
 
 def draw_grid(batch: int, height: int, width: int, config: AugmentConfig, generator: torch.Generator) -> Tensor | None:
