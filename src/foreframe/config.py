@@ -39,6 +39,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Half a surrogate pair, and what would move the cursor of a terminal that prints it."""
 _CONSTANT = re.compile(r'"(?:[^"\\]++|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
 _TOO_DEEP = f"lists and objects more than {DEPTH} deep"
+_UNIONS = (types.UnionType, typing.Union)
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -92,7 +93,7 @@ def _check_range(hint: Any, value: Any, path: str) -> None:
         for i, (inner, part) in enumerate(zip(_parts(hint, len(value)), value, strict=True)):
             _check_range(inner, part, f"{path}[{i}]")
     elif value is not None:
-        for choice in typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else [hint]:
+        for choice in typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else [hint]:
             if typing.get_origin(choice) is Annotated and value not in choice.__metadata__[0]:
                 raise FieldError(path, _kind(choice), shown(value))
 
@@ -138,7 +139,7 @@ def _read(hint: Any, value: Any, path: str, kinds: Mapping[str, type], unknown: 
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(origin or hint):
         return from_dict(origin or hint, value, path, kinds, unknown)
-    if origin in (types.UnionType, typing.Union):
+    if origin in _UNIONS:
         if value is None and type(None) in arguments:
             return None
         *others, last = [choice for choice in arguments if choice is not type(None)]
@@ -184,7 +185,7 @@ def _kind(hint: Any) -> str:
         return f"{_KINDS[arguments[0]]}, {arguments[1]}"
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
-    if origin in (types.UnionType, typing.Union):
+    if origin in _UNIONS:
         return _kind(arguments[0])
     return "a list" if origin is tuple else _KINDS.get(hint, "an object")
 

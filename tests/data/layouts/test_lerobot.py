@@ -898,7 +898,7 @@ def test_a_feature_that_cannot_be_is_a_fault(v3: Path, feature: Any, words: str)
 def test_a_key_twice_is_a_fault(v3: Path, v2: Path):
     path = v3 / "meta/info.json"
     path.write_text(path.read_text().replace('"fps": 10', '"fps": 10, "fps": 30'))
-    assert problems(v3) == ["meta/info.json: expected JSON, found the key 'fps' twice in one object"]
+    assert problems(v3) == ["meta/info.json: expected JSON, found the key 'fps' is given twice"]
     path = v2 / "meta/episodes.jsonl"
     path.write_text(path.read_text() + '{"episode_index": 4, "length": 3, "length": 5}\n')
     assert problems(v2) == [
