@@ -38,6 +38,7 @@ def _small(monkeypatch):
     )
 
 
+@pytest.mark.nightly
 def test_a_training_race_holds_plain_and_fast_with_their_work_and_first_kl():
     suite = train.run(QUICK)
     (comparison,) = suite.races
@@ -69,6 +70,7 @@ def test_exactness_covers_both_backbones_priors_and_all_feeds(monkeypatch):
     assert len({(row["backbone"], row["prior"], row["feed"]) for row in train.exactness()}) == 12
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     # Four exports to ONNX are minutes; tests/test_onnx.py has one for every change.
     "predictors",
@@ -87,6 +89,7 @@ def test_rollouts_agree_and_best_of_n_does_not_depend_on_chunks(monkeypatch, pre
     assert best[0] == pytest.approx(best[1], rel=1e-5)
 
 
+@pytest.mark.nightly
 def test_a_predictor_whose_package_is_missing_is_left_out_with_the_reason(monkeypatch):
     def missing(model, context, noise):
         raise UsageError("needs onnxruntime: pip install 'foreframe[onnx]'")
@@ -137,6 +140,7 @@ def test_a_missing_package_leaves_its_loop_out_and_nothing_is_compared(monkeypat
     assert all(row["factor"] is None for found in suite.races for row in found["contestants"])
 
 
+@pytest.mark.nightly
 def test_growth_counts_every_point_and_times_the_small_ones(monkeypatch, tmp_path):
     monkeypatch.setitem(growth.TIMED_FLOPS, "cpu", 1.5e8)
     found = growth.run(QUICK).counted
@@ -146,6 +150,7 @@ def test_growth_counts_every_point_and_times_the_small_ones(monkeypatch, tmp_pat
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("_uncounted")
 def test_one_file_holds_everything_and_says_that_it_is_a_rehearsal(tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "points", lambda quick: [growth.Point("width", 2, 2, 4)])
