@@ -39,7 +39,7 @@ def _small(monkeypatch):
 
 
 @pytest.mark.nightly
-def test_a_training_race_holds_plain_and_fast_with_their_work_and_first_kl():
+def test_a_training_comparison_holds_plain_and_fast_with_their_work_and_first_kl():
     suite = train.run(QUICK)
     (comparison,) = suite.races
     assert [row["name"] for row in comparison["contestants"]] == ["plain", "fast"]
