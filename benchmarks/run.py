@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 from collections.abc import Sequence
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +16,9 @@ from rich.console import Console
 from benchmarks import curves, data, growth, guard, metrics, rollout, tables, train
 from benchmarks.measure import Rounds
 from benchmarks.suites import BenchContext, RunSuite
+from foreframe import disk
 from foreframe.device import DeviceName, choose_device, describe
 from foreframe.errors import UsageError
-from foreframe.report.tables import write_result
 
 SuiteName = Literal["train", "rollout", "data", "metrics", "growth", "curves", "guard"]
 SUITES: dict[SuiteName, RunSuite] = {
@@ -71,7 +73,7 @@ def run_bench(
             setting = BenchContext(chosen, Rounds(rounds, 1 if quick else 2), quick, status.update)
             found = SUITES[name](setting).plain()
         results["suites"][name] = found
-        write_result(results, json)
+        disk.put(json, dumps(results, indent=1, allow_nan=False) + "\n")
         tables.print_suite(name, found)
         if name == "growth":
             picture = json.with_name(f"{json.stem}-growth.png")
@@ -94,7 +96,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        **describe(device),
+        **asdict(describe(device)),
         "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,

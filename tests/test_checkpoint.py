@@ -10,6 +10,7 @@ import torch
 
 from foreframe import checkpoint
 from foreframe.errors import CheckpointError, DiskError
+from foreframe.tensors import read_tensors
 
 LIKE = {"a": torch.empty(3), "b": torch.empty(4, dtype=torch.int64)}
 NEW = {"best": {}}
@@ -181,7 +182,7 @@ def test_a_step_that_is_not_there_is_asked_for_with_those_that_are(tmp_path):
 def test_tensors_that_are_no_safetensors_are_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"\x80\x04 no header")
     with pytest.raises(CheckpointError, match=r"x.safetensors: not readable as safetensors"):
-        checkpoint.read_tensors(tmp_path / "x.safetensors", {})
+        read_tensors(tmp_path / "x.safetensors", {})
 
 
 def test_a_run_that_is_no_folder_cannot_hold_a_checkpoint(tmp_path):

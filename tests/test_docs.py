@@ -20,6 +20,7 @@ import torch
 import foreframe.data.layouts as folder_of_layouts
 from foreframe import cli, models
 from foreframe import config as settings
+from foreframe.checkpoint import Provenance
 from foreframe.clip import ClipSpec
 from foreframe.data.ingest.report import ClipLine, Report
 from foreframe.data.ingest.transform import shape
@@ -28,10 +29,12 @@ from foreframe.data.layouts.options import Options
 from foreframe.data.loading.augment import AugmentConfig
 from foreframe.data.pack.manifest import Episode, FileRecord, LeftOut, Manifest
 from foreframe.data.pack.pack import Pack
+from foreframe.device import Hardware
 from foreframe.errors import ConfigError, Fault
-from foreframe.evaluation import Protocol
+from foreframe.evaluation import MeasuredProtocol, Protocol, Result
 from foreframe.losses import LossConfig
 from foreframe.metrics import Summary
+from foreframe.metrics.fvd import FvdProtocol, FvdScore
 from foreframe.presets import find, presets
 from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
@@ -75,6 +78,7 @@ ON_DISK = (
     *(Manifest, Episode, LeftOut, FileRecord, ClipSpec, Report, ClipLine, Fault),
     *(RunConfig, DataSource, TrainConfig, OptimizerConfig, RateSchedule, BetaSchedule, ForcingSchedule),
     *(LossConfig, AugmentConfig, Protocol, Summary),
+    *(Result, MeasuredProtocol, FvdProtocol, FvdScore, Provenance, Hardware),
 )
 """What JSON files hold; data-format.md names each of their fields."""
 

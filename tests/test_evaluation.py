@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from foreframe.clip import ClipSpec
+from foreframe.config import to_dict
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError
 from foreframe.evaluation import Protocol, evaluate
@@ -55,8 +56,8 @@ def test_a_constant_grey_scores_what_arithmetic_says(vector_pack):
     for episode in vector_pack.split("test"):
         frames = truth[episode.start + 2 : episode.start + 6]
         values.append((-10 * torch.log10((frames - 0.5).square().mean((1, 2, 3)))).mean())
-    assert result["scores"]["psnr"]["mean"] == pytest.approx(float(torch.stack(values).mean()), abs=1e-4)
-    assert len(result["scores"]["psnr"]["per_frame"]) == 4
+    assert result.scores["psnr"].mean == pytest.approx(float(torch.stack(values).mean()), abs=1e-4)
+    assert len(result.scores["psnr"].per_frame) == 4
 
 
 def test_repeating_the_last_frame_is_the_baseline_of_that_name(vector_pack):
@@ -65,25 +66,25 @@ def test_repeating_the_last_frame_is_the_baseline_of_that_name(vector_pack):
             return state, Step(frame, None, None, None)
 
     result = evaluate(Repeat().eval(), vector_pack, Protocol("test", 2, 5), CPU)
-    for name, summary in result["baselines"]["repeat_last"].items():
-        assert result["scores"][name]["per_clip"] == pytest.approx(summary["per_clip"], abs=1e-4)
-    assert result["baselines"]["median_frame"]["psnr"]["mean"] != result["scores"]["psnr"]["mean"]
+    for name, summary in result.baselines["repeat_last"].items():
+        assert result.scores[name].per_clip == pytest.approx(summary.per_clip, abs=1e-4)
+    assert result.baselines["median_frame"]["psnr"].mean != result.scores["psnr"].mean
 
 
 def test_best_of_n_takes_the_best_sample_of_each_clip_and_never_falls_below_the_mean(vector_pack):
     result = evaluate(Oracle().eval(), vector_pack, Protocol("test", 2, 4, samples=5), CPU)
     single = [evaluate(Oracle().eval(), vector_pack, Protocol("test", 2, 4, samples=1, seed=0), CPU)]
-    mean, best = result["scores"]["psnr"], result["best_of_n"]["psnr"]
-    assert all(b >= m for b, m in zip(best["per_clip"], mean["per_clip"], strict=True))
-    assert best["mean"] > mean["mean"]
-    assert best["mean"] >= single[0]["scores"]["psnr"]["mean"]
-    assert "best_of_n" not in single[0]
+    mean, best = result.scores["psnr"], result.best_of_n["psnr"]
+    assert all(b >= m for b, m in zip(best.per_clip, mean.per_clip, strict=True))
+    assert best.mean > mean.mean
+    assert best.mean >= single[0].scores["psnr"].mean
+    assert single[0].best_of_n is None
 
 
 def test_scores_do_not_depend_on_the_batch(tiny, vector_pack):
     one = evaluate(tiny, vector_pack, Protocol("train", 2, 4), CPU, batch=1)
     all_ = evaluate(tiny, vector_pack, Protocol("train", 2, 4), CPU, batch=4)
-    assert one["scores"]["psnr"]["per_clip"] == pytest.approx(all_["scores"]["psnr"]["per_clip"], abs=1e-3)
+    assert one.scores["psnr"].per_clip == pytest.approx(all_.scores["psnr"].per_clip, abs=1e-3)
 
 
 def test_modes_see_what_their_names_say(tiny, vector_pack):
@@ -91,8 +92,8 @@ def test_modes_see_what_their_names_say(tiny, vector_pack):
         m: evaluate(tiny, vector_pack, Protocol("test", 2, 4, m), CPU)
         for m in ("prediction", "reconstruction", "one-step")
     }
-    assert len({r["scores"]["psnr"]["mean"] for r in results.values()}) == 3
-    protocols = {m: (r["protocol"]["feed"], r["protocol"]["latent"]) for m, r in results.items()}
+    assert len({r.scores["psnr"].mean for r in results.values()}) == 3
+    protocols = {m: (r.protocol.feed, r.protocol.latent) for m, r in results.items()}
     assert protocols == {
         "prediction": ("own", "prior"),
         "reconstruction": ("own", "posterior"),
@@ -102,7 +103,7 @@ def test_modes_see_what_their_names_say(tiny, vector_pack):
 
 def test_conditions_can_be_shuffled_shifted_or_zeroed_to_see_whether_they_are_obeyed(tiny, vector_pack):
     scores = {
-        kind: evaluate(tiny, vector_pack, Protocol("test", 2, 4, conditions=kind), CPU)["scores"]["psnr"]["mean"]
+        kind: evaluate(tiny, vector_pack, Protocol("test", 2, 4, conditions=kind), CPU).scores["psnr"].mean
         for kind in ("true", "shuffled", "shifted", "zeroed")
     }
     assert len(set(scores.values())) == 4
@@ -150,7 +151,7 @@ def test_who_listens_to_the_right_row_loses_by_the_shift_and_who_listens_to_none
     pack = Pack.open(tmp_path / "p")
     for model, listens in ((Heard(), True), (Oracle(0.5), False)):
         true, shifted = (
-            evaluate(model.eval(), pack, Protocol("test", 2, 5, conditions=kind), CPU)["scores"]["psnr"]["mean"]
+            evaluate(model.eval(), pack, Protocol("test", 2, 5, conditions=kind), CPU).scores["psnr"].mean
             for kind in ("true", "shifted")
         )
         assert (true > shifted + 20) if listens else (true == shifted)
@@ -158,7 +159,7 @@ def test_who_listens_to_the_right_row_loses_by_the_shift_and_who_listens_to_none
 
 def test_a_result_is_plain_json_and_says_how_it_was_made(vector_pack):
     result = evaluate(Oracle(0.5).eval(), vector_pack, Protocol("test", 2, 4, clips=1), CPU)
-    again = json.loads(json.dumps(result, allow_nan=False))
+    again = json.loads(json.dumps(to_dict(result), allow_nan=False))
     protocol = again["protocol"]
     for key in (
         "mode",
@@ -187,4 +188,4 @@ def test_a_pack_without_training_clips_has_no_median_frame(tmp_path):
     with PackWriter(tmp_path / "p", ClipSpec(3, 64, 64), (), fps=10, source={"layout": "test"}) as writer:
         writer.add("one", "test", moving_square(0, 8, 64, 64)[0], None)
     result = evaluate(Oracle(0.5).eval(), Pack.open(tmp_path / "p"), Protocol("test", 2, 4), CPU)
-    assert set(result["baselines"]) == {"repeat_last"}
+    assert set(result.baselines) == {"repeat_last"}

@@ -126,15 +126,15 @@ def test_the_report_says_what_was_written_and_what_int8_costs(exported, vector_p
     assert set(report.milliseconds) == {"torch", "fp32", "int8"}
     protocol = Protocol("test", 2, 4, clips=32, metrics=("psnr",))
     for name, int8 in (("fp32", None), ("int8", small)):
-        scored = evaluate(OnnxModel(file, int8), vector_pack, protocol, CPU)["scores"]["psnr"]["mean"]
+        scored = evaluate(OnnxModel(file, int8), vector_pack, protocol, CPU).scores["psnr"].mean
         assert report.psnr[name] == pytest.approx(scored, abs=1e-6)
     assert f"int8 costs {report.psnr['fp32'] - report.psnr['int8']:.3f} dB" in str(report)
 
 
 def test_the_files_score_what_the_model_scores(exported, model, vector_pack):
     protocol = Protocol("test", 2, 4, samples=2, metrics=("psnr",))
-    ours, theirs = (evaluate(one, vector_pack, protocol, CPU)["scores"] for one in (model, OnnxModel(exported[1])))
-    assert theirs["psnr"]["per_frame"] == pytest.approx(ours["psnr"]["per_frame"], abs=1e-4)
+    ours, theirs = (evaluate(one, vector_pack, protocol, CPU).scores for one in (model, OnnxModel(exported[1])))
+    assert theirs["psnr"].per_frame == pytest.approx(ours["psnr"].per_frame, abs=1e-4)
 
 
 def test_int8_is_near_and_its_convolutions_are_in_int8(exported):

@@ -22,8 +22,9 @@ from benchmarks.suites import Suite
 
 from benchmarks import run as bench
 from foreframe import disk, models, signals, video
-from foreframe.checkpoint import TrainedModel
+from foreframe.checkpoint import Provenance, TrainedModel
 from foreframe.cli.clips import data_check
+from foreframe.clip import ClipSpec
 from foreframe.data.formats.tfrecord import write_records
 from foreframe.data.pack.pack import Pack
 from foreframe.disk import put_all
@@ -37,7 +38,7 @@ from foreframe.report import rollout as gallery
 from foreframe.report.clips.page import write_clips_page
 from foreframe.report.clips.sheet import contact_sheet
 from foreframe.report.html import write_page
-from foreframe.report.tables import write_result
+from foreframe.report.results import write_json
 from foreframe.rollout import ready
 
 CAUSES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
@@ -120,8 +121,8 @@ class Unsaved(TrainedModel):
     """A model without a checkpoint."""
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        return {"weights_sha256": "0"}
+    def provenance(self) -> Provenance:
+        return Provenance("run", "push-demo", "svg", 0, "weights", "0", None)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def products(
         "page of clips": Product(
             ("x.html",), lambda folder: write_clips_page(vector_pack, folder / "x.html", clips=1), True
         ),
-        "result": Product(("x.json",), lambda folder: write_result({"scores": 1}, folder / "x.json")),
+        "result": Product(("x.json",), lambda folder: write_json(ClipSpec(3, 64, 64), folder / "x.json")),
         "curve": Product(
             ("x.png",), lambda folder: plots.per_frame_figure(CURVES, 2, "PSNR", "T", folder / "x.png"), True
         ),

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from foreframe import config as settings
@@ -26,6 +24,7 @@ from foreframe import disk
 from foreframe.errors import CheckpointError, ConfigError, DiskError
 from foreframe.models import Model
 from foreframe.recipe import RunConfig
+from foreframe.tensors import read_tensors, tensor_bytes
 
 FORMAT = 2
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -88,59 +87,18 @@ class Checkpoint:
         model.load_state_dict(self.tensors(name or self.scored, model.state_dict()))
 
 
-def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU, if they are what is expected; else nothing of them is read.
+@dataclass(frozen=True)
+class Provenance:
+    """Which weights were used: of which run, and at which step."""
 
-    Args:
-        expected: Names, shapes and types; the values do not matter.
-    Raises:
-        CheckpointError: the file is not readable as safetensors, or tensors are missing, unexpected, of another shape
-            or type; each one is named.
-    """
-    try:
-        _check_header(path)
-        with safe_open(path, framework="pt") as file:
-            found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
-            wrong = [f"missing {key}" for key in expected if key not in found]
-            wrong += [f"unexpected {key}" for key in found if key not in expected]
-            for key in expected.keys() & found.keys():
-                here = f"{_DTYPES.get(found[key].get_dtype())} {tuple(found[key].get_shape())}"
-                there = f"{expected[key].dtype} {tuple(expected[key].shape)}"
-                wrong += [f"{key}: expected {there}, found {here}"] if here != there else []
-            if not wrong:
-                return {key: file.get_tensor(key) for key in found}
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as safetensors ({error})") from error
-    listed = "\n  ".join(line[:200] for line in sorted(wrong)[:20])
-    raise CheckpointError(f"{path}: its tensors are those of another model:\n  {listed}")
-
-
-def _check_header(path: Path) -> None:
-    """Raises ValueError for what safetensors lets pass: a header that takes much memory, or names a tensor twice."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > settings.LIMIT:
-            raise ValueError(f"a header of {length} bytes, expected at most {settings.LIMIT}")
-        settings.loads(file.read(length))
-
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""Names in a safetensors header."""
-
-
-def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as the content of a safetensors file."""
-    content: bytes = safetensors.save({key: value.detach().contiguous().cpu() for key, value in tensors.items()})
-    return content
+    run: str
+    preset: str
+    model: str
+    step: int
+    weights: str
+    weights_sha256: str
+    chosen_on_split: str | None
+    """The split by whose score this step was chosen; None where it was not."""
 
 
 @dataclass(frozen=True)
@@ -153,18 +111,17 @@ class TrainedModel:
     model: Model
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        """Which weights these are, for the protocol of a result."""
+    def provenance(self) -> Provenance:
         best = self.checkpoint.best
-        return {
-            "run": self.run.name,
-            "preset": self.config.preset,
-            "model": self.config.model,
-            "step": self.checkpoint.step,
-            "weights": self.checkpoint.scored,
-            "weights_sha256": self.checkpoint.hashes[f"{self.checkpoint.scored}.safetensors"],
-            "chosen_on_split": best.get("split") if best.get("step") == self.checkpoint.step else None,
-        }
+        return Provenance(
+            run=self.run.name,
+            preset=self.config.preset,
+            model=self.config.model,
+            step=self.checkpoint.step,
+            weights=self.checkpoint.scored,
+            weights_sha256=self.checkpoint.hashes[f"{self.checkpoint.scored}.safetensors"],
+            chosen_on_split=best.get("split") if best.get("step") == self.checkpoint.step else None,
+        )
 
 
 def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:

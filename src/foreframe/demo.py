@@ -1,4 +1,4 @@
-"""From nothing to predicted video with honest numbers beside it, on the sample inside."""
+"""From training to predicted video with scores, on the sample in the package."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 
 from foreframe import evaluation, signals
 from foreframe.checkpoint import load_run
+from foreframe.config import to_dict
 from foreframe.data.open import open_clips
 from foreframe.device import choose_device
 from foreframe.errors import UsageError
 from foreframe.log import Bar, read_log
+from foreframe.metrics import Summary
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import html as page
-from foreframe.report import plots, tables
+from foreframe.report import plots, results
 from foreframe.report import rollout as gallery
 from foreframe.rollout import ModeName
 from foreframe.training.trainer import Trainer, describe_model
@@ -28,7 +30,7 @@ SAMPLES = 2
 def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     """Train `push-demo`, score it on the test clips, and leave GIFs and one page of them in `out`.
 
-    An interrupted demo goes on where it was.
+    An interrupted demo continues.
     """
     begun = time.monotonic()
     device = choose_device("auto", threads)
@@ -39,23 +41,23 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     print(trainer.run(max_minutes))
     signals.poll()
     trained = load_run(run, "newest", device)
-    results: dict[str, dict[str, Any]] = {}
+    found: dict[ModeName, evaluation.Result] = {}
     wanted: list[tuple[ModeName, int]] = [("prediction", SAMPLES), ("reconstruction", 1)]
     for mode, samples in wanted:
         horizon = evaluation.default_horizon(trained.config, pack, "test")
         protocol = evaluation.Protocol("test", trained.config.train.context, horizon, mode, samples)
         with Bar(f"scoring {mode}", samples * len(pack.split("test"))) as bar:
-            results[mode] = evaluation.evaluate_run(trained, pack, protocol, device, bar.done)
-        tables.write_result(results[mode], out / f"{mode}.json")
-    tables.print_result(results["prediction"])
+            found[mode] = evaluation.evaluate_run(trained, pack, protocol, device, bar.done)
+        results.write_json(found[mode], out / f"{mode}.json")
+    results.print_result(found["prediction"])
     for clip in range(min(CLIPS_SHOWN, len(pack.split("test")))):
         start = gallery.from_pack(trained, pack, "test", clip, 0)
         gallery.write_rollout(trained, start, out / f"clip-{clip}", device, "prediction", SAMPLES, 1.0, 0, 2, 6.0)
     minutes = (time.monotonic() - begun) / 60
-    _write_page(page_path, out, results, trained.config, run, minutes)
-    gain = _gain(results["prediction"])
+    _write_page(page_path, out, found, trained.config, run, minutes)
+    gain = _gain(found["prediction"])
     print(f"prediction is {gain:+.2f} dB against repeating the last frame; {minutes:.1f} minutes in all")
-    print(f"look at it: {page_path} (or {out}/clip-*/rollout.gif)")
+    print(f"page: {page_path} (or {out}/clip-*/rollout.gif)")
 
 
 def _trainer(run: Path, pack: Any, device: Any) -> Trainer:
@@ -68,43 +70,43 @@ def _trainer(run: Path, pack: Any, device: Any) -> Trainer:
     return trainer
 
 
-def _gain(result: dict[str, Any]) -> float:
+def _gain(result: evaluation.Result) -> float:
     """Prediction above repeating the last context frame, in dB."""
-    return float(result["scores"]["psnr"]["mean"] - result["baselines"]["repeat_last"]["psnr"]["mean"])
+    return result.scores["psnr"].mean - result.baselines["repeat_last"]["psnr"].mean
 
 
 def _write_page(
-    path: Path, out: Path, results: dict[str, dict[str, Any]], config: RunConfig, run: Path, minutes: float
+    path: Path, out: Path, found: dict[ModeName, evaluation.Result], config: RunConfig, run: Path, minutes: float
 ) -> None:
-    prediction = results["prediction"]
+    prediction = found["prediction"]
     shown = [("PSNR over the predicted frames", out / "psnr.svg")]
     log = read_log(run)
     if log:  # none when it was stopped within the first steps
         plots.training_figure(log, out / "training.svg")
         shown.append(("The training", out / "training.svg"))
-    curves = {
-        "prediction": prediction["scores"]["psnr"],
-        "repeat last context frame": prediction["baselines"]["repeat_last"]["psnr"],
-        "median frame": prediction["baselines"]["median_frame"]["psnr"],
+    curves: dict[str, Summary] = {
+        "prediction": prediction.scores["psnr"],
+        "repeat last context frame": prediction.baselines["repeat_last"]["psnr"],
+        "median frame": prediction.baselines["median_frame"]["psnr"],
     }
     plots.per_frame_figure(
-        curves,
+        {name: to_dict(curve) for name, curve in curves.items()},
         config.train.context,
         "PSNR (dB)",
         "PSNR of each predicted frame, with 95 % intervals over clips",
         out / "psnr.svg",
         baselines=("repeat last context frame", "median frame"),
     )
-    header, rows = tables.result_table(prediction)
-    seen = tables.result_table(results["reconstruction"])[1][0]
+    header, rows = results.result_table(prediction)
+    seen = results.result_table(found["reconstruction"])[1][0]
     rows = [rows[0], *rows[1:], [f"{seen[0]} (z has seen the frame: not a prediction)", *seen[1:]]]
-    hardware = prediction["hardware"]
-    known, ahead = config.train.context, prediction["protocol"]["horizon"]
+    hardware = prediction.hardware
+    known, ahead = config.train.context, prediction.protocol.horizon
     intro = (
         f"A simulated robot arm pushes objects. The model is given {known} frames and the arm's actions and positions, "
         f"and predicts the {ahead} frames that follow. Every clip here was kept out of training.\n\nPrediction is "
         f"{_gain(prediction):+.2f} dB against repeating the last frame. Made in {minutes:.1f} minutes on "
-        f"{hardware['device']} with {hardware['threads']} threads."
+        f"{hardware.device} with {hardware.threads} threads."
     )
     page.write_page(
         path,
@@ -117,5 +119,5 @@ def _write_page(
             for clip in range(CLIPS_SHOWN)
             if (out / f"clip-{clip}" / "rollout.gif").exists()
         ],
-        details={"protocol": prediction["protocol"], "model": prediction["model"], "hardware": hardware},
+        details={key: value for key, value in to_dict(prediction).items() if key in ("protocol", "model", "hardware")},
     )

@@ -6,8 +6,9 @@ import ctypes
 import functools
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -34,18 +35,30 @@ def choose_device(name: DeviceName, threads: int | None = None) -> torch.device:
     return torch.device(name)
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """Hardware and versions, as they are written into runs and results."""
+@dataclass(frozen=True)
+class Hardware:
+    """The machine and the versions with which something was computed, as runs and results record them."""
+
+    device: str
+    threads: int
+    cores: int | None
+    python: str
+    torch: str
+    foreframe: str
+
+
+def describe(device: torch.device) -> Hardware:
+    """This machine, with `device` as the one that computes."""
     import foreframe
 
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "foreframe": foreframe.__version__,
-    }
+    return Hardware(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        threads=torch.get_num_threads(),
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        foreframe=foreframe.__version__,
+    )
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:

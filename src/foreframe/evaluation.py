@@ -1,7 +1,6 @@
-"""Scores that say how they were made.
+"""Scores with the protocol that gave them, and trivial baselines on the same clips.
 
-A result holds its protocol, the scores, and the free baselines on the same clips. Only mode `prediction`
-has seen nothing of the frames it is scored on; the other modes go by their own names.
+Only mode `prediction` uses none of the frames it is scored on; the other modes go by their own names.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,14 +16,14 @@ import torch
 from torch import Tensor
 
 from foreframe import seeds, signals
-from foreframe.checkpoint import TrainedModel
+from foreframe.checkpoint import Provenance, TrainedModel
 from foreframe.clip import Clip
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
-from foreframe.device import describe
+from foreframe.device import Hardware, describe
 from foreframe.errors import DataError
-from foreframe.metrics import METRICS, Fvd, Lpips, score_frames, summarise
-from foreframe.metrics.fvd import bias, frechet_distance
+from foreframe.metrics import METRICS, Fvd, Lpips, Summary, score_frames, summarize
+from foreframe.metrics.fvd import FvdProtocol, FvdScore, bias, frechet_distance
 from foreframe.metrics.lpips import without_weights
 from foreframe.recipe import RunConfig
 from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
@@ -32,12 +31,13 @@ from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
 ROWS = 64
 """Rollouts (samples of clips) at once: memory does not grow with their number."""
 MEDIAN_FRAMES = 500
-"""At most this many training frames, evenly spread, make the median frame."""
+"""At most this many training frames, evenly spaced, give the median frame."""
+Conditions = Literal["true", "shuffled", "shifted", "zeroed"]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What was measured. Two results compare only if theirs agree."""
+    """What to measure."""
 
     split: str
     context: int
@@ -46,12 +46,62 @@ class Protocol:
     samples: int = 1
     temperature: float = 1.0
     seed: int = 0
-    conditions: Literal["true", "shuffled", "shifted", "zeroed"] = "true"
-    """What leads into each frame: the clip's own conditions, these in another order of time, each one frame late, or
-    zeros. A model that obeys its condition scores worse with the last three; one that ignores it does not."""
+    conditions: Conditions = "true"
+    """Conditions of each frame: the clip's own, these shuffled in time, each one frame late, or zeros. A model that
+    follows its conditions scores worse with the last three."""
     clips: int = 0
-    """At most this many clips, evenly spread over the split; 0: all."""
+    """At most this many clips, evenly spaced over the split; 0: all."""
     metrics: tuple[str, ...] = ("psnr", "ssim")
+
+
+@dataclass(frozen=True)
+class MeasuredProtocol:
+    """What was measured. Two results compare only if theirs agree."""
+
+    split: str
+    context: int
+    horizon: int
+    mode: ModeName
+    samples: int
+    temperature: float
+    seed: int
+    conditions: Conditions
+    clips: int
+    """Clips that were scored."""
+    metrics: dict[str, str]
+    """The definition of each metric."""
+    feed: Literal["own", "true"]
+    latent: Literal["prior", "posterior"]
+    reduction: str
+    best_of_n: str
+    """How the best sample is chosen."""
+    clip_names_sha256: str
+    too_short: tuple[str, ...]
+    """Clips that were left out."""
+    data_sha256: str
+    model_sha256: str | None = None
+    fvd: FvdProtocol | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores by metric, in its unit."""
+
+    protocol: MeasuredProtocol
+    scores: dict[str, Summary]
+    """The mean over samples."""
+    baselines: dict[str, dict[str, Summary]]
+    """Trivial baselines, by name and metric: the last context frame repeated, the median training frame."""
+    data: str
+    """Name of the pack."""
+    hardware: Hardware
+    created: str
+    """Date and time, ISO 8601."""
+    best_of_n: dict[str, Summary] | None = None
+    """The best sample of each clip; None of a single sample."""
+    fvd: FvdScore | None = None
+    model: Provenance | None = None
+    """Which weights; None for a model that comes from no run."""
 
 
 def full_horizon(pack: Pack, split: str, context: int) -> int:
@@ -68,20 +118,18 @@ def evaluate(
     advance: Callable[[int], None] | None = None,
     lpips: Lpips | None = None,
     fvd: Fvd | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Score a model on one split of a pack.
 
-    Each clip is its episode's first K + horizon frames. With several samples, `scores` is their mean and
-    `best_of_n` takes, for each clip and each metric by itself, the sample with the best mean over frames.
+    Each clip is its episode's first K + horizon frames. `best_of_n` takes, for each clip and each metric separately,
+    the sample with the best mean over frames.
 
     Args:
-        model: On `device`; a copy made ready for prediction is unrolled.
+        model: On `device`; a copy of it is unrolled.
         batch: Clips unrolled together; it does not change the result beyond rounding.
         advance: Called with the number of rollouts done.
         lpips: With its weights, on `device`; for the metric of that name.
         fvd: With its weights, on `device`: also the Frechet video distance, of all samples of all clips together.
-    Returns:
-        protocol, scores, best_of_n (with several samples), baselines, fvd (if asked for): plain values, ready for JSON.
     Raises:
         DataError: the split has no clip that long, or its clips are not what the model takes.
         UsageError: LPIPS without its weights; FVD of clips too few, too short or not of 3 channels.
@@ -93,11 +141,11 @@ def evaluate(
     length = protocol.context + protocol.horizon
     model = ready(model)
     windows = Windows(pack, protocol.split, length, "first")
-    chosen = evenly_spread(len(windows), protocol.clips)
+    chosen = evenly_spaced(len(windows), protocol.clips)
     samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
     score = _Scores(protocol.metrics, lpips)
     distance = None if fvd is None else _Distance(fvd, pack, protocol, len(chosen))
-    free = _Baselines(pack, protocol, score, distance)
+    baselines = _Baselines(pack, protocol, score, distance)
     for start in range(0, len(chosen), batch):
         signals.poll()
         indices = chosen[start : start + batch]
@@ -121,19 +169,21 @@ def evaluate(
                 advance(len(numbers) * len(indices))
         for name in protocol.metrics:
             samples[name].append(torch.cat(scored[name]).transpose(0, 1))
-        free.add(clip)
+        baselines.add(clip)
     all_scores = {name: torch.cat(parts) for name, parts in samples.items()}  # (N, S, T)
-    result: dict[str, Any] = {
-        "protocol": _protocol_values(protocol, pack, windows, chosen, score),
-        "scores": {name: summarise(values.mean(1)) for name, values in all_scores.items()},
-        "baselines": free.summaries(),
-    }
-    if protocol.samples > 1:
-        result["best_of_n"] = {name: summarise(_best(name, values)) for name, values in all_scores.items()}
-    if distance is not None:
-        result["protocol"]["fvd"] = distance.settings()
-        result["fvd"] = distance.values()
-    return result
+    measured = _measured(protocol, pack, windows, chosen, score)
+    return Result(
+        protocol=measured if distance is None else replace(measured, fvd=distance.protocol_values()),
+        scores={name: summarize(values.mean(1)) for name, values in all_scores.items()},
+        baselines=baselines.summaries(),
+        data=pack.path.name,
+        hardware=describe(device),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        best_of_n={name: summarize(_best(name, values)) for name, values in all_scores.items()}
+        if protocol.samples > 1
+        else None,
+        fvd=None if distance is None else distance.score(),
+    )
 
 
 def evaluate_run(
@@ -144,23 +194,16 @@ def evaluate_run(
     advance: Callable[[int], None] | None = None,
     lpips: Lpips | None = None,
     fvd: Fvd | None = None,
-) -> dict[str, Any]:
-    """`evaluate` for a run on disk: the result also says which weights, which clips and which machine.
+) -> Result:
+    """`evaluate` for a run on disk: the result also names the weights.
 
     Raises:
         DataError: these clips are not of the kind the run was trained on.
     """
     check_spec(trained, pack)
     result = evaluate(trained.model, pack, protocol, device, advance=advance, lpips=lpips, fvd=fvd)
-    result["protocol"]["model_sha256"] = trained.provenance["weights_sha256"]
-    return {
-        "protocol": result.pop("protocol"),
-        **result,
-        "model": trained.provenance,
-        "data": pack.path.name,
-        "hardware": describe(device),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    weights = trained.provenance
+    return replace(result, protocol=replace(result.protocol, model_sha256=weights.weights_sha256), model=weights)
 
 
 def check_spec(trained: TrainedModel, pack: Pack) -> None:
@@ -170,22 +213,21 @@ def check_spec(trained: TrainedModel, pack: Pack) -> None:
 
 
 def default_split(pack: Pack) -> str:
-    """The split that scores are of, where none is named: test, or val where there is no test."""
+    """The split to score where none is named: test, or val where there is no test."""
     return "val" if "test" not in pack.splits and "val" in pack.splits else "test"
 
 
-def default_horizon(config: RunConfig, pack: Pack, split: str) -> int:
-    """Frames predicted when scoring: the preset's; with -1 there, to the end of the shortest clip of the split."""
+def default_horizon(config: RunConfig, pack: Pack, split: str, horizon: int = 0) -> int:
+    """Frames to predict: `horizon`; where it is 0 the preset's; for -1 to the end of the split's shortest clip."""
     train = config.train
-    if train.eval_horizon == -1:
-        return full_horizon(pack, split, train.context)
-    return train.eval_horizon or train.horizon
+    horizon = horizon or train.eval_horizon
+    return full_horizon(pack, split, train.context) if horizon == -1 else horizon or train.horizon
 
 
 def unroll(model: Any, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
     """A clip's frames after the context, (B, T-K, C, H, W), or (S*B, ...) as noise has.
 
-    The truth is handed on only to modes that look at it.
+    Mode `prediction` never receives the true frames.
     """
     truth = None if mode == "prediction" else clip.frames
     return predict(model, clip.frames[:, :context], clip.cond, noise, mode, truth)
@@ -209,7 +251,7 @@ class _Scores:
         return {name: found[name] for name in self.names}
 
     def definitions(self) -> dict[str, str]:
-        """The sentence on each metric; a network's also says which weights."""
+        """The definition of each metric, with the weights of its network."""
         found = {name: METRICS[name].definition for name in self.names}
         if "lpips" in found and self.by_network is not None:
             found["lpips"] += f" Weights: SHA-256 {self.by_network.sha256}."
@@ -217,7 +259,7 @@ class _Scores:
 
 
 class _Distance:
-    """The Frechet video distance of the model and of the baselines: features are kept of each clip, frames are not."""
+    """The Frechet video distance of the model and of the baselines: it keeps features of each clip, no frames."""
 
     def __init__(self, fvd: Fvd, pack: Pack, protocol: Protocol, clips: int) -> None:
         fvd.check(pack.spec.channels, protocol.context, protocol.horizon, clips)
@@ -231,18 +273,18 @@ class _Distance:
             future = torch.cat((known.expand(*future.shape[:-4], *known.shape[-4:]), future), -4)
         self.features.setdefault(who, []).append(self.fvd(future).flatten(0, -2))
 
-    def values(self) -> dict[str, Any]:
+    def score(self) -> FvdScore:
         features = {who: torch.cat(parts) for who, parts in self.features.items()}
         real = features.pop("real")
         found = {who: frechet_distance(real, other) for who, other in features.items()}
-        return {"value": found.pop("model"), "baselines": found, "note": bias(self.clips)}
+        return FvdScore(found.pop("model"), found, bias(self.clips))
 
-    def settings(self) -> dict[str, Any]:
-        return self.fvd.settings(self.protocol.context, self.protocol.horizon, self.clips, self.protocol.samples)
+    def protocol_values(self) -> FvdProtocol:
+        return self.fvd.protocol(self.protocol.context, self.protocol.horizon, self.clips, self.protocol.samples)
 
 
 class _Baselines:
-    """What costs nothing: the last context frame repeated, and the median frame of the training split."""
+    """Trivial baselines: the last context frame repeated, and the median frame of the training split."""
 
     def __init__(self, pack: Pack, protocol: Protocol, score: _Scores, distance: _Distance | None) -> None:
         self.protocol, self.score, self.distance = protocol, score, distance
@@ -261,31 +303,30 @@ class _Baselines:
             if self.distance is not None:
                 self.distance.add(baseline, clip, guess)
 
-    def summaries(self) -> dict[str, Any]:
+    def summaries(self) -> dict[str, dict[str, Summary]]:
         return {
-            baseline: {name: summarise(torch.cat(parts)) for name, parts in metrics.items()}
+            baseline: {name: summarize(torch.cat(parts)) for name, parts in metrics.items()}
             for baseline, metrics in self.parts.items()
         }
 
 
 def _median_frame(pack: Pack) -> Tensor | None:
-    """The median of evenly spread training frames, (C, H, W) in [0, 1]; None without a training split.
+    """The median of evenly spaced training frames, (C, H, W) in [0, 1]; None without a training split.
 
-    It is taken from the training split and never from the clips that are scored, which would be the answer.
+    Never of the clips that are scored, which would be the answer.
     """
     if "train" not in pack.splits:
         return None
     numbers = np.concatenate([np.arange(e.start, e.start + e.length) for e in pack.split("train")])
-    spread = numbers[np.linspace(0, len(numbers) - 1, min(MEDIAN_FRAMES, len(numbers))).round().astype(int)]
-    median = np.median(pack.frames[spread], axis=0).astype(np.float32) / 255
+    chosen = numbers[np.linspace(0, len(numbers) - 1, min(MEDIAN_FRAMES, len(numbers))).round().astype(int)]
+    median = np.median(pack.frames[chosen], axis=0).astype(np.float32) / 255
     return torch.from_numpy(median).permute(2, 0, 1)
 
 
 def conditions_given(cond: Tensor | None, protocol: Protocol) -> Tensor | None:
-    """The conditions (B, T, ...) as the protocol wants them; shuffled keeps no row in its place.
+    """The conditions (B, T, ...) under a protocol; shuffled keeps no row in its place.
 
-    Shifted, row t leads into frame t+1 and the first row into frames 0 and 1: the mistake of a clip whose actions were
-    aligned one frame off.
+    Shifted, row t leads into frame t+1 and the first row into frames 0 and 1, as in clips aligned one frame off.
     """
     if cond is None or protocol.conditions == "true":
         return cond
@@ -307,27 +348,23 @@ def _best(name: str, scores: Tensor) -> Tensor:
     return scores[torch.arange(len(scores)), best]
 
 
-def evenly_spread(count: int, limit: int) -> list[int]:
+def evenly_spaced(count: int, limit: int) -> list[int]:
     """Which of `count` clips are scored where at most `limit` are; 0: all."""
     wanted = count if limit == 0 else min(limit, count)
     return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 
 
-def _protocol_values(
-    protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], score: _Scores
-) -> dict[str, Any]:
+def _measured(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], score: _Scores) -> MeasuredProtocol:
     switches = MODES[protocol.mode]
-    names = windows.names(chosen)
-    values = asdict(protocol)
-    values.update(
-        feed=switches.feed,
-        latent=switches.latent,
-        reduction="mean over samples, then frames, then clips",
-        best_of_n="for each metric by itself, the sample with the best mean over frames",
-        clips=len(chosen),
-        clip_names_sha256=hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        too_short=[episode.name for episode in windows.short],
-        metrics=score.definitions(),
-        data_sha256=pack.hash,
-    )
-    return values
+    values = asdict(protocol) | {
+        "feed": switches.feed,
+        "latent": switches.latent,
+        "reduction": "mean over samples, then frames, then clips",
+        "best_of_n": "for each metric by itself, the sample with the best mean over frames",
+        "clips": len(chosen),
+        "clip_names_sha256": hashlib.sha256("\n".join(windows.names(chosen)).encode()).hexdigest(),
+        "too_short": tuple(episode.name for episode in windows.short),
+        "metrics": score.definitions(),
+        "data_sha256": pack.hash,
+    }
+    return MeasuredProtocol(**values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,11 +12,13 @@ import torch
 from foreframe import diagnose as package
 from foreframe import disk
 from foreframe.checkpoint import load_run
+from foreframe.config import from_dict, to_dict
 from foreframe.data.loading.windows import Windows
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack, PackWriter
-from foreframe.diagnose import Request, decoder, diagnose, print_diagnosis, total
+from foreframe.diagnose import Diagnosis, Request, decoder, diagnose, total
 from foreframe.diagnose.obedience import Obedience
+from foreframe.diagnose.table import print_diagnosis
 from foreframe.diagnose.unrolling import Rollouts
 from foreframe.errors import DataError, DiskError, UsageError
 from foreframe.evaluation import Protocol, evaluate
@@ -51,6 +53,8 @@ def tiny(vector_pack, tmp_path_factory):
 
 
 def numbers(values):
+    if is_dataclass(values):
+        return numbers(to_dict(values))
     if isinstance(values, dict):
         return [number for value in values.values() for number in numbers(value)]
     if isinstance(values, list):
@@ -61,24 +65,26 @@ def numbers(values):
 def test_a_diagnosis_is_small_plain_json_whose_scores_are_those_of_evaluate(tiny, vector_pack, capsys):
     steps = []
     found = diagnose(tiny, vector_pack, REQUEST, CPU, steps.append)
-    text = json.dumps(found, allow_nan=False)
+    text = json.dumps(to_dict(found), allow_nan=False)
     assert len(text) < 40_000
     assert sum(steps) == total(tiny, vector_pack, REQUEST, CPU)
-    scores = found["obedience"]["psnr"]
+    scores = found.obedience.psnr
     for conditions in ("true", "shuffled", "zeroed", "shifted"):
         plain = evaluate(
             tiny.model, vector_pack, Protocol("train", 2, 3, conditions=conditions, metrics=("psnr",)), CPU
         )
-        assert scores[conditions]["per_clip"] == pytest.approx(plain["scores"]["psnr"]["per_clip"], abs=1e-3)
-    assert scores["true"] == found["gap"]["prediction"]
+        assert scores[conditions].per_clip == pytest.approx(plain.scores["psnr"].per_clip, abs=1e-3)
+    assert scores["true"] == found.gap.prediction
     many = Protocol("train", 2, 3, samples=3, metrics=("psnr",))
     several = evaluate(tiny.model, vector_pack, many, CPU)
-    curve = found["spread"]["best_of_n"]["psnr"]
-    assert curve["1"]["per_clip"] == pytest.approx(several["scores"]["psnr"]["per_clip"], abs=1e-3)
-    assert curve["3"]["per_clip"] == pytest.approx(several["best_of_n"]["psnr"]["per_clip"], abs=1e-3)
+    curve = found.spread.best_of_n.psnr
+    assert curve["1"].per_clip == pytest.approx(several.scores["psnr"].per_clip, abs=1e-3)
+    assert curve["3"].per_clip == pytest.approx(several.best_of_n["psnr"].per_clip, abs=1e-3)
     plain = evaluate(tiny.model, vector_pack, Protocol("train", 2, 3, "reconstruction", metrics=("psnr",)), CPU)
-    assert found["gap"]["reconstruction"]["mean"] == pytest.approx(plain["scores"]["psnr"]["mean"], abs=1e-3)
-    print_diagnosis(json.loads(text))
+    assert found.gap.reconstruction.mean == pytest.approx(plain.scores["psnr"].mean, abs=1e-3)
+    again = from_dict(Diagnosis, json.loads(text))
+    assert again == found
+    print_diagnosis(again)
     assert "best of 3 (PSNR, dB)" in capsys.readouterr().out
 
 
@@ -87,7 +93,7 @@ def test_a_diagnosis_does_not_depend_on_the_batch(tiny, vector_pack, monkeypatch
     monkeypatch.setattr(package.unrolling, "BATCH", 1)
     second = diagnose(tiny, vector_pack, REQUEST, CPU)
     for part in ("collapse", "gap", "obedience", "spread"):
-        assert numbers(first[part]) == pytest.approx(numbers(second[part]), rel=1e-3, abs=2e-3)
+        assert numbers(getattr(first, part)) == pytest.approx(numbers(getattr(second, part)), rel=1e-3, abs=2e-3)
 
 
 def test_what_cannot_be_looked_at_is_refused_in_one_sentence(tiny, vector_pack, image_pack):
@@ -106,19 +112,19 @@ def test_a_model_without_a_latent_or_clips_without_conditions_are_no_error(tmp_p
     make(pack, tmp_path / "run", config).run()
     trained = load_run(tmp_path / "run", "newest", CPU)
     found = diagnose(trained, pack, REQUEST, CPU)
-    assert found["collapse"]["latent"] == "none"
-    assert found["obedience"]["conditions"] == "none"
-    assert found["spread"]["samples"] == 1
-    assert found["gap"]["gap"]["mean"] == pytest.approx(0, abs=1e-5)
+    assert found.collapse.latent == "none"
+    assert found.obedience.conditions == "none"
+    assert found.spread.samples == 1
+    assert found.gap.gap.mean == pytest.approx(0, abs=1e-5)
     print_diagnosis(found)
-    assert "there is nothing to obey" in capsys.readouterr().out
+    assert "no conditions to follow" in capsys.readouterr().out
 
 
 def test_of_a_single_clip_there_are_no_intervals_and_nothing_is_swapped(tiny, vector_pack):
     found = diagnose(tiny, vector_pack, replace(REQUEST, clips=1), CPU)
-    assert "swapped" not in found["obedience"]["psnr"]
-    assert found["obedience"]["lost"]["shuffled"]["ci95"] is None
-    assert found["obedience"]["obeys"] is False
+    assert "swapped" not in found.obedience.psnr
+    assert found.obedience.lost["shuffled"].ci95 is None
+    assert found.obedience.obeys is False
     print_diagnosis(found)
 
 
@@ -138,14 +144,14 @@ def test_a_model_that_breaks_under_wrong_conditions_is_said_to_and_the_rest_is_m
     monkeypatch.setattr(package.unrolling, "BATCH", 1)
     monkeypatch.setattr(package.unrolling.scoring, "conditions_given", beyond)
     result = diagnose(tiny, vector_pack, REQUEST, CPU)
-    found = result["obedience"]
-    assert list(found["broken"]) == [kind]
-    assert "is not finite" in found["broken"][kind]
-    assert kind not in found["psnr"]
-    assert kind not in found["decoder"]["predicted"]
-    assert (found["obeys"] is None) == (kind == "shuffled")
-    assert found["lost"].keys() == {"shuffled", "zeroed", "shifted", "swapped"} - {kind}
-    json.dumps(result, allow_nan=False)
+    found = result.obedience
+    assert list(found.broken) == [kind]
+    assert "is not finite" in found.broken[kind]
+    assert kind not in found.psnr
+    assert kind not in found.decoder.predicted
+    assert (found.obeys is None) == (kind == "shuffled")
+    assert found.lost.keys() == {"shuffled", "zeroed", "shifted", "swapped"} - {kind}
+    json.dumps(to_dict(result), allow_nan=False)
     print_diagnosis(result)
     assert f"when {kind}" in capsys.readouterr().out
 
@@ -203,16 +209,16 @@ def test_a_puppet_obeys_and_what_is_read_is_what_was_given(tmp_path, monkeypatch
         for batch in Rollouts(Puppet(obeys).eval(), pack, Request("test", 4, samples=1), 2, CPU).batches():
             part.add(batch)
         results[obeys] = part.result()
-    real = results[True]["decoder"]["real"]["r2"]
-    assert all(real[name]["value"] > 0.8 for name in "yx")
-    read = results[True]["decoder"]["predicted"]
-    assert results[True]["obeys"] is True
+    real = results[True].decoder.real.r2
+    assert all(real[name].value > 0.8 for name in "yx")
+    read = results[True].decoder.predicted
+    assert results[True].obeys is True
     for kind in ("true", "shuffled", "swapped"):
-        assert all(read[kind]["r2_of_given"][name]["value"] > 0.8 for name in "yx")
-    assert all(read["swapped"]["r2_of_true"][name]["value"] < 0.1 for name in "yx")
-    assert results[False]["obeys"] is False
-    read = results[False]["decoder"]["predicted"]
-    assert all(read["true"]["r2_of_given"][name]["value"] < 0.1 for name in "yx")
+        assert all(read[kind].r2_of_given[name].value > 0.8 for name in "yx")
+    assert all(read["swapped"].r2_of_true[name].value < 0.1 for name in "yx")
+    assert results[False].obeys is False
+    read = results[False].decoder.predicted
+    assert all(read["true"].r2_of_given[name].value < 0.1 for name in "yx")
 
 
 def test_the_place_of_a_pose_is_the_centre_of_what_is_drawn_on_either_ground():
@@ -256,7 +262,7 @@ def test_a_decoder_damaged_in_the_cache_is_made_again_with_a_note(vector_pack, c
         again = decoder.find(vector_pack)
         assert not again.cached
         assert "damaged" in again.notes[0]
-        assert "is damaged and is trained anew" in capsys.readouterr().err
+        assert "is damaged and is trained again" in capsys.readouterr().err
         assert first.path.read_bytes() == whole
 
 
@@ -275,16 +281,16 @@ def test_without_a_training_split_the_scores_remain_and_it_is_said_why_nothing_i
             pictures, actions = moving_square(number, 8, 64, 64)
             writer.add(f"clip-{number}", "test", pictures, actions)
     found = diagnose(tiny, Pack.open(tmp_path / "pack"), replace(REQUEST, split="test"), CPU)
-    assert found["obedience"]["decoder"]["columns"] is None
-    assert "no split 'train'" in found["obedience"]["decoder"]["why"]
-    assert len(found["obedience"]["psnr"]) == 5
+    assert found.obedience.decoder.columns is None
+    assert "no split 'train'" in found.obedience.decoder.why
+    assert len(found.obedience.psnr) == 5
 
 
 def test_a_latent_held_down_by_a_huge_beta_is_said_to_have_collapsed(vector_pack, tmp_path):
     config = replace(TINY, steps=25, validate_every=0, save_every=25, beta=BetaSchedule(stop=1e3))
     make(vector_pack, tmp_path / "run", config).run()
     found = diagnose(load_run(tmp_path / "run", "newest", CPU), vector_pack, REQUEST, CPU)
-    assert found["collapse"]["collapsed"] is True
+    assert found.collapse.collapsed is True
 
 
 def short(model=None):
@@ -322,22 +328,22 @@ def test_a_short_real_training_obeys_and_one_on_the_conditions_of_strangers_does
     results = {}
     for name, pack in (("own", push), ("strangers", strangers)):
         make(pack, tmp_path / name, short()).run()
-        results[name] = diagnose(load_run(tmp_path / name, "newest", CPU), push, request, CPU)["obedience"]
+        results[name] = diagnose(load_run(tmp_path / name, "newest", CPU), push, request, CPU).obedience
 
     own = results["own"]
-    assert own["obeys"] is True
-    assert own["lost"]["shuffled"]["significant"]
+    assert own.obeys is True
+    assert own.lost["shuffled"].significant
     positions = ("position_x", "position_y")
-    assert own["decoder"]["readable"]["position_z"]
+    assert own.decoder.readable["position_z"]
     for name in positions:
-        assert own["decoder"]["real"]["r2"][name]["value"] > 0.8
-        assert own["decoder"]["predicted"]["true"]["r2_of_given"][name]["value"] > 0.3
-        swapped = own["decoder"]["predicted"]["swapped"]
-        assert swapped["r2_of_given"][name]["value"] > swapped["r2_of_true"][name]["value"]
+        assert own.decoder.real.r2[name].value > 0.8
+        assert own.decoder.predicted["true"].r2_of_given[name].value > 0.3
+        swapped = own.decoder.predicted["swapped"]
+        assert swapped.r2_of_given[name].value > swapped.r2_of_true[name].value
 
-    lost = results["strangers"]["lost"]["shuffled"]
-    assert not lost["significant"] or lost["mean"] < 0.1
-    assert results["strangers"]["obeys"] is False
+    lost = results["strangers"].lost["shuffled"]
+    assert not lost.significant or lost.mean < 0.1
+    assert results["strangers"].obeys is False
     for name in positions:
-        swapped = results["strangers"]["decoder"]["predicted"]["swapped"]
-        assert swapped["r2_of_given"][name]["value"] < 0.1
+        swapped = results["strangers"].decoder.predicted["swapped"]
+        assert swapped.r2_of_given[name].value < 0.1

@@ -25,7 +25,7 @@ def test_each_table_of_the_labs_is_one_command_that_ends_in_a_page(name, request
     settings = {"DATA": str(data), "OUT": str(tmp_path), "TOY": "1", "CUTS": "30", "WINDOW": "10"}
     said = call("bash", ROOT / "runs" / f"{name}.sh", **settings)
     page = tmp_path / name / "index.html"
-    assert f"look at it: {page}" in said
+    assert f"page: {page}" in said
     text = page.read_text()
     assert all(variant in text for variant in VARIANTS[name])
     assert "http://" not in text.replace("http://www.w3.org", "")
@@ -75,7 +75,7 @@ def wait_for_step(out: Path, step: int, since: float):
     """Until a process begun after `since` has logged so many steps."""
     for _ in range(2400):
         for log in out.glob("runs/slow*/log.jsonl"):
-            if log.stat().st_mtime > since and newest(log.parent).get("step", 0) >= step and cells_at_work(out):
+            if log.stat().st_mtime > since and newest(log.parent).get("step", 0) >= step and running_cells(out):
                 return
         time.sleep(0.02)
     raise AssertionError(f"no step {step}")
@@ -91,7 +91,7 @@ def content(out: Path):
     return files
 
 
-def cells_at_work(out: Path):
+def running_cells(out: Path):
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -118,13 +118,13 @@ def test_a_grid_that_was_killed_and_stopped_ends_as_one_that_was_not(grid, pack,
         if number == signal.SIGKILL:
             assert process.returncode == -number
             for _ in range(200):
-                if not cells_at_work(out):
+                if not running_cells(out):
                     break
                 time.sleep(0.1)
         else:
             assert process.returncode == 0, said
             assert f"stopped by {number.name}; each run has saved" in said
-        assert not cells_at_work(out)
+        assert not running_cells(out)
     assert not list(out.glob("runs/slow*/cell.json")), "it was to be stopped before its end"
     process = start(grid, pack, out)
     said, _ = process.communicate(timeout=300)
@@ -142,11 +142,11 @@ def test_the_second_of_two_grids_in_one_folder_says_so_and_stops(grid, pack, tmp
     second = start(grid, pack, out)
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 1
-    assert f"{out}: another sweep is at work here (process {first.pid} on " in said
+    assert f"{out}: another sweep is running here (process {first.pid} on " in said
     first.send_signal(signal.SIGTERM)
     said, _ = first.communicate(timeout=60)
     assert first.returncode == 0, said
-    assert not cells_at_work(out)
+    assert not running_cells(out)
 
 
 def test_a_run_that_fails_does_not_stop_the_others_and_is_named(grid, pack, tmp_path):

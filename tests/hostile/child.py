@@ -175,7 +175,7 @@ def input_places(scene: Scene) -> Iterator[Place]:
     yield Place("start", "result.json", {"compare": ["compare", str(start / "result.json"), "{file}"]}, ("compare",))
     scored = ["evaluate", run, "--data", str(scene.made / "pack"), "--device", "cpu", "--metrics", "lpips"]
     lpips = {"evaluate": [*scored, "--lpips-weights", "{file}"]}
-    yield Place("empty", "lpips.npz", lpips, ("evaluate",))
+    yield Place("empty", "lpips.safetensors", lpips, ("evaluate",))
     rollout = ["rollout", run, "--out", out, "--device", "cpu", "--horizon", "1", "--frames"]
     one, table = str(start / "1.png"), str(start / "cond.csv")
     cond = {"rollout": [*rollout, str(start / "0.png"), one, "--cond", "{file}"]}

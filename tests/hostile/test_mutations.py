@@ -20,7 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreframe import checkpoint, config, models
+from foreframe import checkpoint, config, models, tensors
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, ForeframeError
 from foreframe.recipe import RunConfig
@@ -211,7 +211,7 @@ def _headers(run: Path, made: Path, draw: Random) -> bool:
     expected = _expected(run)
 
     def reads() -> None:
-        found = checkpoint.read_tensors(path, expected)
+        found = tensors.read_tensors(path, expected)
         assert {name: value.shape for name, value in found.items()} == {n: v.shape for n, v in expected.items()}
         assert all(value.isfinite().all() for value in found.values())
 

@@ -12,9 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from foreframe.checkpoint import Provenance
 from foreframe.clip import ClipSpec
+from foreframe.device import Hardware
+from foreframe.diagnose import Diagnosis, DiagnosisProtocol
+from foreframe.diagnose.collapse import CollapseResult
+from foreframe.diagnose.diversity import BestOfN, DiversityResult
+from foreframe.diagnose.gap import GapResult
+from foreframe.diagnose.obedience import ObedienceResult
 from foreframe.errors import UsageError
-from foreframe.metrics import summarise
+from foreframe.evaluation import MeasuredProtocol, Result
+from foreframe.metrics import Difference, Summary, summarize
 from foreframe.models.svg import Config
 from foreframe.recipe import DataSource, RunConfig, TrainConfig
 from foreframe.report.experiment import figures as experiment_figures
@@ -28,6 +36,7 @@ from foreframe.video.write import encode_gif
 from tests.report.test_page import Tags
 
 CLIPS, FRAMES = 24, 3
+MACHINE = Hardware("cpu", 1, 2, "3.11", "2.13", "0.1")
 HARD = torch.linspace(16, 30, CLIPS, dtype=torch.float64)[:, None].expand(CLIPS, FRAMES)
 """Clips differ by far more than models do."""
 
@@ -38,30 +47,42 @@ def noise(key, size=0.1):
 
 def made(name, gain, seed=1, beta=1e-4, key=0, cond="vector", metric="psnr", free=-2.0, rows=(), **changes):
     """A run whose scores lie `gain` above those of the clips, but for a little noise."""
-    found = summarise(HARD + gain + noise(key))
+    found = summarize(HARD + gain + noise(key))
     spec = ClipSpec(3, 64, 64, cond, {"vector": 2, "image": 3}[cond])
     train = TrainConfig(Config(), steps=20, seed=seed, beta=BetaSchedule(stop=beta))
-    result = {
-        "protocol": {
+    protocol = MeasuredProtocol(
+        **{
             "split": "test",
             "context": 2,
             "horizon": FRAMES,
             "mode": "prediction",
             "samples": 5,
+            "temperature": 1.0,
+            "seed": 0,
+            "conditions": "true",
             "clips": CLIPS,
             "metrics": {metric: "a definition"},
+            "feed": "own",
+            "latent": "prior",
+            "reduction": "mean",
+            "best_of_n": "best",
+            "clip_names_sha256": "c",
+            "too_short": (),
             "data_sha256": "d",
             "model_sha256": name,
             **changes,
-        },
-        "scores": {metric: found},
-        "best_of_n": {metric: found},
-        "baselines": {"repeat_last": {metric: summarise(HARD + free)}},
-        "model": {"step": 20, "chosen_on_split": "val"},
-        "data": "squares",
-        "hardware": {"device": "cpu", "threads": 1},
-        "created": "2026-01-01T00:00:00+00:00",
-    }
+        }
+    )
+    result = Result(
+        protocol=protocol,
+        scores={metric: found},
+        baselines={"repeat_last": {metric: summarize(HARD + free)}},
+        data="squares",
+        hardware=MACHINE,
+        created="2026-01-01T00:00:00+00:00",
+        best_of_n={metric: found},
+        model=Provenance(name, "tiny", "svg", 20, "weights", "w", "val"),
+    )
     config = RunConfig("tiny", "svg", spec, DataSource(f"/somewhere/{name}", "d"), train)
     return RunResults(Path("runs", name), config, list(rows), {}, 20, result, result, None, "it was not asked for", ())
 
@@ -108,9 +129,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_variant():
     found = variants_of(*runs)
     assert [(variant.name, variant.seeds) for variant in found] == [("beta-1", [1, 2]), ("beta-2", [1])]
     (score, _) = scores(found, "psnr")
-    assert score.mean == pytest.approx(
-        np.mean([run.prediction["scores"]["psnr"]["mean"] for run in (runs[0], runs[2])])
-    )
+    assert score.mean == pytest.approx(np.mean([run.prediction.scores["psnr"].mean for run in (runs[0], runs[2])]))
     names, rows = varied(found)
     assert names == ["train.seed", "train.beta.stop"]
     assert rows == [["1, 2", "0.0001"], ["1", "2"]] or rows == [["1, 2", "0.0001"], ["1", "2.0"]]
@@ -126,7 +145,7 @@ def test_a_difference_within_the_noise_of_seeds_is_not_claimed():
     assert between.deviation == pytest.approx(1.0, abs=0.05)
     step = apart(*found, between)
     assert step.seeds == pytest.approx(2.7764 * between.deviation * np.sqrt(2 / 3), rel=1e-4)
-    assert step.clips["significant"]
+    assert step.clips.significant
     assert not step.told
     assert "name no winner" in summary(variants_of(*noisy, *other))
 
@@ -154,19 +173,34 @@ def test_no_run_is_refused(tmp_path):
 
 
 EVIL = "=<script>alert(1)<b>$x_$|&"
-DIAGNOSIS = {
-    "collapse": {
-        "latent": [8],
-        "kl": {"mean": 0.001, "ci95": [0.0009, 0.0011]},
-        "kl_definition": "KL of <i>what</i>",
-        "units": 8,
-        "active_units": 2,
-        "collapsed": True,
-    },
-    "gap": {"gap": {"mean": 0.25, "ci95": [0.2, 0.3]}},
-    "obedience": {"lost": {"shuffled": {"mean": 0.01, "ci95": [-0.1, 0.2]}}, "obeys": False},
-    "spread": {"best_of_n": {"psnr": {"1": {"mean": 20.0, "ci95": None}, "5": {"mean": 21.0, "ci95": None}}}},
-}
+
+
+def scored(mean, interval=None):
+    return Summary(mean, interval, (mean,), None, (mean,))
+
+
+def difference(mean, interval):
+    return Difference(mean, interval, interval[0] > 0, None, CLIPS, "paired")
+
+
+DIAGNOSIS = Diagnosis(
+    protocol=DiagnosisProtocol("test", FRAMES, 5, CLIPS, 0, 2, 1.0, "c", (), "d", "m"),
+    collapse=CollapseResult(
+        (8,),
+        collapsed=True,
+        kl=scored(0.001, (0.0009, 0.0011)),
+        kl_definition="KL of <i>what</i>",
+        units=8,
+        active_units=2,
+    ),
+    gap=GapResult(scored(20.0), scored(20.25), difference(0.25, (0.2, 0.3)), "", ""),
+    obedience=ObedienceResult({}, obeys=False, lost={"shuffled": difference(0.01, (-0.1, 0.2))}),
+    spread=DiversityResult(5, BestOfN({"1": scored(20.0), "5": scored(21.0)}, "dB", "", "")),
+    model=Provenance("run", "tiny", "svg", 20, "weights", "w", None),
+    data="squares",
+    hardware=MACHINE,
+    created="2026-01-01T00:00:00+00:00",
+)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +253,7 @@ def test_figures_in_the_page_follow_its_colours_and_keep_their_names_apart(page)
 
 
 def test_a_pose_run_has_its_whole_take_with_the_mean_in_the_title(page):
-    mean = made(EVIL, 0.0).prediction["scores"]["psnr"]["mean"]
+    mean = made(EVIL, 0.0).prediction.scores["psnr"].mean
     assert f"PSNR per frame, mean {mean:.2f} dB" in page
 
 
@@ -246,7 +280,7 @@ def test_the_table_is_safe_in_a_spreadsheet_and_holds_the_numbers(folder):
     rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
     assert [row["name"] for row in rows] == [f"'{EVIL}", "plain", "repeat last context frame"]
     assert [row["kind"] for row in rows] == ["variant", "variant", "baseline"]
-    assert float(rows[1]["psnr"]) == made("plain", 1.0, key=4).prediction["scores"]["psnr"]["mean"]
+    assert float(rows[1]["psnr"]) == made("plain", 1.0, key=4).prediction.scores["psnr"].mean
     assert float(rows[1]["psnr_over_first"]) == pytest.approx(1.0, abs=0.05)
     assert rows[1]["psnr_over_first_marked"] == "yes"
     assert rows[2]["psnr_over_first"].startswith("-")

@@ -50,8 +50,8 @@ def test_what_is_gathered_is_scored_once_and_kept(run, scored):
     assert found.name == "tiny"
     assert found.last_step == 2
     assert found.environment["torch"]
-    assert found.prediction["protocol"]["samples"] == 3
-    assert found.reconstruction["protocol"]["mode"] == "reconstruction"
+    assert found.prediction.protocol.samples == 3
+    assert found.reconstruction.protocol.mode == "reconstruction"
     assert (found.diagnosis, found.undiagnosed) == (None, "it was not asked for")
 
 
@@ -60,7 +60,7 @@ def test_what_is_kept_is_what_was_made(run):
     shutil.rmtree(run / "eval")
     again = gather(run, REQUEST, CPU)
     for mode in ("prediction", "reconstruction"):
-        assert getattr(kept, mode)["scores"] == getattr(again, mode)["scores"]
+        assert getattr(kept, mode).scores == getattr(again, mode).scores
     assert kept.panels == again.panels
 
 
@@ -137,8 +137,8 @@ def test_panels_show_the_very_samples_that_were_scored(run):
     found = gather(run, Request(samples=3, clips=1, panels=2, diagnose=False, metrics=("psnr",)), CPU)
     (panel,) = found.panels
     best, median, worst = (panel.psnr[name] for name in ("best", "median", "worst"))
-    assert best == pytest.approx(found.prediction["best_of_n"]["psnr"]["mean"], abs=1e-4)
-    assert (best + median + worst) / 3 == pytest.approx(found.prediction["scores"]["psnr"]["mean"], abs=1e-4)
+    assert best == pytest.approx(found.prediction.best_of_n["psnr"].mean, abs=1e-4)
+    assert (best + median + worst) / 3 == pytest.approx(found.prediction.scores["psnr"].mean, abs=1e-4)
     assert best >= median >= worst
 
 

@@ -18,7 +18,7 @@ from foreframe.report.experiment.gather import Request
 from foreframe.sweep import Grid, cell, table
 from foreframe.sweep.cell import DONE, Job, is_finished, mark
 from foreframe.sweep.engines import OUTPUT
-from foreframe.sweep.run import held, plan, run_all, workers_and_threads
+from foreframe.sweep.run import lock_sweep, plan, run_all, workers_and_threads
 from foreframe.sweep.scales import scaled
 from foreframe.sweep.table import State
 
@@ -101,7 +101,7 @@ def test_another_request_is_carried_out_and_another_version_too(cells, vector_pa
     assert newer.started == ["a", "b", "c"]
 
 
-def test_a_run_that_fails_is_named_with_its_last_words_and_the_others_are_carried_out(cells, vector_pack, tmp_path):
+def test_a_run_that_fails_is_named_with_its_last_message_and_the_others_are_completed(cells, vector_pack, tmp_path):
     engine = Played(fails={"b": 1})
     with pytest.raises(TrainingError, match=r"1 of 3 runs failed:\n  b, seed 1: the clips are gone \("):
         go(cells(), vector_pack, engine)
@@ -113,11 +113,11 @@ def test_a_run_that_fails_is_named_with_its_last_words_and_the_others_are_carrie
 
 def test_a_run_that_was_killed_says_so(cells, vector_pack, monkeypatch):
     monkeypatch.setattr(PlayedTask, "poll", lambda self: -9)
-    with pytest.raises(TrainingError, match="it ended without a word; perhaps the system killed it"):
+    with pytest.raises(TrainingError, match="exited without an error message; possibly killed by"):
         go(cells(), vector_pack, Played())
 
 
-def test_a_signal_stops_every_run_at_work_and_starts_no_other(cells, vector_pack):
+def test_a_signal_stops_every_running_run_and_starts_no_other(cells, vector_pack):
     engine = Played(polls=10**9, at_start=lambda one: len(one.started) == 2 and os.kill(os.getpid(), signal.SIGTERM))
     those = cells()
     with pytest.raises(signals.Stopped), signals.requests():
@@ -159,12 +159,12 @@ def test_a_run_whose_settings_were_edited_is_refused(cells, vector_pack):
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     with (
-        held(tmp_path / "out"),
-        pytest.raises(TrainingError, match=rf"another sweep is at work here \(process {os.getpid()} on "),
-        held(tmp_path / "out"),
+        lock_sweep(tmp_path / "out"),
+        pytest.raises(TrainingError, match=rf"another sweep is running here \(process {os.getpid()} on "),
+        lock_sweep(tmp_path / "out"),
     ):
         pass
-    with held(tmp_path / "out"):
+    with lock_sweep(tmp_path / "out"):
         pass
 
 

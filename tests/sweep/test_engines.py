@@ -14,7 +14,7 @@ from foreframe import signals
 from foreframe.errors import UsageError
 from foreframe.report.experiment.gather import Request
 from foreframe.sweep import cell, engines
-from foreframe.sweep.cell import DONE, SAYS, Job, is_finished
+from foreframe.sweep.cell import DONE, MESSAGE, Job, is_finished
 from foreframe.sweep.engines import OUTPUT, LocalTask, engine
 from tests.conftest import write_pack
 from tests.runs import make
@@ -77,7 +77,7 @@ def test_a_run_is_trained_scored_and_marked(tmp_path):
 def test_a_run_that_cannot_be_trained_says_why_and_ends_with_1(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cell, "_end_with_starter", lambda: None)
     assert cell.main([Job(str(tmp_path), str(tmp_path / "nothing"), REQUEST, "cpu", 1).to_json()]) == 1
-    assert f"\n{SAYS}{tmp_path / 'nothing'}: " in capsys.readouterr().err
+    assert f"\n{MESSAGE}{tmp_path / 'nothing'}: " in capsys.readouterr().err
 
 
 class Ray(types.ModuleType):

@@ -7,82 +7,74 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from foreframe.cli.shared import Device, Mode, at_least, known_metrics, open_run
+from foreframe.cli.shared import Mode, Sampling, SamplingFlags, Scoring, ScoringFlags, at_least, known_metrics
 from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
-    from foreframe.checkpoint import TrainedModel
-    from foreframe.data.pack.pack import Pack
     from foreframe.metrics import Fvd
 
 
 def evaluate(
     run: tyro.conf.Positional[Path],
+    scoring: ScoringFlags = Scoring(samples=1),  # noqa: B008
     data: str | None = None,
-    split: str | None = None,
     mode: Mode = "prediction",
-    samples: int = 1,
     json: Path | None = None,
-    horizon: int = 0,
-    checkpoint: str = "best",
     temperature: float = 1.0,
-    seed: int = 0,
     conditions: Literal["true", "shuffled", "shifted", "zeroed"] = "true",
-    clips: int = 0,
     metrics: tuple[str, ...] = ("psnr", "ssim"),
     lpips_weights: Path | None = None,
     fvd_weights: Path | None = None,
     fvd_context: bool = True,
-    device: Device = "auto",
-    threads: int | None = None,
 ) -> None:
-    """Score a run on held-out clips, beside what costs nothing: the last frame repeated, the median frame.
+    """Score a run on held-out clips, beside trivial baselines: the last frame repeated, the median frame.
+
+    With several samples, their mean and the best of N are reported.
 
     Args:
         run: Folder of the run.
         data: Clips to score on, as for `train`. Default: those of the run.
-        split: Which of their splits. Default: test, or val where there is no test.
-        mode: prediction sees nothing of what it is scored on; the others do, and go by their own names.
-        samples: Rollouts of each clip; their mean and the best of N are reported.
+        mode: prediction uses none of the frames it is scored on; the others do, and go by their own names.
         json: Where to write the result. Default: in RUN/eval.
-        horizon: Frames to predict; 0: the preset's, -1: to the end of the shortest clip.
-        checkpoint: best (by validation), newest, or a step.
         temperature: Scale of the noise; 0 takes the mean of the prior.
-        seed: Of the noise.
-        conditions: The clip's own, or the same in another order of time, or each one frame late, or zeros: does the
-            model obey them?
-        clips: At most this many clips; 0: all.
+        conditions: The clip's own, or these shuffled in time, or each one frame late, or zeros: a model that follows
+            its conditions scores worse with the last three.
         metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian, lpips.
-        lpips_weights: For lpips: AlexNet and the linear heads of its version 0.1, as .npz (docs/concepts.md).
-        fvd_weights: Also the Frechet video distance: I3D for RGB, as .npz or .safetensors (docs/concepts.md).
+        lpips_weights: For lpips: AlexNet and the linear heads of its version 0.1, as .safetensors (docs/concepts.md).
+        fvd_weights: Also the Frechet video distance: I3D for RGB, as .safetensors (docs/concepts.md).
         fvd_context: For it: context frames are part of the clips.
-        device: Where to compute.
-        threads: CPU threads.
     """
-    from foreframe import evaluation as scoring
-    from foreframe.device import choose_device
+    from foreframe import evaluation
     from foreframe.log import Bar
     from foreframe.metrics import Fvd, Lpips
-    from foreframe.report.tables import print_result, write_result
+    from foreframe.report.results import print_result, write_json
 
     known_metrics(metrics)
     if lpips_weights is not None and "lpips" not in metrics:
-        raise UsageError("--lpips-weights: what for? `lpips` is not among the --metrics")
+        raise UsageError("--lpips-weights: not used, since `lpips` is not among the --metrics")
     if not fvd_context and fvd_weights is None:
-        raise UsageError("--no-fvd-context: what for? --fvd-weights FILE asks for the distance it belongs to")
-    lpips = None if lpips_weights is None else Lpips.load(lpips_weights).to(choose_device(device, threads))
-    fvd = None if fvd_weights is None else Fvd.load(fvd_weights, fvd_context).to(choose_device(device, threads))
-    at_least(samples=(samples, 1), clips=(clips, 0), horizon=(horizon, -1))
-    chosen, trained, pack = open_run(run, data, checkpoint, device, threads)
-    split = split or scoring.default_split(pack)
-    frames = _horizon(trained, pack, split, horizon)
-    protocol = scoring.Protocol(
-        split, trained.config.train.context, frames, mode, samples, temperature, seed, conditions, clips, metrics
+        raise UsageError("--no-fvd-context: not used without --fvd-weights FILE")
+    scoring.check()
+    lpips = None if lpips_weights is None else Lpips.load(lpips_weights).to(scoring.choose_device())
+    fvd = None if fvd_weights is None else Fvd.load(fvd_weights, fvd_context).to(scoring.choose_device())
+    device, trained, pack = scoring.open(run, data)
+    split, horizon = scoring.resolve(trained, pack)
+    protocol = evaluation.Protocol(
+        split,
+        trained.config.train.context,
+        horizon,
+        mode,
+        scoring.samples,
+        temperature,
+        scoring.seed,
+        conditions,
+        scoring.clips,
+        metrics,
     )
-    total = samples * (min(clips, len(pack.split(split))) if clips else len(pack.split(split)))
-    with Bar(mode, total) as bar:
-        result = scoring.evaluate_run(trained, pack, protocol, chosen, bar.done, lpips, fvd)
-    path = write_result(result, json or run / "eval" / _result_name(protocol, checkpoint, fvd))
+    clips = len(pack.split(split))
+    with Bar(mode, scoring.samples * min(scoring.clips or clips, clips)) as bar:
+        result = evaluation.evaluate_run(trained, pack, protocol, device, bar.done, lpips, fvd)
+    path = write_json(result, json or run / "eval" / _result_name(protocol, scoring.checkpoint, fvd))
     print_result(result)
     print(f"written: {path}")
 
@@ -90,64 +82,51 @@ def evaluate(
 def rollout(
     run: tyro.conf.Positional[Path],
     out: Path,
+    sampling: SamplingFlags = Sampling(samples=1),  # noqa: B008
     data: str | None = None,
-    split: str | None = None,
     clip: int = 0,
-    horizon: int = 0,
-    samples: int = 1,
     mode: Mode = "prediction",
     frames: tuple[Path, ...] = (),
     cond: Path | None = None,
-    checkpoint: str = "best",
     temperature: float = 1.0,
-    seed: int = 0,
     scale: int = 3,
     fps: float = 0.0,
-    device: Device = "auto",
-    threads: int | None = None,
 ) -> None:
     """Predict frames and show them: GIF, MP4, a PNG strip, each frame as PNG, and PSNR per frame.
 
-    With --frames and --cond nothing of the future is needed: pictures to start from and what is to be done.
+    With --frames and --cond no true frames are needed: only pictures to start from, and conditions.
 
     Args:
         run: Folder of the run.
-        out: Folder for what is made.
+        out: Folder for the files.
         data: Clips to begin from, as for `train`. Default: those of the run.
-        split: Which of their splits. Default: test, or val where there is no test.
         clip: Number of the clip in its split.
-        horizon: Frames to predict; 0: the preset's, -1: to the end of the clip. May exceed the training's.
-        samples: How many futures.
         mode: See `foreframe evaluate --help`.
         frames: The context frames as pictures, instead of --data; as many as the run's context.
-        cond: What is to be done: a folder of pose pictures, or a CSV with one row a frame; row t leads into
-            frame t, the context frames' rows included.
-        checkpoint: best (by validation), newest, or a step.
+        cond: Conditions: a folder of pose pictures, or a CSV with one row a frame; row t leads into frame t, the
+            context frames' rows included.
         temperature: Scale of the noise; 0 takes the mean of the prior.
-        seed: Of the noise; sample i is the same however many are asked for.
         scale: Pixels are shown this much larger.
         fps: Frames a second of GIF and MP4; 0: those of the data.
-        device: Where to compute.
-        threads: CPU threads.
     """
     from foreframe.evaluation import default_split
     from foreframe.report import rollout as gallery
 
-    at_least(samples=(samples, 1), horizon=(horizon, -1), scale=(scale, 1), clip=(clip, 0))
+    sampling.check()
+    at_least(scale=(scale, 1), clip=(clip, 0))
     if cond is not None and not frames:
         raise UsageError("--cond needs --frames: the pictures to begin with (without both, a clip of --data is used)")
     if frames and data is not None:
         raise UsageError("--frames and --data: give one of them, the pictures to begin with or clips to begin from")
     if frames:
-        chosen, trained, _ = open_run(run, None, checkpoint, device, threads, clips=False)
-        start = gallery.from_files(trained, list(frames), cond, horizon)
+        device, trained = sampling.load(run)
+        start = gallery.from_files(trained, list(frames), cond, sampling.horizon)
     else:
-        chosen, trained, pack = open_run(run, data, checkpoint, device, threads)
-        start = gallery.from_pack(trained, pack, split or default_split(pack), clip, horizon)
-    made = gallery.write_rollout(
-        trained, start, out, chosen, mode, samples, temperature, seed, scale, fps or trained.config.fps
-    )
-    print(made)
+        device, trained, pack = sampling.open(run, data)
+        start = gallery.from_pack(trained, pack, sampling.split or default_split(pack), clip, sampling.horizon)
+    fps = fps or trained.config.fps
+    samples, seed = sampling.samples, sampling.seed
+    print(gallery.write_rollout(trained, start, out, device, mode, samples, temperature, seed, scale, fps))
 
 
 def compare(results: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:
@@ -157,12 +136,13 @@ def compare(results: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = 
         results: Two or more of the JSON files that `evaluate` writes.
         out: Also write the comparison here: .json with every number, .csv or .md with the table.
     """
-    from foreframe.report import comparison
+    from foreframe.report.results import compare as compare_files
+    from foreframe.report.results import print_comparison, write_comparison
 
-    found = comparison.compare(results)
-    comparison.print_comparison(found)
+    found = compare_files(results)
+    print_comparison(found)
     if out is not None:
-        comparison.write_comparison(found, out)
+        write_comparison(found, out)
         print(f"written: {out}")
 
 
@@ -181,11 +161,11 @@ def export(
 
     Args:
         run: Folder of the run.
-        onnx: File of the prediction step, NAME.onnx; what looks at the context comes beside it.
-        int8: Also that step with its convolutions in int8, here; what it costs in PSNR is measured.
+        onnx: File of the prediction step, NAME.onnx; the part that encodes the context comes beside it.
+        int8: Also that step with its convolutions in int8, here; its loss of PSNR is measured.
         data: For int8: clips to find ranges on (their training split) and to score on. Default: those of the run.
         split: For int8: the split that is scored. Default: test, or val where there is no test.
-        clips: For int8: score at most so many clips; 0: all.
+        clips: For int8: score at most this many clips; 0: all.
         checkpoint: best (by validation), newest, or a step.
         overwrite: Replace files that are there.
         threads: CPU threads.
@@ -207,14 +187,6 @@ def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None
     from foreframe.demo import run_demo
 
     run_demo(out, max_minutes, threads)
-
-
-def _horizon(trained: TrainedModel, pack: Pack, split: str, horizon: int) -> int:
-    from foreframe.evaluation import default_horizon, full_horizon
-
-    if horizon == -1:
-        return full_horizon(pack, split, trained.config.train.context)
-    return horizon or default_horizon(trained.config, pack, split)
 
 
 def _result_name(protocol: Any, checkpoint: str, fvd: Fvd | None) -> str:

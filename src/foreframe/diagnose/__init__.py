@@ -1,7 +1,7 @@
-"""What a score hides: a latent that says nothing, a condition that is not heard, futures that are all alike.
+"""What a score hides: a collapsed posterior, ignored conditions, samples without diversity.
 
-Four parts look at the same rollouts (`unrolling`): `collapse`, `gap`, `obedience` and `spread`. A part gathers sums
-batch by batch, so memory does not grow with the clips, and ends in values for JSON, each with its definition and unit.
+Four parts share the rollouts of `unrolling`: `collapse`, `gap`, `obedience` and `diversity`. Each adds up sums batch by
+batch, so memory does not grow with the clips, and its result holds definitions and units beside the numbers.
 """
 
 from __future__ import annotations
@@ -9,25 +9,55 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import torch
 
-from foreframe.checkpoint import TrainedModel
+from foreframe.checkpoint import Provenance, TrainedModel
 from foreframe.data.pack.pack import Pack
-from foreframe.device import describe
+from foreframe.device import Hardware, describe
 from foreframe.diagnose import decoder
-from foreframe.diagnose.collapse import Collapse
-from foreframe.diagnose.gap import Gap
-from foreframe.diagnose.obedience import Obedience
-from foreframe.diagnose.spread import Spread
-from foreframe.diagnose.table import print_diagnosis
+from foreframe.diagnose.collapse import Collapse, CollapseResult
+from foreframe.diagnose.diversity import Diversity, DiversityResult
+from foreframe.diagnose.gap import Gap, GapResult
+from foreframe.diagnose.obedience import Obedience, ObedienceResult
 from foreframe.diagnose.unrolling import Request, Rollouts
 from foreframe.errors import DataError, UsageError
 from foreframe.evaluation import check_spec
 
-__all__ = ["Request", "diagnose", "print_diagnosis", "total"]
+__all__ = ["Diagnosis", "Request", "diagnose", "total"]
+
+
+@dataclass(frozen=True)
+class DiagnosisProtocol:
+    """What was diagnosed: the request, and the clips of it."""
+
+    split: str
+    horizon: int
+    samples: int
+    clips: int
+    seed: int
+    context: int
+    temperature: float
+    clip_names_sha256: str
+    too_short: tuple[str, ...]
+    data_sha256: str
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A latent, its gap between reconstruction and prediction, obedience to conditions, and diversity of samples."""
+
+    protocol: DiagnosisProtocol
+    collapse: CollapseResult
+    gap: GapResult
+    obedience: ObedienceResult
+    spread: DiversityResult
+    model: Provenance
+    data: str
+    hardware: Hardware
+    created: str
 
 
 def diagnose(
@@ -36,50 +66,46 @@ def diagnose(
     request: Request,
     device: torch.device,
     advance: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Measure a run's latent, its gap between reconstruction and prediction, its obedience and its spread.
+) -> Diagnosis:
+    """Measure a run's latent, its gap between reconstruction and prediction, its obedience and its diversity.
 
     The first time on a pack a condition decoder is trained, on the CPU, and kept beside the cache of packs.
 
     Args:
         trained: A model on `device`.
         advance: Called with the number of rollouts done, of `total`.
-    Returns:
-        protocol, collapse, gap, obedience, spread, and which weights, clips and machine: values for JSON, each number
-        finite or None.
     Raises:
         DataError: these clips are not of the kind the run was trained on, or none is long enough.
         UsageError: a number of the request is out of range.
     """
     rollouts = _rollouts(trained, pack, request, device)
-    collapse, gap, spread = Collapse(tuple(trained.model.latent_shape)), Gap(), Spread(rollouts.samples)
+    collapse, gap, diversity = Collapse(tuple(trained.model.latent_shape)), Gap(), Diversity(rollouts.samples)
     obedience = _obedience(pack, device)
     for batch in rollouts.batches(advance):
         collapse.add(batch.steps())
-        for part in (gap, obedience, spread):
+        for part in (gap, obedience, diversity):
             part.add(batch)
-    windows, chosen = rollouts.windows, rollouts.chosen
-    names = "\n".join(windows.names(chosen))
-    return {
-        "protocol": {
-            **asdict(request),
-            "clips": len(chosen),
-            "context": rollouts.context,
-            "temperature": 1.0,
-            "clip_names_sha256": hashlib.sha256(names.encode()).hexdigest(),
-            "too_short": [episode.name for episode in windows.short],
-            "data_sha256": pack.hash,
-            "model_sha256": trained.provenance["weights_sha256"],
-        },
-        "collapse": collapse.result(),
-        "gap": gap.result(),
-        "obedience": obedience.result(rollouts.broken),
-        "spread": spread.result(),
-        "model": trained.provenance,
-        "data": pack.path.name,
-        "hardware": describe(device),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    windows, chosen, weights = rollouts.windows, rollouts.chosen, trained.provenance
+    protocol = asdict(request) | {
+        "clips": len(chosen),
+        "context": rollouts.context,
+        "temperature": 1.0,
+        "clip_names_sha256": hashlib.sha256("\n".join(windows.names(chosen)).encode()).hexdigest(),
+        "too_short": tuple(episode.name for episode in windows.short),
+        "data_sha256": pack.hash,
+        "model_sha256": weights.weights_sha256,
     }
+    return Diagnosis(
+        protocol=DiagnosisProtocol(**protocol),
+        collapse=collapse.result(),
+        gap=gap.result(),
+        obedience=obedience.result(rollouts.broken),
+        spread=diversity.result(),
+        model=weights,
+        data=pack.path.name,
+        hardware=describe(device),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
 
 
 def total(trained: TrainedModel, pack: Pack, request: Request, device: torch.device) -> int:

@@ -1,25 +1,45 @@
-"""Does z say anything? KL between posterior and prior on held-out clips, by latent unit."""
+"""Information in z: KL between posterior and prior on held-out clips, by latent unit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from foreframe.losses import ACTIVE_NATS, COLLAPSED_NATS, kl_per_unit
-from foreframe.metrics import summarise
+from foreframe.metrics import Summary, summarize
 from foreframe.unrolled import Step
 
 ACTIVE_VARIANCE = 0.01
 """A latent unit is active if the variance of its posterior mean exceeds this (Burda et al. 2016, section 5)."""
 LISTED = 256
-"""At most so many numbers by dimension."""
+"""At most this many numbers by dimension."""
+
+
+@dataclass(frozen=True)
+class CollapseResult:
+    """KL in nats a frame and latent units in use; for a model without a latent only `why`."""
+
+    latent: tuple[int, ...] | Literal["none"]
+    collapsed: bool | None = None
+    why: str = ""
+    rule: str = ""
+    kl: Summary | None = None
+    kl_definition: str = ""
+    kl_by_dimension: tuple[float, ...] = ()
+    kl_by_dimension_definition: str = ""
+    units: int = 0
+    active_units: int = 0
+    active_units_definition: str = ""
+    informative_units: int = 0
+    informative_units_definition: str = ""
 
 
 class Collapse:
-    """Gathers what posterior and prior say, step by step; nothing is kept but sums over clips and frames."""
+    """Collects posterior and prior step by step; it keeps sums over clips and frames."""
 
     def __init__(self, latent_shape: tuple[int, ...]) -> None:
         self.shape = latent_shape
@@ -43,34 +63,32 @@ class Collapse:
         if found:
             self.per_clip.append(torch.stack(found, 1))
 
-    def result(self) -> dict[str, Any]:
-        """Values for JSON; `latent` is "none" for a model that has none."""
+    def result(self) -> CollapseResult:
         if not self.per_clip:
-            return {"latent": "none", "collapsed": None, "why": "the model has no latent: there is nothing to collapse"}
-        kl = summarise(torch.cat(self.per_clip))
+            return CollapseResult("none", why="the model has no latent, so no posterior can collapse")
+        kl = summarize(torch.cat(self.per_clip))
         nats = self.nats / self.count
         variance = self.second / self.count - (self.first / self.count).square()
         values, what = self._by_dimension(nats)
-        return {
-            "latent": list(self.shape),
-            "kl": kl,
-            "kl_definition": "KL(posterior || prior) in nats a frame, summed over z, true frames fed back; intervals "
-            "over clips",
-            "kl_by_dimension": values.tolist(),
-            "kl_by_dimension_definition": f"nats a frame, mean over clips and frames; {what}",
-            "units": len(nats),
-            "active_units": int((variance > ACTIVE_VARIANCE).sum()),
-            "active_units_definition": f"latent units whose posterior mean varies by more than {ACTIVE_VARIANCE} "
+        return CollapseResult(
+            latent=self.shape,
+            collapsed=kl.mean < COLLAPSED_NATS,
+            rule=f"collapsed: the mean KL is below {COLLAPSED_NATS} nats a frame",
+            kl=kl,
+            kl_definition="KL(posterior || prior) in nats a frame, summed over z, true frames fed back; intervals over "
+            "clips",
+            kl_by_dimension=tuple(values.tolist()),
+            kl_by_dimension_definition=f"nats a frame, mean over clips and frames; {what}",
+            units=len(nats),
+            active_units=int((variance > ACTIVE_VARIANCE).sum()),
+            active_units_definition=f"latent units whose posterior mean varies by more than {ACTIVE_VARIANCE} "
             "(variance over clips and frames; Burda et al. 2016)",
-            "informative_units": int((nats > ACTIVE_NATS).sum()),
-            "informative_units_definition": f"latent units with a KL above {ACTIVE_NATS} nats in the mean, as the log "
-            "counts them",
-            "collapsed": kl["mean"] < COLLAPSED_NATS,
-            "rule": f"collapsed: the mean KL is below {COLLAPSED_NATS} nats a frame",
-        }
+            informative_units=int((nats > ACTIVE_NATS).sum()),
+            informative_units_definition=f"latent units with a mean KL above {ACTIVE_NATS} nats, as in the log",
+        )
 
     def _by_dimension(self, nats: Tensor) -> tuple[Tensor, str]:
-        """At most `LISTED` numbers that sum to the KL, and what each is of."""
+        """At most `LISTED` numbers that sum to the KL, and their definition."""
         what = "one number for each latent unit"
         if len(self.shape) > 1:
             nats, what = (

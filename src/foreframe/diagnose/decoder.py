@@ -1,8 +1,8 @@
-"""A small network that reads the condition from frames: learned from real ones, asked about predicted ones.
+"""A small network that reads the condition from frames: trained on real ones, applied to predicted ones.
 
 Vector conditions: frames t-1 and t give the row that leads into frame t. Pictures: frame t gives the place of what
 is drawn in its picture, in pixels. It is trained on the frames of the training split alone, and kept beside the cache
-of packs, so that every run on a pack is read by the same eyes.
+of packs, so that every run on a pack is read by the same network.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foreframe import disk, seeds, signals
-from foreframe.checkpoint import read_tensors, tensor_bytes
 from foreframe.clip import ClipSpec
 from foreframe.data.cache import cache_folder
 from foreframe.data.loading.windows import channels_first
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, DataError, DiskError
+from foreframe.tensors import read_tensors, tensor_bytes
 
 VERSION = 1
 """Part of the name under which a decoder is kept; another network or another training is another version."""
 STEPS, BATCH, RATE = 1200, 32, 6e-3
 DECAY = 1e-2
 EXAMPLES = 2**14
-"""At most so many frames, evenly spread over the training split, are learned from."""
+"""At most this many training frames, evenly spaced over the split."""
 SIDE = 64
-"""Longest side of what the network sees, in pixels; larger frames are averaged down to it."""
-LOOKS = 8
-"""Places at which the network looks at more than where they are."""
+"""Longest side of its input in pixels; larger frames are averaged down to it."""
+POINTS = 8
+"""Maps at whose points the other maps are read too."""
 INK = 48
-"""A pixel of a picture belongs to what is drawn if a channel differs by more from the picture's median colour."""
+"""A pixel of a picture is part of the drawing if a channel differs by more from the picture's median color."""
 
 
 class Decoder(nn.Module):
     """Frames (N, F*C, H, W) in [0, 1] to D numbers, in their own units; F is 2 for vectors, 1 for pictures.
 
-    Each of the last maps says at which place it is strongest: a soft arg-max over the frame (Finn et al. 2016, "Deep
-    spatial autoencoders"). At the places of the first of them it is also asked what all other maps hold there.
+    Each of the last maps gives the point at which it is strongest: a soft arg-max over the frame (Finn et al. 2016,
+    "Deep spatial autoencoders"). At the points of the first of them the values of all maps are read too.
     """
 
     mean: Tensor
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.frames = 2 if spec.cond == "vector" else 1
         outputs = spec.cond_size if spec.cond == "vector" else 2
-        # Two frames are seen with their difference, in which what moves stands out.
+        # Two frames are given with their difference, in which motion stands out.
         inputs = spec.channels * (3 if self.frames == 2 else 1)
         self.see = nn.Sequential(
             nn.Conv2d(inputs, 16, 5, 2, 2),
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
             nn.Conv2d(32, 32, 3, 1, 1),
         )
         self.sharpness = nn.Parameter(torch.ones(32))
-        self.say = nn.Sequential(nn.Linear(64 + 32 * LOOKS, 64), nn.ReLU(), nn.Linear(64, outputs))
+        self.say = nn.Sequential(nn.Linear(64 + 32 * POINTS, 64), nn.ReLU(), nn.Linear(64, outputs))
         self.register_buffer("mean", torch.zeros(outputs))
         self.register_buffer("deviation", torch.ones(outputs))
 
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
         return self.standardised(frames) * self.deviation + self.mean
 
     def standardised(self, frames: Tensor) -> Tensor:
-        """Over the deviation of each target in the training split, (N, D)."""
+        """In standard deviations of each target in the training split, (N, D)."""
         seen = _shrunk(frames) - 0.5
         if self.frames == 2:
             before, now = seen.chunk(2, 1)
@@ -84,13 +84,13 @@ class Decoder(nn.Module):
         weights = (maps * self.sharpness[:, None, None]).flatten(2).softmax(2).unflatten(2, maps.shape[2:])
         y, x = (torch.linspace(-1, 1, size, device=maps.device) for size in maps.shape[2:])
         rows, columns = weights.sum(3) @ y, weights.sum(2) @ x
-        there = weights[:, :LOOKS].flatten(2) @ maps.relu().flatten(2).transpose(1, 2)
+        there = weights[:, :POINTS].flatten(2) @ maps.relu().flatten(2).transpose(1, 2)
         return cast(Tensor, self.say(torch.cat([rows, columns, there.flatten(1)], 1)))
 
 
 @dataclass(frozen=True)
 class Found:
-    """A decoder, and how it came about: whether it was read from the cache, and what was amiss there."""
+    """A decoder, whether it was read from the cache, and faults found there."""
 
     decoder: Decoder
     path: Path
@@ -111,7 +111,7 @@ def find(pack: Pack) -> Found:
             decoder.load_state_dict(_read(path, decoder))
             return Found(decoder.eval().requires_grad_(False), path, True, ())
         except CheckpointError as error:
-            notes.append(f"the condition decoder in the cache is damaged and is trained anew ({error})")
+            notes.append(f"the condition decoder in the cache is damaged and is trained again ({error})")
     print(f"training the condition decoder of {pack.path.name}, once: about a minute", file=sys.stderr, flush=True)
     decoder = train(pack)
     tensors = decoder.state_dict()
@@ -125,7 +125,7 @@ def find(pack: Pack) -> Found:
 
 
 def train(pack: Pack) -> Decoder:
-    """A decoder of the training split: `STEPS` steps of AdamW on `BATCH` frames each, the same each time.
+    """A decoder of the training split: `STEPS` steps of AdamW on `BATCH` frames each, deterministic.
 
     Raises:
         DataError: the pack has no split `train`, or nothing in it to learn from.
@@ -135,8 +135,8 @@ def train(pack: Pack) -> Decoder:
         decoder = Decoder(pack.spec)
     numbers, wanted = _examples(pack, decoder.frames)
     decoder.mean.copy_(wanted.mean(0))
-    spread = wanted.std(0, correction=0)
-    decoder.deviation.copy_(torch.where(spread < 1e-6 * (1 + decoder.mean.abs()), 1.0, spread))
+    deviation = wanted.std(0, correction=0)
+    decoder.deviation.copy_(torch.where(deviation < 1e-6 * (1 + decoder.mean.abs()), 1.0, deviation))
     goal = (wanted - decoder.mean) / decoder.deviation
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS + 1, cycle_momentum=False)
@@ -154,23 +154,23 @@ def train(pack: Pack) -> Decoder:
 
 
 def targets(cond: Tensor) -> tuple[Tensor, Tensor]:
-    """What is to be read from frames, (B, T, D) float, and where there is something to be read, (B, T) bool.
+    """The numbers to read from frames, (B, T, D) float, and which frames have some, (B, T) bool.
 
     Args:
-        cond: (B, T, D), given back as it is; or pictures (B, T, C, H, W), uint8 or in [0, 1], of which the centre (x,
-            y) of the pixels that are drawn is taken, in pixels from the upper left corner. An empty picture has none.
+        cond: (B, T, D), given back as it is; or pictures (B, T, C, H, W), uint8 or in [0, 1], of which the center (x,
+            y) of the drawn pixels is taken, in pixels from the upper left corner. An empty picture has none.
     """
     if cond.ndim == 3:
         return cond.float(), torch.ones(cond.shape[:2], dtype=torch.bool, device=cond.device)
     pictures = cond.float() * (1.0 if cond.dtype == torch.uint8 else 255.0)
-    # The ground is whatever most of a picture is: white in some sets, black in others.
+    # The background is the color of most pixels: white in some sets, black in others.
     ground = pictures.flatten(3).median(3).values[..., None, None]
     ink = ((pictures - ground).abs().amax(2) > INK).float()
     amount = ink.sum((2, 3))
     height, width = ink.shape[2:]
     x, y = (torch.arange(size, device=cond.device, dtype=torch.float32) for size in (width, height))
-    centre = torch.stack([ink.sum(2) @ x, ink.sum(3) @ y], 2) / amount.clamp(min=1)[..., None]
-    return centre, amount > 0
+    center = torch.stack([ink.sum(2) @ x, ink.sum(3) @ y], 2) / amount.clamp(min=1)[..., None]
+    return center, amount > 0
 
 
 def target_names(pack: Pack) -> tuple[str, ...]:
@@ -180,10 +180,10 @@ def target_names(pack: Pack) -> tuple[str, ...]:
 
 @torch.no_grad()
 def read(decoder: Decoder, frames: Tensor) -> Tensor:
-    """What a decoder reads in a row of frames.
+    """The numbers that a decoder reads from successive frames.
 
     Args:
-        frames: (B, 1 + T, C, H, W) in [0, 1]; the first is only what comes before the second.
+        frames: (B, 1 + T, C, H, W) in [0, 1]; the first only precedes the second.
     Returns:
         (B, T, D) for all frames but the first.
     """
@@ -194,7 +194,7 @@ def read(decoder: Decoder, frames: Tensor) -> Tensor:
 
 
 def _examples(pack: Pack, frames: int) -> tuple[Tensor, Tensor]:
-    """Numbers of the frames to learn from, (N,), and what is to be read there, (N, D)."""
+    """Numbers of the frames to learn from, (N,), and their targets, (N, D)."""
     assert pack.cond is not None
     starts = [(episode.start, episode.length) for episode in pack.split("train")]
     numbers = torch.cat([torch.arange(start + min(frames - 1, length), start + length) for start, length in starts])
@@ -208,7 +208,7 @@ def _examples(pack: Pack, frames: int) -> tuple[Tensor, Tensor]:
         known.append(there[0])
     keep = torch.cat(known) if known else torch.zeros(0, dtype=torch.bool)
     if not keep.any():
-        what = "pair of frames" if frames == 2 else "pose picture in which something is drawn"
+        what = "pair of frames" if frames == 2 else "pose picture with a drawing"
         raise DataError(f"{pack.path}: no {what} in split 'train' from which a decoder could learn")
     return numbers[keep], torch.cat(wanted)[keep]
 
@@ -221,7 +221,7 @@ def _stacked(pack: Pack, numbers: Tensor, frames: int) -> Tensor:
 
 
 def _blurred(frames: Tensor, draw: torch.Generator) -> Tensor:
-    """Half the rows of frames (N, C, H, W) blurred, some more than others: predicted frames are, and are to be read."""
+    """Half the rows of frames (N, C, H, W) blurred, by different amounts, as predicted frames are."""
     blur = functional.interpolate(functional.avg_pool2d(frames, 4), frames.shape[2:], mode="bilinear")
     amount = 2 * torch.rand(len(frames), 1, 1, 1, generator=draw) - 1
     return torch.lerp(frames, blur, amount.clamp(min=0))

@@ -1,19 +1,30 @@
-"""How far reconstruction lies above prediction: what z tells that the prior cannot guess."""
+"""How far reconstruction is above prediction: what z contains that the prior cannot predict."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from foreframe.diagnose.unrolling import Batch
-from foreframe.metrics import METRICS, psnr, summarise
-from foreframe.metrics.paired import paired_difference
+from foreframe.metrics import METRICS, Difference, Summary, psnr, summarize
+from foreframe.metrics.statistics import paired_difference
+
+
+@dataclass(frozen=True)
+class GapResult:
+    """PSNR in dB."""
+
+    prediction: Summary
+    reconstruction: Summary
+    gap: Difference
+    definition: str
+    metric: str
 
 
 class Gap:
-    """PSNR of one future drawn from the prior, and of one whose z comes from the posterior."""
+    """PSNR of one sample drawn from the prior, and of one with z from the posterior."""
 
     def __init__(self) -> None:
         self.predicted: list[Tensor] = []
@@ -23,14 +34,13 @@ class Gap:
         self.predicted.append(psnr(batch.predicted["true"], batch.truth).cpu())
         self.reconstructed.append(psnr(batch.reconstruction, batch.truth).cpu())
 
-    def result(self) -> dict[str, Any]:
-        """Values for JSON, in dB."""
-        prediction, reconstruction = (summarise(torch.cat(part)) for part in (self.predicted, self.reconstructed))
-        return {
-            "prediction": prediction,
-            "reconstruction": reconstruction,
-            "gap": paired_difference(prediction["per_clip"], reconstruction["per_clip"]),
-            "definition": "PSNR of reconstruction (own frames fed back, z from the posterior, which saw the target) "
-            "minus PSNR of prediction, in dB, clip by clip; one future of each",
-            "metric": METRICS["psnr"].definition,
-        }
+    def result(self) -> GapResult:
+        prediction, reconstruction = (summarize(torch.cat(part)) for part in (self.predicted, self.reconstructed))
+        return GapResult(
+            prediction=prediction,
+            reconstruction=reconstruction,
+            gap=paired_difference(prediction.per_clip, reconstruction.per_clip),
+            definition="PSNR of reconstruction (own frames fed back, z from the posterior, which saw the target) "
+            "minus PSNR of prediction, in dB, clip by clip; one sample of each",
+            metric=METRICS["psnr"].definition,
+        )

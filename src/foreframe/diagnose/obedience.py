@@ -1,30 +1,85 @@
-"""Does the model do what the condition says? Its PSNR under wrong conditions, and conditions read from its frames."""
+"""Whether the model follows its conditions: PSNR under wrong ones, and conditions read back from its frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from foreframe.diagnose import decoder as reading
-from foreframe.diagnose.intervals import finite, resampled
 from foreframe.diagnose.unrolling import DEFINITIONS, Batch, Kind
-from foreframe.metrics import METRICS, Summary, psnr, summarise
-from foreframe.metrics.paired import paired_difference
+from foreframe.metrics import METRICS, Difference, Ratio, Summary, psnr, summarize
+from foreframe.metrics.statistics import paired_difference, ratio
 
 LEAST_DB = 0.1
-"""So much worse an obedient model is under shuffled conditions, beside an interval that leaves out 0."""
+"""An obedient model is worse by this much under shuffled conditions, with an interval that excludes 0."""
 READABLE = 0.5
-"""A column with a smaller R2 on real frames cannot be asked of predicted ones."""
+"""A column with a smaller R2 on real frames is not read from predicted ones."""
 READ: tuple[Kind, ...] = ("true", "shuffled", "swapped")
 """Kinds of which frames are read."""
 
 
+@dataclass(frozen=True)
+class RealReading:
+    """R2 by column on real frames; for pose pictures also the distance in pixels."""
+
+    r2: dict[str, Ratio]
+    distance: Summary | None = None
+
+
+@dataclass(frozen=True)
+class PredictedReading:
+    """The same on frames predicted under some conditions, against these (`given`) and the clip's own (`true`)."""
+
+    r2_of_given: dict[str, Ratio]
+    r2_of_true: dict[str, Ratio] | None = None
+    distance_from_given: Summary | None = None
+    distance_from_true: Summary | None = None
+
+
+@dataclass(frozen=True)
+class DecoderResult:
+    """Conditions read back from frames; `columns` is None where nothing could be read, for the reason `why`."""
+
+    columns: tuple[str, ...] | None
+    why: str = ""
+    definition: str = ""
+    r2_definition: str = ""
+    trained_on: str = ""
+    version: int = 0
+    notes: tuple[str, ...] = ()
+    real: RealReading = field(default_factory=lambda: RealReading({}))
+    readable: dict[str, bool] = field(default_factory=dict)
+    readable_rule: str = ""
+    predicted: dict[Kind, PredictedReading] = field(default_factory=dict)
+    caution: str = ""
+    distance_definition: str = ""
+    without_target: int | None = None
+
+
+@dataclass(frozen=True)
+class ObedienceResult:
+    """PSNR in dB of prediction under each kind of conditions; of clips without conditions only `why`."""
+
+    conditions: dict[Kind, str] | Literal["none"]
+    obeys: bool | None = None
+    why: str = ""
+    rule: str = ""
+    psnr: dict[Kind, Summary] = field(default_factory=dict)
+    lost: dict[Kind, Difference] = field(default_factory=dict)
+    lost_definition: str = ""
+    metric: str = ""
+    broken: dict[Kind, str] = field(default_factory=dict)
+    """Kinds under which a frame was not finite, and where."""
+    decoder: DecoderResult | None = None
+
+
 class Obedience:
-    """Scores under each kind of conditions; `found` is the decoder, None where there is none, for the reason `why`."""
+    """Scores under each kind of conditions; `found` is the decoder, or None for the reason `why`."""
 
     def __init__(
         self, found: reading.Found | None, names: tuple[str, ...], device: torch.device, why: str = ""
@@ -32,7 +87,8 @@ class Obedience:
         self.found, self.names, self.why = found, names, why
         self.decoder = None if found is None else found.decoder.to(device)
         self.scores: dict[Kind, list[Tensor]] = {}
-        self.read: dict[str, Reading] = {}
+        self.real = Reading()
+        self.read: dict[tuple[Kind, Literal["given", "true"]], Reading] = {}
 
     def add(self, batch: Batch) -> None:
         for kind, predicted in batch.predicted.items():
@@ -45,99 +101,86 @@ class Obedience:
             if kind in batch.given:
                 values, there = reading.targets(batch.given[kind][:, context:])
                 wanted[kind] = values - self.decoder.mean, there
-        real = self._read(batch, batch.truth)
-        self._note("real", real, wanted["true"])
-        for kind in wanted.keys() & batch.predicted.keys():
-            seen = self._read(batch, batch.predicted[kind])
-            self._note(f"{kind}, as given", seen, wanted[kind])
+        self.real.add(self._read(batch, batch.truth), *wanted["true"])
+        for kind in (kind for kind in wanted if kind in batch.predicted):
+            read = self._read(batch, batch.predicted[kind])
+            self.read.setdefault((kind, "given"), Reading()).add(read, *wanted[kind])
             if kind != "true":
-                self._note(f"{kind}, as true", seen, wanted["true"])
+                self.read.setdefault((kind, "true"), Reading()).add(read, *wanted["true"])
 
-    def result(self, broken: Mapping[Kind, str] = MappingProxyType({})) -> dict[str, Any]:
-        """Values for JSON; PSNR in dB, R2 without unit, distances in pixels. broken: as `Rollouts` has it."""
-        for kind in broken:  # what its earlier batches gave is no score of all clips
+    def result(self, broken: Mapping[Kind, str] = MappingProxyType({})) -> ObedienceResult:
+        """Args: broken: as in `Rollouts`."""
+        for kind in broken:  # its earlier batches are not a score of all clips
             self.scores.pop(kind, None)
-            for against in ("given", "true"):
-                self.read.pop(f"{kind}, as {against}", None)
         if len(self.scores) + len(broken) < 2:
-            return {
-                "conditions": "none",
-                "obeys": None,
-                "why": "these clips have no conditions: there is nothing to obey",
-            }
-        scores = {kind: summarise(torch.cat(parts)) for kind, parts in self.scores.items()}
-        lost = {
-            kind: paired_difference(scores[kind]["per_clip"], scores["true"]["per_clip"])
-            for kind in scores
-            if kind != "true"
+            return ObedienceResult("none", why="these clips have no conditions to follow")
+        scores = {kind: summarize(torch.cat(parts)) for kind, parts in self.scores.items()}
+        lost: dict[Kind, Difference] = {
+            kind: paired_difference(scores[kind].per_clip, scores["true"].per_clip) for kind in scores if kind != "true"
         }
         shuffled = lost.get("shuffled")
-        return {
-            "conditions": {kind: DEFINITIONS[kind] for kind in scores},
-            "psnr": scores,
-            "lost": lost,
-            "lost_definition": "PSNR of prediction under true conditions minus that under others, in dB, clip by clip; "
-            "one future of each, of the same noise",
-            "metric": METRICS["psnr"].definition,
-            "broken": dict(broken),
-            "obeys": None if shuffled is None else shuffled["significant"] and shuffled["mean"] >= LEAST_DB,
-            "rule": f"obeys: PSNR under true conditions is at least {LEAST_DB} dB above that under shuffled ones, and "
-            "the interval of the difference leaves out 0",
-            "decoder": self._decoder(),
-        }
+        return ObedienceResult(
+            conditions={kind: DEFINITIONS[kind] for kind in scores},
+            obeys=None if shuffled is None else shuffled.significant and shuffled.mean >= LEAST_DB,
+            rule=f"obeys: PSNR under true conditions is at least {LEAST_DB} dB above that under shuffled ones, and "
+            "the interval of the difference excludes 0",
+            psnr=scores,
+            lost=lost,
+            lost_definition="PSNR of prediction under true conditions minus that under others, in dB, clip by clip; "
+            "one sample of each, of the same noise",
+            metric=METRICS["psnr"].definition,
+            broken=dict(broken),
+            decoder=self._decoder(broken),
+        )
 
     def _read(self, batch: Batch, frames: Tensor) -> Tensor:
-        """What is read in frames K .. T-1, (B, h, D), less the targets' mean, so that squares keep their digits."""
+        """Conditions read from frames K .. T-1, (B, h, D), less the targets' mean: squares keep their digits."""
         assert self.decoder is not None
         return reading.read(self.decoder, torch.cat([batch.last[:, None], frames], 1)) - self.decoder.mean
 
-    def _note(self, name: str, seen: Tensor, wanted: tuple[Tensor, Tensor]) -> None:
-        self.read.setdefault(name, Reading()).add(seen, *wanted)
-
-    def _decoder(self) -> dict[str, Any]:
+    def _decoder(self, broken: Mapping[Kind, str]) -> DecoderResult:
         if self.found is None:
-            return {"columns": None, "why": self.why}
+            return DecoderResult(None, self.why)
         pictures = self.found.decoder.frames == 1
-        real = self.read.pop("real")
-        r2 = real.r2(self.names)
-        result: dict[str, Any] = {
-            "columns": list(self.names),
-            "definition": "the centre (x, y) of what is drawn in the picture of frame t, in pixels, read from frame t"
+        r2 = self.real.r2(self.names)
+        predicted = {}
+        for kind in dict.fromkeys(kind for kind, _ in self.read if kind not in broken):
+            given, true = self.read[kind, "given"], self.read.get((kind, "true"))
+            predicted[kind] = PredictedReading(
+                r2_of_given=given.r2(self.names),
+                r2_of_true=None if true is None else true.r2(self.names),
+                distance_from_given=given.distance() if pictures else None,
+                distance_from_true=true.distance() if pictures and true is not None else None,
+            )
+        return DecoderResult(
+            columns=self.names,
+            definition="the center (x, y) of the drawing in the pose picture of frame t, in pixels, read from frame t"
             if pictures
             else "the row that leads into frame t, read from frames t-1 and t",
-            "r2_definition": "1 - squared error / squared distance from the mean, over all clips and predicted frames; "
+            r2_definition="1 - squared error / squared distance from the mean, over all clips and predicted frames; "
             "1: all of it is recovered, 0: no better than the mean, below: worse; intervals: bootstrap over clips",
-            "trained_on": "real frames of the training split",
-            "version": reading.VERSION,
-            "notes": list(self.found.notes),
-            "real": {"r2": r2},
-            "readable": {name: (r2[name]["value"] or 0.0) >= READABLE for name in self.names},
-            "readable_rule": f"R2 on real held-out frames of {READABLE} or more; what cannot be read there cannot be "
-            "asked of predicted frames",
-            "predicted": {},
-        }
-        for name, part in self.read.items():
-            kind, _, against = name.partition(", as ")
-            result["predicted"].setdefault(kind, {})[f"r2_of_{against}"] = part.r2(self.names)
-        if not pictures:
-            result["caution"] = (
-                "shuffled rows that hold a position contradict the frames before them, so that no model can follow "
-                "them all; swapped rows agree with one another"
-            )
-            return result
-        result["distance_definition"] = (
-            "distance in pixels of the centre that is read from that of the picture; mean over frames"
+            trained_on="real frames of the training split",
+            version=reading.VERSION,
+            notes=self.found.notes,
+            real=RealReading(r2, self.real.distance() if pictures else None),
+            readable={name: (r2[name].value or 0.0) >= READABLE for name in self.names},
+            readable_rule=f"R2 of {READABLE} or more on real held-out frames; other columns are not read from "
+            "predicted frames",
+            predicted=predicted,
+            caution=""
+            if pictures
+            else "shuffled rows that hold a position contradict the frames before them, so no model can follow them "
+            "all; swapped rows are consistent with one another",
+            distance_definition="distance in pixels between the center that is read and that of the picture; mean over "
+            "frames"
+            if pictures
+            else "",
+            without_target=self.real.without if pictures else None,
         )
-        result["without_target"] = real.without
-        result["real"]["distance"] = real.distance()
-        for name, part in self.read.items():
-            kind, _, against = name.partition(", as ")
-            result["predicted"][kind][f"distance_from_{against}"] = part.distance()
-        return result
 
 
 class Reading:
-    """What was read against what was to be read: sums by clip, from which R2 and distances follow."""
+    """Values read against their targets: sums by clip, from which R2 and distances follow."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
@@ -145,7 +188,7 @@ class Reading:
         self.without = 0
 
     def add(self, seen: Tensor, wanted: Tensor, there: Tensor) -> None:
-        """(B, h, D) twice, in the same unit, and where there is something to be read, (B, h) bool."""
+        """(B, h, D) twice, in the same unit, and where there is a target, (B, h) bool."""
         seen, wanted = seen.double().cpu(), wanted.double().cpu()
         counted = there.cpu()[..., None].double()
         error = (seen - wanted) * counted
@@ -156,25 +199,20 @@ class Reading:
         self.distances.append((error.norm(dim=2).sum(1) / amount)[amount > 0])
         self.without += int((~there).sum())
 
-    def r2(self, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        """By column: value and 95 % interval; None where what is to be read never changes."""
+    def r2(self, names: tuple[str, ...]) -> dict[str, Ratio]:
+        """By column, with 95 % interval; None where the target never changes."""
         sums = torch.cat(self.sums)  # (N, D, 4)
-        found = {}
-        for column, name in enumerate(names):
-            value = finite(_r2(sums[:, column].sum(0)))
-            interval = None if value is None else resampled(sums[:, column], _r2)
-            found[name] = {"value": value, "ci95": interval}
-        return found
+        return {name: ratio(sums[:, column], _r2) for column, name in enumerate(names)}
 
     def distance(self) -> Summary | None:
         """In the unit of the targets, over clips; None if no frame has a target."""
         distances = torch.cat(self.distances)
-        return summarise(distances[:, None]) if len(distances) else None
+        return summarize(distances[:, None]) if len(distances) else None
 
 
 def _r2(sums: Tensor) -> Tensor:
-    """Of (..., 4): how many, their sum, their squares and the squared errors."""
+    """Of (..., 4): their number, sum, sum of squares, and squared errors."""
     count, first, second, error = sums.unbind(-1)
     total = second - first.square() / count
-    # What is left of numbers that never change is rounding.
+    # The variance of constant targets is rounding error.
     return torch.where(total > 1e-12 * second, 1 - error / total, torch.nan)

@@ -1,10 +1,10 @@
-"""Every rollout of a diagnosis, made once and looked at by all its parts."""
+"""The rollouts of a diagnosis, made once and shared by all its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from foreframe.clip import Clip
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import NotFiniteError
+from foreframe.models import Model
 from foreframe.rollout import ModeName, draw_noise, ready, rollout
 from foreframe.unrolled import Step
 
@@ -33,25 +34,25 @@ BATCH, ROWS = 16, 64
 
 @dataclass(frozen=True)
 class Request:
-    """What a diagnosis looks at.
-
-    horizon: frames predicted after the context. samples: futures of each clip. clips: at most so many, evenly spread
-    over the split; 0: all. seed: of the noise and of the order that shuffles conditions.
-    """
+    """What to diagnose."""
 
     split: str
     horizon: int
+    """Frames predicted after the context."""
     samples: int = 10
+    """Samples of each clip."""
     clips: int = 0
+    """At most this many clips, evenly spaced over the split; 0: all."""
     seed: int = 0
+    """Of the noise, and of the order of shuffled conditions."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some clips and what was predicted of their frames K .. T-1, h of them.
+    """Some clips and predictions of their frames K .. T-1, h of them.
 
     clip: floats, all T frames. last: frame K-1, (B, C, H, W). truth: (B, h, C, H, W). given: conditions of each kind,
-    (B, T, ...). predicted: one future under each that is not `broken`, with the same noise. samples: (S, B, h, C, H, W)
+    (B, T, ...). predicted: one sample under each that is not `broken`, with the same noise. samples: (S, B, h, C, H, W)
     under the true ones, the first being `predicted["true"]`. reconstruction: as `predicted`, z from the posterior.
     """
 
@@ -73,17 +74,17 @@ class Rollouts:
         DataError: the split has no clip that long.
     """
 
-    def __init__(self, model: Any, pack: Pack, request: Request, context: int, device: torch.device) -> None:
+    def __init__(self, model: Model, pack: Pack, request: Request, context: int, device: torch.device) -> None:
         self.model, self.request, self.context, self.device = ready(model), request, context, device
         self.latent = 0 not in model.latent_shape
         self.samples = request.samples if self.latent else 1
-        """Futures of each clip: without a latent all are alike, and one is made."""
+        """Samples of each clip; without a latent all are equal, and one is made."""
         self.windows = Windows(pack, request.split, context + request.horizon, "first")
-        self.chosen: list[int] = scoring.evenly_spread(len(self.windows), request.clips)
+        self.chosen: list[int] = scoring.evenly_spaced(len(self.windows), request.clips)
         one = len(self.chosen) == 1
         self.kinds: tuple[Kind, ...] = ("true",) if pack.cond is None else KINDS[:-1] if one else KINDS
         self.broken: dict[Kind, str] = {}
-        """Wrong conditions under which a frame was not finite, and where: networks may take only what they saw."""
+        """Wrong conditions under which a frame was not finite, and where."""
 
     @property
     def total(self) -> int:
@@ -91,11 +92,10 @@ class Rollouts:
         return len(self.chosen) * (self.samples + len(self.kinds) - 1 + 2)
 
     def batches(self, advance: Callable[[int], None] | None = None) -> Iterator[Batch]:
-        """Args: advance: called with the number of rollouts done."""
+        """Args: advance: called with the number of new rollouts."""
         size = max(1, min(BATCH, ROWS // self.samples))
         for start in range(0, len(self.chosen), size):
-            batch = self._batch(start, min(start + size, len(self.chosen)), advance)
-            yield batch
+            yield self._batch(start, min(start + size, len(self.chosen)), advance)
 
     def _batch(self, start: int, stop: int, advance: Callable[[int], None] | None) -> Batch:
         indices = self.chosen[start:stop]
@@ -143,10 +143,10 @@ class Rollouts:
         plain = scoring.Protocol(self.request.split, self.context, self.request.horizon, seed=self.request.seed)
         found: dict[Kind, Tensor] = {"true": clip.cond}
         for kind in self.kinds[1:4]:
-            protocol = replace(plain, conditions=cast(Any, kind))
+            protocol = replace(plain, conditions=cast(scoring.Conditions, kind))
             found[kind] = cast(Tensor, scoring.conditions_given(clip.cond, protocol))
         if "swapped" in self.kinds:
-            # The next clip, whatever batch it is in; its context rows stay away, since this clip's context is shown.
+            # Of the next clip, whatever batch it is in; not its context rows, as the context frames are this clip's.
             following = [self.chosen[(place + 1) % len(self.chosen)] for place in range(start, stop)]
             theirs = self.windows.batch(following).to(self.device).unit().cond
             assert theirs is not None

@@ -1,4 +1,4 @@
-"""Scores of predicted frames, each under a name that says which of the field's conventions it follows."""
+"""Scores of predicted frames, each named after the convention it follows."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from foreframe.metrics.lpips import Lpips, without_weights
 from foreframe.metrics.psnr import PSNR_CAP, psnr, psnr_per_channel
 from foreframe.metrics.scores import score_frames
 from foreframe.metrics.ssim import ssim, ssim_gaussian, ssim_range2
-from foreframe.metrics.summary import Summary, summarise, t_quantile
+from foreframe.metrics.statistics import Difference, Ratio, Summary, format_mean, summarize, t_quantile
 
 __all__ = [
     "METRICS",
     "PSNR_CAP",
+    "Difference",
     "Fvd",
     "Lpips",
     "Metric",
+    "Ratio",
     "Summary",
+    "format_mean",
     "psnr",
     "psnr_per_channel",
     "score_frames",
     "ssim",
     "ssim_gaussian",
     "ssim_range2",
-    "summarise",
+    "summarize",
     "t_quantile",
 ]
 

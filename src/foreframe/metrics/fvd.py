@@ -1,15 +1,14 @@
 """Frechet video distance (FVD; Unterthiner et al., 2018): how far predicted clips lie from real ones, as two sets.
 
 Each clip becomes the 400 logits of I3D; the distance is that of two Gaussians with the sets' means and covariances.
-It says nothing of single clips, and it depends on how many there are, on their length and on the weights: a result
-holds all of that. The weights are given by the user; without them there is no FVD, and never another number under
-its name.
+It does not apply to single clips, and it depends on their number, their length and the weights, which a result records.
+The user gives the weights; without them there is no FVD, and never another number under its name.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,30 @@ from torch.nn import functional
 from foreframe import signals
 from foreframe.errors import UsageError
 from foreframe.metrics.i3d import CLASSES, SHORTEST, SIDE, load_i3d
+
+
+@dataclass(frozen=True)
+class FvdProtocol:
+    """What a distance depends on; two compare only if theirs agree."""
+
+    definition: str
+    features: str
+    weights_sha256: str
+    frames: str
+    covariance: str
+    context_frames: int
+    length: int
+    clips: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class FvdScore:
+    """The distance of all samples of all clips together, and those of trivial baselines."""
+
+    value: float
+    baselines: dict[str, float]
+    note: str
 
 
 class Fvd(nn.Module):
@@ -33,10 +56,10 @@ class Fvd(nn.Module):
 
     @classmethod
     def load(cls, path: Path, context: bool = True) -> Fvd:
-        """With I3D's weights from a `.npz` or `.safetensors`, see `metrics.i3d`.
+        """With I3D's weights from a `.safetensors`, see `metrics.i3d`.
 
         Raises:
-            UsageError: the file is none of them; what is missing or of another shape is named.
+            UsageError: the file is not of I3D; each wrong tensor is named.
         """
         return cls(*load_i3d(path), context)
 
@@ -80,19 +103,18 @@ class Fvd(nn.Module):
             raise UsageError("FVD: the network's features are not finite; are its weights those of I3D?")
         return features.view(*clips.shape[:-4], -1)
 
-    def settings(self, context: int, horizon: int, clips: int, samples: int) -> dict[str, Any]:
-        """What the number depends on, for the protocol; it compares only with one that was measured alike."""
-        return {
-            "definition": "Frechet distance of Gaussians fitted to the features of real and predicted clips",
-            "features": f"I3D, RGB: {CLASSES} logits, averaged over time",
-            "weights_sha256": self.sha256,
-            "frames": f"bilinear to {SIDE}x{SIDE} (align_corners False, no antialiasing), brought to [-1, 1]",
-            "covariance": "sample covariance, divided by clips - 1",
-            "context_frames": context if self.context else 0,
-            "length": self.length(context, horizon),
-            "clips": clips,
-            "samples": samples,
-        }
+    def protocol(self, context: int, horizon: int, clips: int, samples: int) -> FvdProtocol:
+        return FvdProtocol(
+            definition="Frechet distance of Gaussians fitted to the features of real and predicted clips",
+            features=f"I3D, RGB: {CLASSES} logits, averaged over time",
+            weights_sha256=self.sha256,
+            frames=f"bilinear to {SIDE}x{SIDE} (align_corners False, no antialiasing), brought to [-1, 1]",
+            covariance="sample covariance, divided by clips - 1",
+            context_frames=context if self.context else 0,
+            length=self.length(context, horizon),
+            clips=clips,
+            samples=samples,
+        )
 
 
 def frechet_distance(real: Tensor, predicted: Tensor) -> float:
@@ -113,15 +135,14 @@ def frechet_distance(real: Tensor, predicted: Tensor) -> float:
     if not all(side.isfinite().all() for side in both):
         raise ValueError("features are not finite")
     one, other = map(_root, both)
-    apart = (both[0].mean(0) - both[1].mean(0)).square().sum()
+    means = (both[0].mean(0) - both[1].mean(0)).square().sum()
     common = torch.linalg.svdvals(one @ other.T).sum()
-    return max(0.0, float(apart + one.square().sum() + other.square().sum() - 2 * common))
+    return max(0.0, float(means + one.square().sum() + other.square().sum() - 2 * common))
 
 
 def bias(clips: int) -> str:
-    """What is to be said of the distance of so many clips from as many predicted ones, or more."""
-    said = f"{clips} clips, {CLASSES} dimensions"
-    return f"{said}: biased upwards" if clips <= CLASSES else said
+    """A caveat for small sets of clips."""
+    return f"{clips} clips, {CLASSES} dimensions{': biased upwards' if clips <= CLASSES else ''}"
 
 
 def _root(features: Tensor) -> Tensor:

@@ -1,30 +1,20 @@
 """I3D (Carreira & Zisserman, 2017): Inception-v1 with every kernel inflated in time, for RGB and Kinetics' 400 classes.
 
-The Frechet video distance looks at clips through it. Its weights are given by the user, as `.npz` or
-`.safetensors` with the names of the widely used PyTorch port's state dict; nothing is unpickled. Layers hold those
-names too, and are padded as TensorFlow's "SAME" is: dynamically, the odd pixel behind.
+The Frechet video distance uses its logits as features. The user gives its weights as `.safetensors` with the names of
+the widely used PyTorch port's state dict. Layers have those names too, and are padded as TensorFlow's "SAME" is:
+dynamically, the odd pixel behind.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import math
-import re
-import zipfile
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foreframe import config
 from foreframe.errors import UsageError
+from foreframe.metrics.weights import load_weights
 
 CLASSES = 400
 SIDE = 224
@@ -43,11 +33,8 @@ MIXED = {
     "Mixed_5c": (832, 384, 192, 384, 48, 128, 128),
 }
 """Channels in, and out of b0, b1a, b1b, b2a, b2b, b3b: the branches of each Inception module."""
-MOST_BYTES = 64 * 2**20
-_MOST_ENTRIES = 10_000
 _COUNTER = "num_batches_tracked"
-"""What BatchNorm keeps for training: newer files have it, older do not, and nothing here depends on it."""
-_HEADER = re.compile(rb"\{'descr': '([^']{1,10})', 'fortran_order': (?:True|False), 'shape': \(([0-9, ]*)\), \}\s*")
+"""BatchNorm's counter for training: newer files have it, older do not, and nothing here depends on it."""
 
 
 class I3d(nn.Module):
@@ -139,103 +126,19 @@ def _same(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Ten
 
 
 def load_i3d(path: Path) -> tuple[I3d, str]:
-    """The network with weights from a `.npz` or `.safetensors`, on the CPU, and the SHA-256 of the file.
+    """The network with weights from a `.safetensors`, on the CPU, and the SHA-256 of the file.
 
     Raises:
-        UsageError: the file is not of I3D for RGB and 400 classes; what is missing, unknown or of another shape or
-            type is named, and nothing of it is read.
+        UsageError: the file is not of I3D for RGB and 400 classes; each wrong tensor is named.
     """
-    if path.suffix not in (".npz", ".safetensors"):
-        raise UsageError(
-            f"{path}: expected weights of I3D as .npz or .safetensors; other files are pickles, which are never read: "
-            "docs/concepts.md says how to convert them"
-        )
     with torch.device("meta"):
         network = I3d()
-    expected = {
-        name: f"F32 {tuple(tensor.shape)}" for name, tensor in network.state_dict().items() if _COUNTER not in name
-    }
-    try:
-        if not path.is_file():
-            raise UsageError(f"{path}: there is no such file; expected weights of I3D")
-        if path.stat().st_size > MOST_BYTES:
-            raise UsageError(f"{path}: {path.stat().st_size:,} bytes, expected at most {MOST_BYTES:,}")
-        content = path.read_bytes()
-        read = _from_safetensors if path.suffix == ".safetensors" else _from_npz
-        found = read(path, content, expected)
-    except (
-        OSError, ValueError, EOFError, RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error, SafetensorError
-    ) as error:  # fmt: skip
-        raise UsageError(f"{path}: not readable as {path.suffix} weights of I3D ({str(error)[:200]})") from error
+    state = network.state_dict()
+    expected = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+    found, sha256 = load_weights(path, expected, f"I3D for RGB and {CLASSES} classes", _COUNTER)
     for name, tensor in found.items():
-        if not tensor.isfinite().all() or (name.endswith("running_var") and (tensor < 0).any()):
-            raise UsageError(f"{path}: {name}: holds numbers that no weights are (not finite, or a variance below 0)")
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in network.state_dict() if _COUNTER in name}
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise UsageError(f"{path}: {name}: holds a variance below 0")
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in state if name not in expected}
     network.load_state_dict({**found, **counters}, assign=True)
-    return network.requires_grad_(False), hashlib.sha256(content).hexdigest()
-
-
-def _from_npz(path: Path, content: bytes, expected: Mapping[str, str]) -> dict[str, Tensor]:
-    if content.count(b"PK\1\2") > _MOST_ENTRIES:
-        raise UsageError(f"{path}: more than {_MOST_ENTRIES:,} entries in the archive")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-            raise UsageError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes")
-        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        if len(entries) < len(archive.infolist()):
-            raise UsageError(f"{path}: the same name twice")
-        kinds, heads = {}, {}
-        for name, entry in entries.items():
-            with archive.open(entry) as file:
-                start = file.read(2**12)
-            kinds[name], heads[name] = _kind(start), 10 + int.from_bytes(start[8:10], "little")
-        _check(path, kinds, expected)
-        for name, kind in expected.items():
-            numbers = math.prod(map(int, re.findall(r"\d+", kind.removeprefix("F32"))))
-            if entries[name].file_size > heads[name] + 4 * numbers:
-                raise UsageError(f"{path}: {name}: more bytes than its shape takes")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in expected}
-
-
-def _kind(start: bytes) -> str:
-    """Type and shape, as safetensors calls them, from the first bytes of a `.npy`."""
-    length = int.from_bytes(start[8:10], "little")
-    header = _HEADER.fullmatch(start[10 : 10 + length]) if start[:8] == b"\x93NUMPY\1\0" else None
-    if header is None:
-        return "no plain array"
-    shape = tuple(int(size[:18]) for size in header[2].decode().replace(" ", "").split(",") if size)
-    kind = header[1].decode()
-    return f"{'F32' if kind == '<f4' else kind} {shape}"
-
-
-def _from_safetensors(path: Path, content: bytes, expected: Mapping[str, str]) -> dict[str, Tensor]:
-    length = int.from_bytes(content[:8], "little")
-    if length > config.LIMIT:
-        raise UsageError(f"{path}: a header of {length:,} bytes, expected at most {config.LIMIT:,}")
-    header = config.loads(content[8 : 8 + length])
-    if not isinstance(header, dict):
-        raise ValueError("its header is no table of tensors")
-    kinds = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            known = isinstance(entry, dict) and isinstance(entry.get("shape"), list)
-            kinds[name] = f"{entry.get('dtype')} {tuple(entry['shape'])}" if known else "no tensor"
-    _check(path, kinds, expected)
-    tensors: dict[str, Tensor] = safetensors.load(content)
-    return {name: tensors[name] for name in expected}
-
-
-def _check(path: Path, kinds: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Raises UsageError unless these are the tensors expected, by name, type and shape."""
-    wrong = [
-        f"{name}: expected {kind}, found {kinds.get(name, 'nothing')[:100]}"
-        for name, kind in expected.items()
-        if kinds.get(name) != kind
-    ]
-    unknown = [name for name in kinds if name not in expected and not name.endswith(f".bn.{_COUNTER}")]
-    wrong += [f"{config.shown(name)}: not a name of its layers" for name in unknown]
-    if wrong:
-        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        listed = "\n  ".join(wrong[:10])
-        raise UsageError(f"{path}: not the weights of I3D for RGB and {CLASSES} classes:\n  {listed}{more}")
+    return network.requires_grad_(False), sha256

@@ -1,23 +1,20 @@
-"""LPIPS (Zhang et al., 2018), version 0.1 with AlexNet: how far two frames are apart to a network that knows pictures.
+"""LPIPS (Zhang et al., 2018), version 0.1 with AlexNet: the distance of two frames in features of a trained network.
 
-The weights are given by the user and are not part of foreframe: a .npz of AlexNet's five convolutions and the five
-linear heads, named as in the table below. Without them there is no LPIPS, and never another number under its name.
+The user gives the weights, a `.safetensors` of AlexNet's five convolutions and the five linear heads, named as in
+`_shapes`. Without them there is no LPIPS, and never another number under its name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from foreframe.errors import UsageError
+from foreframe.metrics.weights import load_weights
 
 LAYERS = ((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1))
 """Channels in and out, kernel, stride and padding of AlexNet's convolutions. Each is followed by ReLU, whose output is
@@ -26,7 +23,6 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """What the network takes is (2 * frame - 1 - SHIFT) / SCALE, channel by channel."""
 SMALLEST = 31
 """Pixels a side of the smallest frame that reaches the last layer."""
-MOST_BYTES = 64 * 2**20
 _AT_ONCE = 64
 
 
@@ -52,32 +48,13 @@ class Lpips(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Lpips:
-        """The metric with weights from a .npz.
+        """The metric with weights from a `.safetensors`.
 
         Raises:
-            UsageError: the file is none of LPIPS with AlexNet; what is missing or of another shape is named.
+            UsageError: the file is not of LPIPS with AlexNet; each wrong tensor is named.
         """
-        try:
-            if path.stat().st_size > MOST_BYTES:
-                raise UsageError(f"{path}: {path.stat().st_size:,} bytes, expected at most {MOST_BYTES:,}")
-            content = path.read_bytes()
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                    raise UsageError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes")
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{path}: not readable as .npz weights of LPIPS ({error})") from error
-        wrong = [
-            f"{name}: expected float32 {shape}, found {_kind(found.get(name))}"
-            for name, shape in _shapes().items()
-            if _kind(found.get(name)) != f"float32 {shape}"
-        ]
-        if wrong:
-            listed = "\n  ".join(wrong)
-            raise UsageError(f"{path}: not the weights of LPIPS with AlexNet:\n  {listed}")
-        weights = {name: torch.from_numpy(found[name]) for name in _shapes()}
-        return cls(weights, hashlib.sha256(content).hexdigest())
+        expected = {name: torch.empty(shape, device="meta") for name, shape in _shapes().items()}
+        return cls(*load_weights(path, expected, "LPIPS with AlexNet"))
 
     @torch.no_grad()
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
@@ -119,9 +96,9 @@ class Lpips(nn.Module):
 
 
 def without_weights(*_: Tensor) -> Tensor:
-    """Stands for the metric where nobody has given weights: always UsageError, never another number."""
+    """Replaces the metric where no weights were given. Raises UsageError."""
     raise UsageError(
-        "lpips needs the weights of its network, which are not part of foreframe: --lpips-weights FILE.npz"
+        "lpips needs the weights of its network, which are not part of foreframe: --lpips-weights FILE.safetensors"
     )
 
 
@@ -133,7 +110,3 @@ def _shapes() -> dict[str, tuple[int, ...]]:
         shapes[f"AlexNet_0.Conv_{number}.bias"] = (outside,)
         shapes[f"NetLinLayer_{number}.Conv_0.kernel"] = (1, 1, outside, 1)
     return shapes
-
-
-def _kind(array: object) -> str:
-    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "nothing"

@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio, in the two forms the field mixes up. No gradients: these are scores, not losses."""
+"""Peak signal-to-noise ratio, in the two forms in use. No gradients: these are scores, not losses."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def psnr(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def psnr_per_channel(predicted: Tensor, true: Tensor) -> Tensor:
-    """PSNR in dB of each channel by itself, averaged over the channels: the form of SVG and SRVP.
+    """PSNR in dB of each channel separately, averaged over the channels: the form of SVG and SRVP.
 
-    By Jensen's inequality never below `psnr` of the same frames (the cap apart), and equal to it only where the
+    By Jensen's inequality never below `psnr` of the same frames (except for the cap), and equal to it only where the
     channels have equal errors. Arguments, range and errors as for `psnr`; each channel is capped before the mean.
     """
     pair = checked_pair(predicted, true)
@@ -56,12 +56,12 @@ def squared_error(pair: Pair) -> Tensor:
 
 
 def frame_psnr(error: Tensor) -> Tensor:
-    """`psnr` from what `squared_error` gives: (..., C) to (...), dB."""
+    """`psnr` of `squared_error`: (..., C) to (...), dB."""
     return _decibel(_wide(error).mean(-1)).to(error.dtype)
 
 
 def mean_channel_psnr(error: Tensor) -> Tensor:
-    """`psnr_per_channel` from what `squared_error` gives: (..., C) to (...), dB."""
+    """`psnr_per_channel` of `squared_error`: (..., C) to (...), dB."""
     return _decibel(_wide(error)).mean(-1).to(error.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Several metrics of the same frames for less than each by itself."""
+"""Several metrics at once, sharing work."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ _OF_ERROR = {"psnr": frame_psnr, "psnr-channel": mean_channel_psnr}
 
 
 def score_frames(predicted: Tensor, true: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """What each of these metrics gives for the frames, by its name and in the order of the names.
+    """Scores by metric, in the order of the names.
 
-    The frames are checked once, conventions of SSIM that differ in their data range alone share their sums, and PSNR
-    takes the squared error that SSIM has computed.
+    The frames are checked once, conventions of SSIM that differ only in their data range share their sums, and both
+    forms of PSNR share their squared error.
 
     Args:
         predicted: (..., C, H, W), floating, in [0, 1].
         true: The same shape, or without first axes of it (samples S).
         names: Some of the names in `METRICS`, but for lpips.
     Returns:
-        For each name (...), within rounding what `METRICS[name](predicted, true)` gives.
+        For each name (...), `METRICS[name](predicted, true)` within rounding.
     Raises:
         ValueError: shapes or values do not fit (see `checked_pair`), or a frame is smaller than a window.
     """
     pair = checked_pair(predicted, true)
     found: dict[str, Tensor] = {}
-    errors = None
     for window in {CONVENTIONS[name].window: None for name in names if name in CONVENTIONS}:
         shared = [name for name in names if name in CONVENTIONS and CONVENTIONS[name].window == window]
-        values, errors = similarities(pair, window, [CONVENTIONS[name].data_range for name in shared])
+        values = similarities(pair, window, [CONVENTIONS[name].data_range for name in shared])
         found.update(zip(shared, values, strict=True))
-    for name in names:
-        if name not in found:
-            errors = squared_error(pair) if errors is None else errors
-            found[name] = _OF_ERROR[name](errors)
+    if any(name in _OF_ERROR for name in names):
+        errors = squared_error(pair)
+        found.update({name: of(errors) for name, of in _OF_ERROR.items()})
     return {name: found[name].reshape(pair.shape) for name in names}

@@ -16,13 +16,14 @@ import foreframe
 from foreframe import disk
 from foreframe.checkpoint import TrainedModel, load_run
 from foreframe.clip import Clip, ClipSpec
+from foreframe.config import to_dict
 from foreframe.data.loading.windows import Windows
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack
 from foreframe.device import choose_device
 from foreframe.disk import put_all
 from foreframe.errors import TrainingError, UsageError
-from foreframe.evaluation import Protocol, check_spec, default_horizon, default_split, evaluate
+from foreframe.evaluation import MeasuredProtocol, Protocol, check_spec, default_horizon, default_split, evaluate
 from foreframe.onnx.graphs import graphs, random_step
 from foreframe.onnx.int8 import Recorder, quantise
 from foreframe.onnx.proto import package
@@ -52,18 +53,18 @@ class Exported:
     milliseconds: dict[str, float]
     threads: int
     psnr: dict[str, float]
-    protocol: dict[str, Any]
+    protocol: MeasuredProtocol | None
 
     def __str__(self) -> str:
         lines = [f"written: {path} ({size / 1e6:.1f} MB)" for path, size in self.files.items()]
         lines.append(f"largest difference from torch over {CHECKED_FRAMES} frames: {self.difference:.1e}")
         times = ", ".join(f"{name} {value:.1f}" for name, value in self.milliseconds.items())
         lines.append(f"ms of processor a step, one clip, {self.threads} threads: {times}")
-        if self.psnr:
+        if self.protocol is not None:
             loss = self.psnr["fp32"] - self.psnr["int8"]
             lines.append(
-                f"PSNR over {self.protocol['horizon']} frames of {self.protocol['clips']} clips of "
-                f"{self.protocol['split']}: fp32 {self.psnr['fp32']:.3f} dB, int8 {self.psnr['int8']:.3f} dB: "
+                f"PSNR over {self.protocol.horizon} frames of {self.protocol.clips} clips of "
+                f"{self.protocol.split}: fp32 {self.psnr['fp32']:.3f} dB, int8 {self.psnr['int8']:.3f} dB: "
                 f"int8 costs {loss:.3f} dB"
             )
         return "\n".join(lines)
@@ -119,7 +120,7 @@ def export(
         runners = {"torch": model, "fp32": OnnxModel(main)}
         difference = largest_difference(model, runners["fp32"], spec, trained.config.train.context)
         psnr: dict[str, float] = {}
-        protocol: dict[str, Any] = {}
+        protocol = None
         if int8 is not None and pack is not None:
             calls = _steps_taken(main, trained, pack)
             try:
@@ -172,7 +173,7 @@ def notes(trained: TrainedModel) -> dict[str, Any]:
     config, spec = trained.config, trained.config.spec
     return {
         "foreframe": foreframe.__version__,
-        **trained.provenance,
+        **to_dict(trained.provenance),
         "context": config.train.context,
         "pixels": "float32 in [0, 1], RGB, (batch, channels, height, width)",
         "frame_shape": [spec.channels, spec.height, spec.width],
@@ -233,14 +234,14 @@ def milliseconds(runners: list[Any], spec: ClipSpec) -> list[float]:
 
 def _scores(
     trained: TrainedModel, pack: Pack, runners: dict[str, Any], split: str | None, clips: int
-) -> tuple[dict[str, float], dict[str, Any]]:
+) -> tuple[dict[str, float], MeasuredProtocol]:
     """PSNR of fp32 and int8 on held-out clips, and the protocol of both."""
     split = split or default_split(pack)
     horizon = default_horizon(trained.config, pack, split)
     protocol = Protocol(split, trained.config.train.context, horizon, clips=clips, metrics=("psnr",))
     results = {name: evaluate(runners[name], pack, protocol, torch.device("cpu")) for name in ("fp32", "int8")}
-    psnr = {name: float(result["scores"]["psnr"]["mean"]) for name, result in results.items()}
-    return psnr, results["fp32"]["protocol"]
+    psnr = {name: result.scores["psnr"].mean for name, result in results.items()}
+    return psnr, results["fp32"].protocol
 
 
 def _steps_taken(step: Path, trained: TrainedModel, pack: Pack) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from foreframe import video
 from foreframe.checkpoint import TrainedModel
 from foreframe.clip import ClipSpec
+from foreframe.config import to_dict
 from foreframe.data.formats.folders import by_number
 from foreframe.data.formats.tables import read_table
 from foreframe.data.ingest.report import count
@@ -193,7 +194,7 @@ def _scores(
         "mode": mode,
         "context": known,
         "metric": METRICS["psnr"].definition,
-        "model": trained.provenance,
+        "model": to_dict(trained.provenance),
         "psnr": values,
     }
     files = {out / "psnr.json": (json.dumps(record, indent=1) + "\n").encode()}

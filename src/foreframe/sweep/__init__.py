@@ -1,4 +1,4 @@
-"""Grids of experiments: a comparison is one command, can be stopped anywhere, and ends in a page.
+"""Grids of experiments: a comparison is one command that can be stopped at any time, and results in a page.
 
 A grid is a function without arguments that returns its variants, `TrainConfig`s by name; each is trained once for every
 seed. Those of the labs are in `labs.py`; a user's own are named `my_file.py` or `my_file.py:my_grid`.

@@ -2,8 +2,7 @@
 
     python -m foreframe.sweep.cell JOB
 
-JOB is a `Job` as JSON. The process listens on its standard input only for its end: whoever started it has ended then,
-and so does it, with a checkpoint.
+JOB is a `Job` as JSON. The standard input ends with the parent, and then so does the process, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from foreframe.report.experiment.gather import Request, gather
 from foreframe.training.trainer import Trainer
 
 DONE = "cell.json"
-"""In the run's folder once everything of it is made."""
-SAYS = "foreframe: "
-"""How the message begins with which such a process fails."""
+"""In the folder of a finished run."""
+MESSAGE = "foreframe: "
+"""Start of the message with which such a process fails."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What such a process is to do. threads: of the CPU; None: torch's choice."""
+    """The work of such a process. threads: of the CPU; None: torch's choice."""
 
     run: str
     pack: str
@@ -49,7 +48,7 @@ class Job:
 
 
 def finish(job: Job) -> str:
-    """Train a run to its end, from wherever it is, and gather what a report says of it; says how that ended.
+    """Train a run to its end, then score and diagnose it for the report; returns how the training ended.
 
     Raises:
         ForeframeError: it cannot be trained or scored.
@@ -65,12 +64,12 @@ def finish(job: Job) -> str:
 
 
 def mark(request: Request) -> dict[str, object]:
-    """What stands in a run's folder once it is finished as requested."""
+    """The content of `DONE` for a request."""
     return {"foreframe": __version__, "request": config.to_dict(request)}
 
 
 def is_finished(run: Path, request: Request) -> bool:
-    """Whether nothing is left to do for a run."""
+    """Whether a run is finished as requested."""
     try:
         return bool(config.read_json(run / DONE) == json.loads(json.dumps(mark(request))))
     except ForeframeError:
@@ -87,7 +86,7 @@ def main(arguments: list[str]) -> int:
     except signals.Stopped as stopped:
         print(f"stopped by {stopped}", flush=True)
     except ForeframeError as error:
-        print(f"\n{SAYS}{error}", file=sys.stderr, flush=True)
+        print(f"\n{MESSAGE}{error}", file=sys.stderr, flush=True)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Where the runs of a grid are carried out: in processes of this machine, or on a Ray cluster."""
+"""Where the runs of a grid are executed: processes of this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from foreframe.errors import UsageError
 
 EngineName = Literal["local", "ray"]
 OUTPUT = "output.txt"
-"""In the run's folder: what its process has said."""
+"""In the run's folder: the output of its process."""
 
 
 class Task(Protocol):
-    """One run on its way."""
+    """A run in progress."""
 
     def poll(self) -> int | None:
         """The exit code, or None while it works."""
@@ -39,7 +39,7 @@ class LocalTask:
         with (run / OUTPUT).open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "foreframe.sweep.cell", job],
-                stdin=subprocess.PIPE,  # its end tells the process that this one has ended
+                stdin=subprocess.PIPE,  # it ends with this process
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -63,7 +63,7 @@ class LocalEngine:
 
 
 class RayTask:
-    """The same process, started by a Ray worker, which hands on a request to stop."""
+    """The same process, started by a Ray worker, which passes on a request to stop."""
 
     def __init__(self, ray: Any, reference: Any) -> None:
         self.ray, self.reference = ray, reference
@@ -114,5 +114,5 @@ def carry(run: str, job: str) -> int:
 
 
 def engine(name: EngineName, threads: int, gpus: float) -> Engine:
-    """By its name."""
+    """The engine of that name."""
     return RayEngine(threads, gpus) if name == "ray" else LocalEngine()

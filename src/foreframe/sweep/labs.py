@@ -1,4 +1,4 @@
-"""The comparisons of the two lab reports, each in foreframe's reading of its system.
+"""The comparisons of the two lab reports, each as foreframe implements its system.
 
 The reports' own numbers are in docs/from-the-labs.md, with what is different here and why.
 """
@@ -15,8 +15,8 @@ from foreframe.recipe import OptimizerConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 
 EPOCH_STEPS = 121
-"""Steps in the pose lab's epoch: 1,463 windows in batches of 12. Said here, so that schedules keep their form whatever
-the data and however short the run."""
+"""Steps in the pose lab's epoch: 1,463 windows in batches of 12. Fixed here, so that schedules keep their form for any
+data and length of the run."""
 
 
 def seed_a_forcing() -> dict[str, TrainConfig[Any]]:

@@ -1,7 +1,7 @@
-"""A grid on its way: which runs there are, which are at work, and what stops them.
+"""Carrying out a grid: planning its runs, running several at a time, stopping them.
 
-Every run is an ordinary one, in a folder whose name ends in the hash of all that decides it. What is finished is not
-done again, what was begun goes on, and a variant that was edited is another run.
+Every run is an ordinary one, in a folder whose name ends in the hash of its settings and data. Finished runs are
+skipped, others continue, and an edited variant is another run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from foreframe.errors import ConfigError, TrainingError, UsageError
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.gather import Request
 from foreframe.sweep import Grid
-from foreframe.sweep.cell import SAYS, Job, is_finished
+from foreframe.sweep.cell import MESSAGE, Job, is_finished
 from foreframe.sweep.engines import OUTPUT, Engine, Task
 from foreframe.sweep.scales import ScaleName, scaled
 from foreframe.sweep.table import Cell, State, Table
@@ -58,7 +58,7 @@ def plan(grid: Grid, pack: Pack, out: Path, scale: ScaleName, seeds: int) -> lis
 
 
 def identity(record: RunConfig) -> str:
-    """Eight digits of the hash of all that decides a run's numbers: its settings and its data, not its name."""
+    """Eight digits of the hash of a run's settings and data, without its name."""
     values = config.to_dict(record)
     for name in ("preset", "foreframe"):
         del values[name]
@@ -67,11 +67,11 @@ def identity(record: RunConfig) -> str:
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
-    """Hold the folder of a sweep, so that no other one works in it.
+def lock_sweep(out: Path) -> Iterator[None]:
+    """Lock the folder of a sweep for one process.
 
     Raises:
-        TrainingError: another one does.
+        TrainingError: another sweep has it.
         DiskError: the folder cannot be made.
     """
     try:
@@ -82,7 +82,7 @@ def held(out: Path) -> Iterator[None]:
     holder = lock.take()
     if holder:
         raise TrainingError(
-            f"{out}: another sweep is at work here ({holder}); wait for it, end it, or give another folder with --out"
+            f"{out}: another sweep is running here ({holder}); wait for it, end it, or give another folder with --out"
         )
     try:
         yield
@@ -99,13 +99,13 @@ def run_all(
     device: DeviceName,
     threads: int | None,
 ) -> None:
-    """Bring every run to its end, so many at a time; shows a table of them while it works.
+    """Complete every run, several at a time, with a table of their progress.
 
-    A signal to stop is passed on: each run at work saves, and the same command goes on with all of them.
+    A signal to stop is passed on: each running one saves, and the same command continues all of them.
 
     Raises:
         signals.Stopped: a signal asked to.
-        TrainingError: a run failed; the others were carried out, and each failed one is named.
+        TrainingError: a run failed; the others were completed, and each failed one is named.
     """
     jobs = {
         cell.folder: Job(str(cell.folder), str(pack.path.resolve()), request, device, threads).to_json()
@@ -113,31 +113,31 @@ def run_all(
     }
     for cell in cells:
         _write_record(cell)
-    at_work: dict[Path, tuple[Cell, Task]] = {}
+    running: dict[Path, tuple[Cell, Task]] = {}
     with signals.defer_signals(), Table(cells) as table:
         try:
             while any(cell.state in (State.WAITING, State.RUNNING) for cell in cells) and not signals.asked():
-                waiting = (c for c in cells if c.state is State.WAITING and c.folder not in at_work)
+                waiting = (c for c in cells if c.state is State.WAITING and c.folder not in running)
                 for cell in waiting:
                     if is_finished(cell.folder, request):  # before, or by another variant with the same settings
                         cell.state, cell.skipped = State.DONE, True
-                    elif len(at_work) < workers and _is_free(cell.folder):
-                        at_work[cell.folder] = (cell, engine.start(cell.folder, jobs[cell.folder]))
+                    elif len(running) < workers and _is_free(cell.folder):
+                        running[cell.folder] = (cell, engine.start(cell.folder, jobs[cell.folder]))
                         cell.state = State.RUNNING
-                _collect(at_work, request)
+                _collect(running, request)
                 table.show()
                 time.sleep(POLL_SECONDS)
         finally:
-            for _, task in at_work.values():
+            for _, task in running.values():
                 task.stop()
-            while at_work:
-                _collect(at_work, request)
+            while running:
+                _collect(running, request)
                 time.sleep(POLL_SECONDS)
             table.show(last=True)
     signals.poll()
     failed = [cell for cell in cells if cell.state is State.FAILED]
     if failed:
-        listed = "\n  ".join(f"{cell.name}: {_last_words(cell.folder)} ({cell.folder / OUTPUT})" for cell in failed)
+        listed = "\n  ".join(f"{cell.name}: {_last_message(cell.folder)} ({cell.folder / OUTPUT})" for cell in failed)
         raise TrainingError(
             f"{len(failed)} of {len(cells)} runs failed:\n  {listed}\nthe same command tries them again and skips what "
             "is finished"
@@ -145,7 +145,7 @@ def run_all(
 
 
 def workers_and_threads(workers: int, threads: int | None, cells: int, device: str) -> tuple[int, int]:
-    """How many runs at a time, and threads of each: where not given, one run on a GPU, one for two cores without.
+    """Runs at a time, and threads of each: by default one run on a GPU, one for two cores without.
 
     Raises:
         UsageError: fewer than none.
@@ -158,7 +158,7 @@ def workers_and_threads(workers: int, threads: int | None, cells: int, device: s
 
 
 def _write_record(cell: Cell) -> None:
-    """Prepare a run's folder, whose name says what is in it."""
+    """Prepare a run's folder."""
     if (cell.folder / "config.json").exists():
         found = identity(RunConfig.read(cell.folder))
         if not cell.folder.name.endswith(found):
@@ -172,28 +172,28 @@ def _write_record(cell: Cell) -> None:
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether nobody trains this run: one whose sweep was killed takes a moment to save and end."""
+    """Whether no process trains this run: one whose sweep was killed needs time to save and end."""
     lock = disk.Lock(folder / ".lock")
     free = not lock.take()
     lock.release()
     return free
 
 
-def _collect(at_work: dict[Path, tuple[Cell, Task]], request: Request) -> None:
-    for folder, (cell, task) in list(at_work.items()):
+def _collect(running: dict[Path, tuple[Cell, Task]], request: Request) -> None:
+    for folder, (cell, task) in list(running.items()):
         code = task.poll()
         if code is not None:
-            del at_work[folder]
+            del running[folder]
             ended = State.DONE if is_finished(folder, request) else State.WAITING if signals.asked() else State.FAILED
             cell.state = ended
 
 
-def _last_words(folder: Path) -> str:
-    """The message with which a run's process ended, or else the last line that it has said."""
+def _last_message(folder: Path) -> str:
+    """The message with which a run's process ended, or else the last line of its output."""
     try:
         text = (folder / OUTPUT).read_text(errors="replace")
     except OSError:
         text = ""
-    _, _, message = text.rpartition(f"\n{SAYS}")
-    said = " ".join(message.split()) or (text.strip().splitlines() or [""])[-1]
-    return said[:500] or "it ended without a word; perhaps the system killed it, for want of memory"
+    _, _, message = text.rpartition(f"\n{MESSAGE}")
+    last = " ".join(message.split()) or (text.strip().splitlines() or [""])[-1]
+    return last[:500] or "exited without an error message; possibly killed by the out-of-memory killer"

@@ -1,4 +1,4 @@
-"""The table of a sweep: each run's state, step, and newest numbers."""
+"""The table of a sweep: each run's state, step, and latest numbers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rich.table import Table as RichTable
 from foreframe.recipe import RunConfig
 
 PLAIN_SECONDS = 60.0
-"""Where there is no terminal, lines of the runs at work are printed this often."""
+"""Without a terminal, lines of the running runs are printed this often."""
 TAIL = 2**16
-"""Bytes at the end of a log in which its newest numbers are."""
+"""Bytes at the end of a log that hold its latest numbers."""
 SHOWN = (("loss", "loss", ".4f"), ("kl_nats", "KL (nats)", ".2f"), ("val_prediction_psnr", "validation (dB)", ".2f"))
 
 
@@ -29,7 +29,7 @@ class State(Enum):
     """Of a run."""
 
     WAITING = "waiting"
-    RUNNING = "at work"
+    RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
 
@@ -51,14 +51,14 @@ class Cell:
 
 
 class Table:
-    """Drawn in place on a terminal; elsewhere a line where a state changes, and now and then of what is at work."""
+    """Drawn in place on a terminal; elsewhere a line when a state changes, and from time to time of running runs."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells = cells
         self.console = Console(file=sys.stderr)
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
-        self.said: dict[str, State] = {}
-        self.spoken = time.monotonic()
+        self.printed: dict[str, State] = {}
+        self.last_time = time.monotonic()
 
     def __enter__(self) -> Table:
         if self.live is not None:
@@ -76,15 +76,15 @@ class Table:
         if self.live is not None:
             self.live.update(self._table(), refresh=True)
             return
-        again = time.monotonic() - self.spoken > PLAIN_SECONDS
+        again = time.monotonic() - self.last_time > PLAIN_SECONDS
         for cell in self.cells:
-            changed = self.said.get(cell.name) is not cell.state
+            changed = self.printed.get(cell.name) is not cell.state
             if changed or (again and cell.state is State.RUNNING):
-                self.said[cell.name] = cell.state
+                self.printed[cell.name] = cell.state
                 if not (changed and cell.state is State.WAITING) or last:
                     print(f"{cell.name}: {', '.join(filter(None, _texts(cell)[1:]))}", file=sys.stderr, flush=True)
         if again:
-            self.spoken = time.monotonic()
+            self.last_time = time.monotonic()
 
     def _table(self) -> RichTable:
         table = RichTable("run", "state", "step", *(label for _, label, _ in SHOWN), box=None, pad_edge=False)
@@ -108,7 +108,7 @@ def _texts(cell: Cell, bare: bool = False) -> list[str]:
 
 
 def newest(run: Path) -> dict[str, Any]:
-    """The newest value of each number in a run's log; a row that is just being written is not looked at."""
+    """The latest value of each number in a run's log; an incomplete row is skipped."""
     found: dict[str, Any] = {}
     try:
         with (run / "log.jsonl").open("rb") as file:

@@ -20,11 +20,12 @@ from torch.utils._pytree import tree_leaves
 
 from foreframe import config as settings
 from foreframe import disk
-from foreframe.checkpoint import fill, read_tensors, tensor_bytes
+from foreframe.checkpoint import fill
 from foreframe.clip import Clip
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.models import Model
 from foreframe.recipe import RunConfig, TrainConfig
+from foreframe.tensors import read_tensors, tensor_bytes
 from foreframe.training.step import StepInputs, measure
 from foreframe.training.watch import NAMES, Buffers, Skipped, not_finite
 

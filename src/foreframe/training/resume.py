@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ def _compare(setup: Setup, found: checkpoint.Checkpoint, accept_changes: bool) -
 def _environment(setup: Setup) -> dict[str, Any]:
     """What numbers depend on besides the configuration, down to their last bit."""
     speed = {"compile": setup.speed.compile, "graphs": setup.speed.graphs}
-    facts = describe(setup.device)
+    facts = asdict(describe(setup.device))
     del facts["cores"]
     return {**facts, "devices": setup.world.size, **speed}
 

@@ -47,7 +47,7 @@ def _score(setup: Setup, state: State, reporter: Reporter) -> bool:
             "val", train.context, horizon, mode, clips=train.validate_clips, metrics=("psnr",)
         )
         result = evaluation.evaluate(model, setup.pack, protocol, setup.device)
-        return result["scores"]["psnr"]["mean"], result["baselines"]["repeat_last"]["psnr"]["mean"]
+        return result.scores["psnr"].mean, result.baselines["repeat_last"]["psnr"].mean
 
     score, repeat_last = psnr("prediction")
     reconstruction, _ = psnr("reconstruction")

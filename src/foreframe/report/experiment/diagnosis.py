@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from foreframe.diagnose import Diagnosis
+from foreframe.diagnose.obedience import DecoderResult
+from foreframe.diagnose.unrolling import Kind
+from foreframe.metrics import Difference, Summary, format_mean
 from foreframe.report.experiment.gather import RunResults
 from foreframe.report.experiment.statistics import Variant
 
@@ -35,81 +39,73 @@ def tables(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     return made
 
 
-def _latent(found: Mapping[str, Any]) -> dict[str, str]:
-    units, active = (_at(found, "collapse", key) for key in ("units", "active_units"))
-    calibration = {
-        key: _at(found, "spread", "calibration", name) for key, name in (("mean", "ratio"), ("ci95", "ci95"))
-    }
+def _latent(found: Diagnosis) -> dict[str, str]:
+    collapse, diversity = found.collapse, found.spread
+    deviation, calibration, ranks = diversity.diversity, diversity.calibration, diversity.ranks
     return {
-        "KL (nats a frame)": "no latent"
-        if _at(found, "collapse", "latent") == "none"
-        else _mean(_at(found, "collapse", "kl"), 4),
-        "active units": _NOTHING if units is None or active is None else f"{active:,} of {units:,}",
-        "reconstruction over prediction (dB)": _mean(_at(found, "gap", "gap"), 3, "+"),
-        "diversity (share of RMSE)": _number(_at(found, "spread", "diversity", "share_of_rmse"), 2),
-        "spread over error": _mean(calibration, 2),
-        "truth outside all samples": _outside(_at(found, "spread", "ranks")),
+        "KL (nats a frame)": "no latent" if collapse.kl is None else _mean(collapse.kl, 4),
+        "active units": f"{collapse.active_units:,} of {collapse.units:,}" if collapse.units else _NOTHING,
+        "reconstruction over prediction (dB)": _mean(found.gap.gap, 3, "+"),
+        "diversity (share of RMSE)": _NOTHING if deviation is None else _number(deviation.share_of_rmse, 2),
+        "spread over error": _NOTHING
+        if calibration is None or calibration.ratio is None
+        else format_mean(calibration.ratio, calibration.ci95, 2),
+        "truth outside all samples": _NOTHING
+        if ranks is None or ranks.outside is None
+        else f"{100 * ranks.outside:.0f} % (calibrated: {100 * ranks.outside_flat:.0f} %)",
     }
 
 
-def _obedience(found: Mapping[str, Any]) -> dict[str, str]:
-    kinds = {"shuffled": "shuffled", "zeroed": "zeroed", "shifted": "one frame late"}
-    return {
-        **{
-            f"lost, conditions {name} (dB)": "all: not finite"
-            if _at(found, "obedience", "broken", kind)
-            else _mean(_at(found, "obedience", "lost", kind), 3, "+")
-            for kind, name in kinds.items()
-        },
-        "conditions read back": _read_back(_at(found, "obedience", "decoder")),
+def _obedience(found: Diagnosis) -> dict[str, str]:
+    kinds: dict[Kind, str] = {"shuffled": "shuffled", "zeroed": "zeroed", "shifted": "one frame late"}
+    part = found.obedience
+    lost = {
+        f"lost, conditions {name} (dB)": "all: not finite"
+        if kind in part.broken
+        else _mean(part.lost.get(kind), 3, "+")
+        for kind, name in kinds.items()
     }
+    return {**lost, "conditions read back": _NOTHING if part.decoder is None else _read_back(part.decoder)}
 
 
-def _read_back(decoder: Any) -> str:
+def _read_back(decoder: DecoderResult) -> str:
     """How much of the given conditions is recovered from predicted frames, and from real ones."""
-    distance = _at(decoder, "predicted", "true", "distance_from_given", "mean")
-    if distance is not None:
-        return f"{_number(distance, 2)} px off (real frames: {_number(_at(decoder, 'real', 'distance', 'mean'), 2)})"
-    readable = [name for name, can in (_at(decoder, "readable") or {}).items() if can]
-    if not readable:
+    found = decoder.predicted.get("true")
+    readable = [name for name, can in decoder.readable.items() if can]
+    if found is None:
         return _NOTHING
-    predicted, real = (
-        [_at(decoder, *path, name, "value") for name in readable]
-        for path in (("predicted", "true", "r2_of_given"), ("real", "r2"))
-    )
-    if any(value is None for value in [*predicted, *real]):
+    if found.distance_from_given is not None and decoder.real.distance is not None:
+        return f"{found.distance_from_given.mean:.2f} px off (real frames: {decoder.real.distance.mean:.2f})"
+    pairs = [(found.r2_of_given[name].value, decoder.real.r2[name].value) for name in readable]
+    values = [(one, other) for one, other in pairs if one is not None and other is not None]
+    if not values or len(values) < len(pairs):
         return _NOTHING
-    count = len(readable)
-    return (
-        f"R2 {sum(predicted) / count:.2f} (real frames: {sum(real) / count:.2f}; "
-        f"{count} of {len(_at(decoder, 'columns') or readable)} columns)"
-    )
-
-
-def _outside(ranks: Any) -> str:
-    share, flat = _at(ranks, "outside"), _at(ranks, "outside_flat")
-    return _NOTHING if share is None or flat is None else f"{100 * share:.0f} % (calibrated: {100 * flat:.0f} %)"
+    predicted, real = (sum(part) / len(values) for part in zip(*values, strict=True))
+    return f"R2 {predicted:.2f} (real frames: {real:.2f}; {len(values)} of {len(decoder.columns or ())} columns)"
 
 
 def terms(runs: Sequence[RunResults]) -> list[tuple[str, str]]:
-    """What the columns mean, in the words of the first diagnosis."""
+    """The meaning of each column, as the first diagnosis defines it."""
     found = next((run.diagnosis for run in runs if run.diagnosis is not None), None)
+    if found is None:
+        return []
+    decoder, spread = found.obedience.decoder, found.spread
     listed = [
-        ("KL", _at(found, "collapse", "kl_definition")),
-        ("collapse", _at(found, "collapse", "rule")),
-        ("active units", _at(found, "collapse", "active_units_definition")),
-        ("reconstruction over prediction", _at(found, "gap", "definition")),
-        ("lost", _at(found, "obedience", "lost_definition")),
-        ("obedience", _at(found, "obedience", "rule")),
-        ("conditions read back", _at(found, "obedience", "decoder", "definition")),
-        ("R2", _at(found, "obedience", "decoder", "r2_definition")),
-        ("columns that count", _at(found, "obedience", "decoder", "readable_rule")),
-        ("diversity", _at(found, "spread", "diversity", "definition")),
-        ("spread over error", _at(found, "spread", "calibration", "definition")),
-        ("truth outside all samples", _at(found, "spread", "ranks", "definition")),
-        ("best of N", _at(found, "spread", "best_of_n", "definition")),
+        ("KL", found.collapse.kl_definition),
+        ("collapse", found.collapse.rule),
+        ("active units", found.collapse.active_units_definition),
+        ("reconstruction over prediction", found.gap.definition),
+        ("lost", found.obedience.lost_definition),
+        ("obedience", found.obedience.rule),
+        ("conditions read back", "" if decoder is None else decoder.definition),
+        ("R2", "" if decoder is None else decoder.r2_definition),
+        ("columns that count", "" if decoder is None else decoder.readable_rule),
+        ("diversity", "" if spread.diversity is None else spread.diversity.definition),
+        ("spread over error", "" if spread.calibration is None else spread.calibration.definition),
+        ("truth outside all samples", "" if spread.ranks is None else spread.ranks.definition),
+        ("best of N", spread.best_of_n.definition),
     ]
-    return [(term, str(meaning)) for term, meaning in listed if meaning]
+    return [(term, meaning) for term, meaning in listed if meaning]
 
 
 def remarks(variants: Sequence[Variant]) -> list[str]:
@@ -120,9 +116,9 @@ def remarks(variants: Sequence[Variant]) -> list[str]:
             if run.diagnosis is None:
                 unmeasured.append(f"{name}: not diagnosed, since {run.undiagnosed}.")
                 continue
-            if _at(run.diagnosis, "collapse", "collapsed") is True:
+            if run.diagnosis.collapse.collapsed:
                 collapsed.append(name)
-            if _at(run.diagnosis, "obedience", "obeys") is False:
+            if run.diagnosis.obedience.obeys is False:
                 disobedient.append(name)
     found = []
     if collapsed:
@@ -138,29 +134,9 @@ def remarks(variants: Sequence[Variant]) -> list[str]:
     return [*found, *unmeasured]
 
 
-def best_of_n(diagnosis: Any) -> Mapping[str, Any] | None:
-    """Summaries of PSNR by N, of a run's diagnosis; None where there are none."""
-    found: Mapping[str, Any] | None = _at(diagnosis, "spread", "best_of_n", "psnr")
-    return found
+def _mean(found: Summary | Difference | None, decimals: int, sign: str = "") -> str:
+    return _NOTHING if found is None else format_mean(found.mean, found.ci95, decimals, sign)
 
 
-def _at(values: Any, *path: str) -> Any:
-    """What lies at a path of nested groups; None where one of them is missing, as it may be without a latent."""
-    for key in path:
-        if not isinstance(values, Mapping) or key not in values:
-            return None
-        values = values[key]
-    return values
-
-
-def _mean(found: Any, decimals: int, sign: str = "") -> str:
-    if not isinstance(found, Mapping) or found.get("mean") is None:
-        return _NOTHING
-    text, interval = format(found["mean"], f"{sign}.{decimals}f"), found.get("ci95")
-    if not interval:
-        return text
-    return f"{text} [{interval[0]:{sign}.{decimals}f}, {interval[1]:{sign}.{decimals}f}]"
-
-
-def _number(value: Any, decimals: int) -> str:
+def _number(value: float | None, decimals: int) -> str:
     return _NOTHING if value is None else f"{value:.{decimals}f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from foreframe.metrics import METRICS
-from foreframe.report.experiment.statistics import BASELINES, Variant, label
+from foreframe.report.experiment.statistics import Variant, label
 from foreframe.report.plots import Line, line_figure
+from foreframe.report.results import BASELINES
 
 TAKES = 6
 """Variants whose take is drawn in a figure of its own, at most."""
@@ -57,17 +58,17 @@ _QUANTITIES = (
 
 
 def per_frame(variants: Sequence[Variant], metric: str) -> Drawn:
-    """A metric over the horizon, a curve for each variant, and what is free."""
-    protocol = variants[0].runs[0].prediction["protocol"]
-    lines = [_over_frames(variant, number, metric, protocol["context"]) for number, variant in enumerate(variants)]
-    for name, found in variants[0].runs[0].prediction["baselines"].items():
-        curve = found[metric]["per_frame"]
-        lines.append(Line(BASELINES.get(name, name), _frames(curve, protocol["context"]), curve, None))
-    known, several = protocol["context"], any(len(variant.runs) > 1 for variant in variants)
+    """A metric over the horizon, a curve for each variant, and the trivial baselines."""
+    protocol = variants[0].runs[0].prediction.protocol
+    lines = [_over_frames(variant, number, metric, protocol.context) for number, variant in enumerate(variants)]
+    for name, found in variants[0].runs[0].prediction.baselines.items():
+        curve = found[metric].per_frame
+        lines.append(Line(BASELINES.get(name, name), _frames(curve, protocol.context), curve, None))
+    known, several = protocol.context, any(len(variant.runs) > 1 for variant in variants)
     given = "the first was given" if known == 1 else f"the first {known} were given"
     bands = "Bands: 95 % intervals of the mean over clips"
     bands += "; of several seeds, from the lowest to the highest." if several else "."
-    samples = protocol["samples"]
+    samples = protocol.samples
     what = f"Mean of {samples} samples of each clip. " if samples > 1 else ""
     figure = line_figure(lines, f"{label(metric)} per frame", f"frame ({given})", label(metric))
     return Drawn(f"{metric}-per-frame", f"{what}{bands}", figure)
@@ -78,14 +79,14 @@ def _frames(curve: Sequence[float], known: int) -> list[float]:
 
 
 def _over_frames(variant: Variant, number: int, metric: str, known: int) -> Line:
-    summaries = [run.prediction["scores"][metric] for run in variant.runs]
-    curves = np.array([summary["per_frame"] for summary in summaries])
+    summaries = [run.prediction.scores[metric] for run in variant.runs]
+    curves = np.array([summary.per_frame for summary in summaries])
     mean = curves.mean(0).tolist()
     low = high = None
     if len(summaries) > 1:
         low, high = curves.min(0).tolist(), curves.max(0).tolist()
-    elif summaries[0]["per_frame_ci95"] is not None:
-        low, high = (list(bound) for bound in zip(*summaries[0]["per_frame_ci95"], strict=True))
+    elif summaries[0].per_frame_ci95 is not None:
+        low, high = (list(bound) for bound in zip(*summaries[0].per_frame_ci95, strict=True))
     return Line(variant.name, _frames(mean, known), mean, number, low, high)
 
 
@@ -118,23 +119,20 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], l
     return [step for step, _ in finite], [value for _, value in finite]
 
 
-def best_of_n(variants: Sequence[Variant], curves: Callable[[Any], Mapping[str, Any] | None]) -> Drawn | None:
-    """The PSNR of the best of N samples over N; None where no run's diagnosis has more than one sample.
-
-    curves: Of a run's diagnosis, the summaries by N.
-    """
+def best_of_n(variants: Sequence[Variant]) -> Drawn | None:
+    """The PSNR of the best of N samples over N; None where no run's diagnosis has more than one sample."""
     lines = []
     for number, variant in enumerate(variants):
-        found = [curve for run in variant.runs if (curve := curves(run.diagnosis))]
+        found = [run.diagnosis.spread.best_of_n.psnr for run in variant.runs if run.diagnosis is not None]
         if len(found) != len(variant.runs) or len(found[0]) < 2:
             continue
         sizes = list(found[0])
-        values = np.array([[curve[size]["mean"] for size in sizes] for curve in found])
+        values = np.array([[curve[size].mean for size in sizes] for curve in found])
         low = high = None
         if len(found) > 1:
             low, high = values.min(0).tolist(), values.max(0).tolist()
-        elif all(found[0][size].get("ci95") for size in sizes):
-            low, high = ([found[0][size]["ci95"][side] for size in sizes] for side in (0, 1))
+        elif all(intervals := [found[0][size].ci95 for size in sizes]):
+            low, high = (list(bound) for bound in zip(*intervals, strict=True))
         lines.append(Line(variant.name, [float(size) for size in sizes], values.mean(0).tolist(), number, low, high))
     if not lines:
         return None
@@ -155,14 +153,14 @@ def takes(variants: Sequence[Variant]) -> list[Drawn]:
     drawn = []
     for number, variant in enumerate(variants[:TAKES]):
         runs = variant.runs
-        if "psnr" not in runs[0].prediction["scores"]:
+        if "psnr" not in runs[0].prediction.scores:
             return []
-        known = runs[0].prediction["protocol"]["context"]
+        known = runs[0].prediction.protocol.context
         predicted, rebuilt = (
-            np.array([getattr(run, mode)["scores"]["psnr"]["per_frame"] for run in runs]).mean(0).tolist()
+            np.array([getattr(run, mode).scores["psnr"].per_frame for run in runs]).mean(0).tolist()
             for mode in ("prediction", "reconstruction")
         )
-        free = runs[0].prediction["baselines"]["repeat_last"]["psnr"]["per_frame"]
+        free = runs[0].prediction.baselines["repeat_last"]["psnr"].per_frame
         places = _frames(predicted, known)
         lines = [
             Line("prediction", places, predicted, number),

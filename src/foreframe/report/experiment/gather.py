@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from foreframe import __version__, checkpoint, config, diagnose, disk, evaluation, signals, video
-from foreframe.checkpoint import TrainedModel
+from foreframe.checkpoint import Provenance, TrainedModel
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError, DiskError, ForeframeError, UsageError
+from foreframe.evaluation import Result
 from foreframe.log import read_log
 from foreframe.metrics import METRICS
 from foreframe.recipe import RunConfig
@@ -48,7 +49,7 @@ class Request:
     samples: int = 10
     """Rollouts of each clip."""
     clips: int = 0
-    """At most this many clips, evenly spread; 0: all."""
+    """At most this many clips, evenly spaced; 0: all."""
     panels: int = 3
     """Clips that are shown moving."""
     seed: int = 0
@@ -104,9 +105,9 @@ class RunResults:
     log: list[dict[str, Any]]
     environment: dict[str, Any]
     last_step: int
-    prediction: dict[str, Any]
-    reconstruction: dict[str, Any]
-    diagnosis: dict[str, Any] | None
+    prediction: Result
+    reconstruction: Result
+    diagnosis: diagnose.Diagnosis | None
     undiagnosed: str
     panels: tuple[Panel, ...]
     notes: tuple[str, ...] = ()
@@ -115,6 +116,12 @@ class RunResults:
     def name(self) -> str:
         """The run's folder, by its last name."""
         return self.run.name or str(self.run)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Which weights were scored."""
+        assert self.prediction.model is not None
+        return self.prediction.model
 
 
 def gather(
@@ -147,16 +154,17 @@ def gather(
     identity = {
         "format": FORMAT,
         "foreframe": __version__,
-        "weights_sha256": trained.provenance["weights_sha256"],
+        "weights_sha256": trained.provenance.weights_sha256,
         "data_sha256": pack.hash,
         "request": json.loads(json.dumps(asdict(request))),
     }
     folder = run / "eval" / "report"
     notes: list[str] = []
-    values, panels = _kept(folder, identity, notes)
-    if values is None:
-        values, panels = _make(trained, pack, request, device, advance)
-        _keep(folder, identity, values, panels)
+    made = _kept(folder, identity, notes)
+    if made is None:
+        made = _make(trained, pack, request, device, advance)
+        _keep(folder, identity, *made)
+    findings, panels = made
     last = checkpoint.choose(run, "newest")
     return RunResults(
         run=run,
@@ -164,10 +172,10 @@ def gather(
         log=read_log(run),
         environment=dict(last.state.get("environment") or {}),
         last_step=last.step,
-        prediction=values["prediction"],
-        reconstruction=values["reconstruction"],
-        diagnosis=values["diagnosis"],
-        undiagnosed=values["undiagnosed"],
+        prediction=findings.prediction,
+        reconstruction=findings.reconstruction,
+        diagnosis=findings.diagnosis,
+        undiagnosed=findings.undiagnosed,
         panels=panels,
         notes=tuple(notes),
     )
@@ -201,18 +209,23 @@ def _refuse_while_training(run: Path) -> None:
 def _resolved(request: Request, trained: TrainedModel, pack: Pack) -> Request:
     """The request with what it leaves to run and pack filled in."""
     split = request.split or evaluation.default_split(pack)
-    if request.horizon == -1:
-        horizon = evaluation.full_horizon(pack, split, trained.config.train.context)
-    else:
-        horizon = request.horizon or evaluation.default_horizon(trained.config, pack, split)
+    horizon = evaluation.default_horizon(trained.config, pack, split, request.horizon)
     return replace(request, split=split, horizon=horizon)
+
+
+@dataclass(frozen=True)
+class _Findings:
+    prediction: Result
+    reconstruction: Result
+    diagnosis: diagnose.Diagnosis | None
+    undiagnosed: str
 
 
 def _make(
     trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
-) -> tuple[dict[str, Any], tuple[Panel, ...]]:
+) -> tuple[_Findings, tuple[Panel, ...]]:
     assert request.split is not None
-    values: dict[str, Any] = {}
+    values: dict[str, Result] = {}
     kinds: tuple[tuple[ModeName, int], ...] = (("prediction", request.samples), ("reconstruction", 1))
     for mode, samples in kinds:
         protocol = evaluation.Protocol(
@@ -226,13 +239,14 @@ def _make(
             metrics=request.metrics,
         )
         values[mode] = evaluation.evaluate_run(trained, pack, protocol, device, advance)
-    values["diagnosis"], values["undiagnosed"] = _diagnosis(trained, pack, request, device, advance)
-    return values, tuple(_panels(trained, pack, request, device, values["prediction"]["protocol"]["clips"]))
+    found, why = _diagnosis(trained, pack, request, device, advance)
+    findings = _Findings(values["prediction"], values["reconstruction"], found, why)
+    return findings, tuple(_panels(trained, pack, request, device, findings.prediction.protocol.clips))
 
 
 def _diagnosis(
     trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
-) -> tuple[dict[str, Any] | None, str]:
+) -> tuple[diagnose.Diagnosis | None, str]:
     """The diagnosis, or None and why there is none: a run that cannot be diagnosed still has scores."""
     if not request.diagnose:
         return None, "it was not asked for"
@@ -304,7 +318,7 @@ def _gif(rows: list[video.Row], known: int, fps: float) -> tuple[bytes, int]:
         shown = fewer
 
 
-def _keep(folder: Path, identity: dict[str, Any], values: dict[str, Any], panels: tuple[Panel, ...]) -> None:
+def _keep(folder: Path, identity: dict[str, Any], findings: _Findings, panels: tuple[Panel, ...]) -> None:
     names = [f"panel-{number}.gif" for number in range(len(panels))]
     listed = [
         {
@@ -317,25 +331,25 @@ def _keep(folder: Path, identity: dict[str, Any], values: dict[str, Any], panels
         }
         for name, panel in zip(names, panels, strict=True)
     ]
-    content = {"identity": identity, **values, "panels": listed}
+    content = {"identity": identity, **config.to_dict(findings), "panels": listed}
     text = json.dumps({**content, "sha256": _sha256(_canonical(content))}, indent=1, allow_nan=False) + "\n"
     files = {folder / "gathered.json": text.encode()}
     files.update({folder / name: panel.gif for name, panel in zip(names, panels, strict=True)})
     disk.put_all(files, [path for path in folder.glob("panel-*.gif") if path not in files])
 
 
-def _kept(folder: Path, identity: dict[str, Any], notes: list[str]) -> tuple[dict[str, Any] | None, tuple[Panel, ...]]:
-    """What was kept, if it is of this identity and whole; a note where it is not whole."""
+def _kept(folder: Path, identity: dict[str, Any], notes: list[str]) -> tuple[_Findings, tuple[Panel, ...]] | None:
+    """The stored findings, if they have this identity and are whole; a note where they are not whole."""
     path = folder / "gathered.json"
     if not path.exists():
-        return None, ()
+        return None
     try:
         content = config.read_json(path, LIMIT)
         given = content.pop("sha256", None) if isinstance(content, dict) else None
         if not isinstance(content, dict) or given != _sha256(_canonical(content)):
             raise ConfigError(f"{path}: changed since it was written")
-        if content["identity"] != identity:
-            return None, ()
+        if content.pop("identity") != identity:
+            return None
         panels = []
         for panel in content.pop("panels"):
             name, expected = panel.pop("file"), panel.pop("sha256")
@@ -343,12 +357,12 @@ def _kept(folder: Path, identity: dict[str, Any], notes: list[str]) -> tuple[dic
             if _sha256(gif) != expected:
                 raise ConfigError(f"{folder / name}: changed since it was written")
             panels.append(Panel(**panel, gif=gif))
-        return content, tuple(panels)
+        return config.from_dict(_Findings, content), tuple(panels)
     except ConfigError as error:
         notes.append(f"{error}; made again")
     except OSError as error:
         notes.append(f"{error.filename}: cannot be read: {error.strerror}; made again")
-    return None, ()
+    return None
 
 
 def _canonical(content: dict[str, Any]) -> bytes:

@@ -20,7 +20,6 @@ from PIL import Image
 from foreframe import config, disk, signals
 from foreframe.errors import UsageError
 from foreframe.report import plots
-from foreframe.report.comparison import how_measured, refuse_unlike
 from foreframe.report.experiment import diagnosis as hidden
 from foreframe.report.experiment import figures as experiment_figures
 from foreframe.report.experiment.figures import Drawn
@@ -43,6 +42,7 @@ from foreframe.report.experiment.statistics import (
     varied,
 )
 from foreframe.report.html import flat, render
+from foreframe.report.results import how_measured, refuse_unlike
 
 GIF_BYTES = 5_200_000
 """All GIFs of a page together; in it they take a third more."""
@@ -86,7 +86,7 @@ def write_report(
     names = run_names(runs)
     refuse_unlike(names, [how_measured(run.prediction) for run in runs])
     variants = group(names, runs, groups)
-    metrics = list(runs[0].prediction["protocol"]["metrics"])
+    metrics = list(runs[0].prediction.protocol.metrics)
     files: dict[Path, bytes] = {}
     drawn: list[Drawn] = []
 
@@ -102,7 +102,7 @@ def write_report(
         return made
 
     training, left = experiment_figures.training(variants)
-    best_of_n = experiment_figures.best_of_n(variants, hidden.best_of_n)
+    best_of_n = experiment_figures.best_of_n(variants)
     panels, panels_note = _panels(variants)
     settings, rows = varied(variants)
     results = [_results(variants, metric) for metric in metrics]
@@ -134,7 +134,7 @@ def write_report(
         if len(runs) == 1
         else "Nothing: these runs have the same settings and the same seed.",
         machines=_machines(variants),
-        protocol=flat(runs[0].prediction["protocol"]),
+        protocol=flat(config.to_dict(runs[0].prediction.protocol)),
         settings=flat(config.to_dict(runs[0].config)),
         first_name=names[0],
     )
@@ -166,14 +166,14 @@ def _results(variants: Sequence[Variant], metric: str) -> dict[str, Any]:
     first = variants[0].runs[0]
     found, free = scores(variants, metric), baselines(first, metric)
     every, noise = [*found, *free.values()], seed_noise(found)
-    columns = {"variant" if several else "run": [*(v.name for v in variants), *(f"{name} (free)" for name in free)]}
+    columns = {"variant" if several else "run": [*(v.name for v in variants), *(f"{name} (baseline)" for name in free)]}
     columns[label(metric)] = [f"{number(metric, score.mean)}{between(metric, score.ci95)}" for score in every]
     if several:
         columns["seeds"] = [str(len(score.by_run)) if score.by_run else "" for score in every]
         columns["from seed to seed"] = [_seed_to_seed(metric, score) for score in every]
     over = variants[0].name if len(variants) > 1 else "this run"
     columns[f"over {over}"] = ["", *(_over(metric, every[0], score, noise) for score in every[1:])]
-    caption = f"{metric.upper()} of prediction, split {first.prediction['protocol']['split']}"
+    caption = f"{metric.upper()} of prediction, split {first.prediction.protocol.split}"
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return _table(f"{caption}; in brackets 95 % intervals over clips", list(columns), rows)
 
@@ -187,8 +187,8 @@ def _seed_to_seed(metric: str, score: Score) -> str:
 def _over(metric: str, first: Score, second: Score, noise: SeedNoise | None) -> str:
     found = apart(first, second, noise)
     mark = " *" if found.told else ""
-    interval = between(metric, found.clips["ci95"], "+")
-    return f"{number(metric, found.clips['mean'], '+')}{interval}{from_seeds(metric, found)}{mark}"
+    interval = between(metric, found.clips.ci95, "+")
+    return f"{number(metric, found.clips.mean, '+')}{interval}{from_seeds(metric, found)}{mark}"
 
 
 def _results_note(variants: Sequence[Variant]) -> str:
@@ -206,22 +206,22 @@ def _results_note(variants: Sequence[Variant]) -> str:
 
 def _runs(variants: Sequence[Variant], metrics: Sequence[str]) -> dict[str, Any]:
     main = metrics[0]
-    samples = variants[0].runs[0].prediction["protocol"]["samples"]
+    samples = variants[0].runs[0].prediction.protocol.samples
     header = ["run", "seed", "step scored", f"{label(main)}, prediction"]
     header += [f"best of {samples}"] if samples > 1 else []
     header += ["reconstruction", "trained", "took"]
     rows = []
     for variant in variants:
         for name, run in zip(variant.names, variant.runs, strict=True):
-            best = run.prediction.get("best_of_n", {}).get(main)
+            best = None if run.prediction.best_of_n is None else run.prediction.best_of_n[main]
             rows.append(
                 [
                     name,
                     str(run.config.train.seed),
-                    f"{run.prediction['model']['step']:,}",
-                    number(main, run.prediction["scores"][main]["mean"]),
-                    *([number(main, best["mean"])] if best else []),
-                    number(main, run.reconstruction["scores"][main]["mean"]),
+                    f"{run.provenance.step:,}",
+                    number(main, run.prediction.scores[main].mean),
+                    *([number(main, best.mean)] if best else []),
+                    number(main, run.reconstruction.scores[main].mean),
                     f"{run.last_step:,} of {run.config.train.steps:,} steps",
                     _time_taken(run),
                 ]
@@ -230,7 +230,7 @@ def _runs(variants: Sequence[Variant], metrics: Sequence[str]) -> dict[str, Any]
 
 
 def _runs_note(run: RunResults) -> str:
-    samples = run.prediction["protocol"]["samples"]
+    samples = run.prediction.protocol.samples
     parts = [f"Best of {samples} has been chosen by the truth, clip by clip."] if samples > 1 else []
     parts.append(
         "Reconstruction draws z from the posterior, which has seen the frame it is scored on: it is no prediction, and "
@@ -265,14 +265,15 @@ def _machines(variants: Sequence[Variant]) -> dict[str, Any]:
     rows = []
     for variant in variants:
         for name, run in zip(variant.names, variant.runs, strict=True):
-            then, now = run.environment, run.prediction["hardware"]
+            then, now = run.environment, run.prediction.hardware
             rows.append(
                 [
                     name,
                     *(str(then.get(key, "not recorded")) for key in ("device", "torch")),
                     str(run.config.foreframe),
-                    *(str(now[key]) for key in ("device", "threads")),
-                    run.prediction["created"],
+                    now.device,
+                    str(now.threads),
+                    run.prediction.created,
                 ]
             )
     return _table("Machines and versions", header, rows, text=len(header))
@@ -331,7 +332,7 @@ def _plain(variants: Sequence[Variant], metrics: Sequence[str]) -> tuple[list[st
                 continue
             step = apart(reference, score, noise)
             seeds = "" if step.seeds is None else step.seeds
-            cells += [step.clips["mean"], *(step.clips["ci95"] or ("", "")), seeds, "yes" if step.told else "no"]
+            cells += [step.clips.mean, *(step.clips.ci95 or ("", "")), seeds, "yes" if step.told else "no"]
         lines.append(cells)
 
     for place, variant in enumerate(variants):

@@ -12,14 +12,11 @@ import torch
 
 from foreframe import config
 from foreframe.errors import UsageError
-from foreframe.metrics import METRICS, summarise, t_quantile
-from foreframe.metrics.paired import Difference, paired_difference
+from foreframe.metrics import METRICS, Difference, Summary, summarize, t_quantile
+from foreframe.metrics.statistics import paired_difference
 from foreframe.report.experiment.gather import RunResults
+from foreframe.report.results import BASELINES
 
-BASELINES = {
-    "repeat_last": "repeat last context frame",
-    "median_frame": "median frame of the training clips",
-}
 NAMED = 6
 """Names that a sentence lists, at most."""
 _NOT_VARIED = ("data.path", "foreframe", "train.seed")
@@ -47,8 +44,8 @@ class Score:
     """
 
     mean: float
-    ci95: list[float] | None
-    per_clip: list[float]
+    ci95: tuple[float, float] | None
+    per_clip: tuple[float, ...]
     by_run: list[float]
 
 
@@ -73,7 +70,7 @@ class Apart:
     @property
     def told(self) -> bool:
         """Whether no interval holds 0: only then may the difference be claimed."""
-        return self.clips["significant"] and (self.seeds is None or abs(self.clips["mean"]) > self.seeds)
+        return self.clips.significant and (self.seeds is None or abs(self.clips.mean) > self.seeds)
 
 
 def run_names(runs: Sequence[RunResults]) -> list[str]:
@@ -140,28 +137,25 @@ def _setting(value: Any) -> str:
     return value if isinstance(value, str) else config.shown(value)
 
 
-def score_of(summaries: Sequence[Mapping[str, Any]]) -> Score:
+def score_of(summaries: Sequence[Summary]) -> Score:
     """The score of a variant from its runs' summaries of the same clips."""
     if len(summaries) == 1:
         (one,) = summaries
-        return Score(one["mean"], one["ci95"], one["per_clip"], [one["mean"]])
-    means = torch.tensor([summary["per_clip"] for summary in summaries], dtype=torch.float64).mean(0)
-    whole = summarise(means[:, None])
-    return Score(whole["mean"], whole["ci95"], whole["per_clip"], [summary["mean"] for summary in summaries])
+        return Score(one.mean, one.ci95, one.per_clip, [one.mean])
+    means = torch.tensor([summary.per_clip for summary in summaries], dtype=torch.float64).mean(0)
+    whole = summarize(means[:, None])
+    return Score(whole.mean, whole.ci95, whole.per_clip, [summary.mean for summary in summaries])
 
 
-def scores(variants: Sequence[Variant], metric: str, kind: str = "scores") -> list[Score]:
-    """Of each variant's predictions: `scores`, the mean of the samples, or `best_of_n`."""
-    return [score_of([run.prediction[kind][metric] for run in variant.runs]) for variant in variants]
+def scores(variants: Sequence[Variant], metric: str) -> list[Score]:
+    """Of each variant's predictions, the mean of the samples."""
+    return [score_of([run.prediction.scores[metric] for run in variant.runs]) for variant in variants]
 
 
 def baselines(run: RunResults, metric: str) -> dict[str, Score]:
-    """What is free, by its name in sentences; the same for all runs on these clips."""
-    found = run.prediction["baselines"]
-    return {
-        BASELINES.get(name, name): Score(one["mean"], one["ci95"], one["per_clip"], [])
-        for name, one in ((name, found[name][metric]) for name in found)
-    }
+    """Trivial baselines, by their names in tables; the same for all runs on these clips."""
+    found = {name: scores[metric] for name, scores in run.prediction.baselines.items()}
+    return {BASELINES.get(name, name): Score(one.mean, one.ci95, one.per_clip, []) for name, one in found.items()}
 
 
 def seed_noise(found: Sequence[Score]) -> SeedNoise | None:
@@ -209,8 +203,8 @@ def by_how_much(metric: str, found: Apart) -> str:
     """`+0.420 dB [+0.300, +0.550]`, and what seeds make of it."""
     unit = METRICS[metric].unit
     return (
-        f"{number(metric, found.clips['mean'], '+')}{' ' + unit if unit else ''}"
-        f"{between(metric, found.clips['ci95'], '+')}{from_seeds(metric, found)}"
+        f"{number(metric, found.clips.mean, '+')}{' ' + unit if unit else ''}"
+        f"{between(metric, found.clips.ci95, '+')}{from_seeds(metric, found)}"
     )
 
 
@@ -226,7 +220,7 @@ def summary(variants: Sequence[Variant]) -> str:
     clips, and where there are several seeds over these too.
     """
     run = variants[0].runs[0]
-    metric, *others = run.prediction["protocol"]["metrics"]
+    metric, *others = run.prediction.protocol.metrics
     found = scores(variants, metric)
     sentences = [_what_was_done(variants, run), *_ranking(variants, found, metric)]
     sentences += _over_free(variants, found, metric)
@@ -236,16 +230,16 @@ def summary(variants: Sequence[Variant]) -> str:
 
 
 def _what_was_done(variants: Sequence[Variant], run: RunResults) -> str:
-    protocol, count = run.prediction["protocol"], sum(len(variant.runs) for variant in variants)
+    protocol, count = run.prediction.protocol, sum(len(variant.runs) for variant in variants)
     runs = "One run was" if count == 1 else f"{count} runs were"
     if 1 < count != len(variants):
         runs = f"{count} runs of {_count(len(variants), 'variant')} were"
-    samples = protocol["samples"]
+    samples = protocol.samples
     averaged = f", the scores of {samples} samples of each clip averaged" if samples > 1 else ""
     return (
-        f"{runs} scored on {_count(protocol['clips'], 'clip')} of the split {protocol['split']} of "
-        f"{run.prediction['data']}: {_count(protocol['context'], 'frame')} given, the {protocol['horizon']} after "
-        f"{'it' if protocol['context'] == 1 else 'them'} predicted{averaged}."
+        f"{runs} scored on {_count(protocol.clips, 'clip')} of the split {protocol.split} of "
+        f"{run.prediction.data}: {_count(protocol.context, 'frame')} given, the {protocol.horizon} after "
+        f"{'it' if protocol.context == 1 else 'them'} predicted{averaged}."
     )
 
 
@@ -281,7 +275,7 @@ def _otherwise(variants: Sequence[Variant], best: int, metric: str) -> list[str]
     noise, free = seed_noise(found), baselines(variants[0].runs[0], metric)
 
     def beats(step: Apart) -> bool:
-        return step.told and (step.clips["mean"] < 0) == lower
+        return step.told and (step.clips.mean < 0) == lower
 
     steps = {place: apart(found[best], score, noise) for place, score in enumerate(found) if place != best}
     before = [f"{variants[place].name} ({by_how_much(metric, step)})" for place, step in steps.items() if beats(step)]
@@ -307,10 +301,10 @@ def _over_free(variants: Sequence[Variant], found: Sequence[Score], metric: str)
     neither: list[str] = []
     for variant, score in zip(variants, found, strict=True):
         step = apart(free[hardest], score, noise)
-        gain = -step.clips["mean"] if lower else step.clips["mean"]
+        gain = -step.clips.mean if lower else step.clips.mean
         kind = neither if not step.told else better if gain > 0 else worse
         kind.append(f"{variant.name} ({by_how_much(metric, step)})")
-    parts = [f"What costs nothing scores: {scored}."]
+    parts = [f"Trivial baselines: {scored}."]
     if better:
         parts.append(f"Better than {hardest}: {_listed(better)}.")
     if neither:
@@ -328,8 +322,8 @@ def _reservations(variants: Sequence[Variant], run: RunResults) -> list[str]:
         found.append("Each was trained once, so nothing here says what another seed would give.")
     elif len(variants) > 1 and once:
         found.append(f"Trained once, so without a spread between seeds: {_listed(once)}.")
-    split = run.prediction["protocol"]["split"]
-    if any(one.prediction["model"].get("chosen_on_split") == split for variant in variants for one in variant.runs):
+    split = run.prediction.protocol.split
+    if any(one.provenance.chosen_on_split == split for variant in variants for one in variant.runs):
         found.append(f"Checkpoints were chosen by their score on this same split, {split}: that flatters them.")
     short = [
         f"{name} ({one.last_step} of {one.config.train.steps} steps)"

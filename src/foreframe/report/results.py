@@ -1,0 +1,246 @@
+"""Results of `evaluate` as files and tables: one alone, or several of one protocol side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from foreframe import config, disk
+from foreframe.errors import ConfigError, UsageError
+from foreframe.evaluation import MeasuredProtocol, Result
+from foreframe.metrics import METRICS, Difference, Summary, format_mean
+from foreframe.metrics.statistics import paired_difference, unpaired_difference
+
+ABOUT_THE_MODEL = ("model_sha256",)
+"""Entries of a protocol about the model that was scored."""
+ABOUT_THE_CLIPS = ("clips", "clip_names_sha256", "data_sha256", "too_short")
+"""Entries in which results may differ and still be compared, but not clip by clip."""
+BASELINES = {"repeat_last": "repeat last context frame", "median_frame": "median frame of the training clips"}
+"""Trivial baselines, as tables call them."""
+
+
+def write_json(result: object, path: Path) -> Path:
+    """A result or a diagnosis as JSON.
+
+    Raises:
+        DiskError: the disk refused; a file that was there is untouched.
+    """
+    disk.put(path, json.dumps(config.to_dict(result), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """A result that `foreframe evaluate` wrote.
+
+    Raises:
+        ConfigError: not found, or an entry is missing, unknown or contradicts another; the message names it.
+    """
+    try:
+        result = config.from_dict(Result, config.read_json(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: not a result of `foreframe evaluate`: {error}") from error
+    if set(result.scores) != set(result.protocol.metrics) or not result.scores:
+        raise ConfigError(f"{path}: scores: expected those of the metrics in its protocol")
+    for name, summary in result.scores.items():
+        if not summary.per_clip:
+            raise ConfigError(f"{path}: scores.{name}.per_clip: expected a number for each clip, found none")
+        if not math.isclose(summary.mean, sum(summary.per_clip) / len(summary.per_clip), rel_tol=1e-6, abs_tol=1e-9):
+            raise ConfigError(f"{path}: scores.{name}: its mean is not that of its clips; was it edited?")
+    if (result.fvd is None) != (result.protocol.fvd is None):
+        raise ConfigError(f"{path}: fvd: expected a value together with its protocol, found one of them")
+    return result
+
+
+def result_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a result: the model by the name of its mode, best-of-N, and the trivial baselines."""
+    protocol = result.protocol
+    last = protocol.context + protocol.horizon
+    header = [f"{protocol.clips} clips, frames {protocol.context + 1} to {last}", *map(label, protocol.metrics)]
+    rows = [_row(_mode_name(protocol), protocol, result.scores)]
+    if result.best_of_n is not None:
+        name = f"{protocol.mode}, best of {protocol.samples} (each metric separately)"
+        rows.append(_row(name, protocol, result.best_of_n))
+    rows += [_row(BASELINES.get(name, name), protocol, scores) for name, scores in result.baselines.items()]
+    if result.fvd is not None:
+        values = [f"{value:.2f}" for value in (result.fvd.value, *result.fvd.baselines.values())]
+        if result.best_of_n is not None:  # no sample is chosen: all of them are one set
+            values.insert(1, "")
+        header.append("FVD")
+        rows = [[*row, value] for row, value in zip(rows, values, strict=True)]
+    return header, rows
+
+
+def print_result(result: Result) -> None:
+    """The table on the terminal."""
+    protocol = result.protocol
+    _print_table(*result_table(result), f"split {protocol.split}")
+    if result.fvd is not None and protocol.fvd is not None:
+        kind = "context included" if protocol.fvd.context_frames else "without context"
+        print(f"FVD: {result.fvd.note}; {protocol.fvd.length} frames a clip, {kind}")
+    if protocol.too_short:
+        listed = ", ".join(protocol.too_short)
+        print(f"not scored, too short for this horizon: {len(protocol.too_short)} clips: {listed}")
+
+
+def label(metric: str) -> str:
+    """`PSNR (dB)`, `SSIM`."""
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    return f"{metric.upper()} ({unit})" if unit else metric.upper()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results of one protocol, each with its differences from the first by metric."""
+
+    names: list[str]
+    results: list[Result]
+    differences: list[dict[str, Difference]]
+    protocol: dict[str, Any]
+    fvd: list[float]
+    """Of each, if all have it: one number for a set of clips, without interval or difference clip by clip."""
+
+    @property
+    def header(self) -> list[str]:
+        columns = [column for name in self.results[0].scores for column in (label(name), f"{label(name)}: difference")]
+        return ["result", *columns, *(["FVD"] if self.fvd else [])]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Cells with 95 % intervals; a difference whose interval excludes 0 ends in *."""
+        found = []
+        for name, result, differences in zip(self.names, self.results, self.differences, strict=True):
+            cells = [
+                text
+                for metric, summary in result.scores.items()
+                for text in (format_mean(summary.mean, summary.ci95), _difference(differences.get(metric)))
+            ]
+            found.append([name, *cells])
+        for row, value in zip(found, self.fvd, strict=False):
+            row.append(f"{value:.2f}")
+        return found
+
+
+def compare(paths: Sequence[Path]) -> Comparison:
+    """Compare results with the first of them.
+
+    Raises:
+        UsageError: fewer than two, or unequal protocols; each difference is named.
+        ConfigError: a file is not a result.
+    """
+    if len(paths) < 2:
+        raise UsageError(f"expected two results or more to compare, found {len(paths)}")
+    results = [read_result(path) for path in paths]
+    protocols = [how_measured(one) for one in results]
+    fvd = [one.fvd.value for one in results if one.fvd is not None]
+    if len(fvd) < len(results):  # where one was scored without it, the rest compares
+        protocols, fvd = [{**one, "fvd": None} for one in protocols], []
+    refuse_unlike(list(map(str, paths)), list(map(_method, protocols)))
+    differences: list[dict[str, Difference]] = [{}]
+    for other, protocol in zip(results[1:], protocols[1:], strict=True):
+        same = all(protocols[0][key] == protocol[key] for key in ABOUT_THE_CLIPS)
+        of = paired_difference if same else unpaired_difference
+        differences.append(
+            {name: of(summary.per_clip, other.scores[name].per_clip) for name, summary in results[0].scores.items()}
+        )
+    return Comparison(_names(paths, results), results, differences, protocols[0], fvd)
+
+
+def how_measured(result: Result) -> dict[str, Any]:
+    """A result's protocol without the entries about the model."""
+    return {key: value for key, value in config.to_dict(result.protocol).items() if key not in ABOUT_THE_MODEL}
+
+
+def refuse_unlike(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> None:
+    """Raises UsageError for results measured in different ways; each difference from the first is named."""
+    unlike = []
+    for name, protocol in zip(names[1:], protocols[1:], strict=True):
+        lines = config.differences(protocols[0], protocol)
+        unlike += [f"{names[0]} and {name}:", *(f"  {line}" for line in lines)] if lines else []
+    if unlike:
+        listed = "\n  ".join(unlike)
+        raise UsageError(f"these were measured in different ways, so their numbers do not compare:\n  {listed}")
+
+
+def print_comparison(found: Comparison) -> None:
+    """The table on the terminal, and its legend."""
+    _print_table(found.header, found.rows)
+    how = next(iter(found.differences[-1].values())).how
+    print(f"in brackets: 95 % intervals; difference from the first: {how}; * excludes 0")
+
+
+def write_comparison(found: Comparison, path: Path) -> None:
+    """By the ending of the name: .json with every number, .csv or .md with the table.
+
+    Raises:
+        UsageError: another ending.
+        DiskError: the disk refused.
+    """
+    if path.suffix == ".json":
+        listed = [
+            {
+                "name": name,
+                "scores": {metric: config.to_dict(summary) for metric, summary in result.scores.items()},
+                "over_first": {metric: config.to_dict(difference) for metric, difference in differences.items()},
+            }
+            for name, result, differences in zip(found.names, found.results, found.differences, strict=True)
+        ]
+        values = {"protocol": found.protocol, "results": listed}
+        if found.fvd:
+            values["fvd"] = dict(zip(found.names, found.fvd, strict=True))
+        disk.put(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    elif path.suffix == ".csv":
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([found.header, *found.rows])
+        disk.put(path, text.getvalue())
+    elif path.suffix == ".md":
+        lines = [found.header, ["---"] * len(found.header), *found.rows]
+        disk.put(path, "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines))
+    else:
+        raise UsageError(f"--out: expected a name that ends in .json, .csv or .md, found {path}")
+
+
+def _method(protocol: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in protocol.items() if key not in ABOUT_THE_CLIPS}
+
+
+def _names(paths: Sequence[Path], results: Sequence[Result]) -> list[str]:
+    """The names of the runs if they are distinct, else the paths."""
+    runs = [str(path) if one.model is None else one.model.run for one, path in zip(results, paths, strict=True)]
+    return runs if len(set(runs)) == len(runs) else [str(path) for path in paths]
+
+
+def _row(name: str, protocol: MeasuredProtocol, scores: dict[str, Summary]) -> list[str]:
+    return [name, *(format_mean(scores[metric].mean, scores[metric].ci95) for metric in protocol.metrics)]
+
+
+def _mode_name(protocol: MeasuredProtocol) -> str:
+    parts = [str(protocol.mode)]
+    if protocol.samples > 1:
+        parts.append(f"mean of {protocol.samples} samples")
+    if protocol.conditions != "true":
+        parts.append(f"{protocol.conditions} conditions")
+    return ", ".join(parts)
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    return f"{format_mean(found.mean, found.ci95, 3, '+')}{' *' if found.significant else ''}"
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    table = Table(box=None, pad_edge=False, title_justify="left", title=title)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
