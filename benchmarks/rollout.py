@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from tests.reference.plain import PlainSvg, plain_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.count import count_flops, training_input
 from benchmarks.measure import Candidate, Precision, compare
@@ -21,6 +21,7 @@ from foreframe import models, seeds
 from foreframe.clip import ClipSpec
 from foreframe.errors import UsageError
 from foreframe.metrics import METRICS
+from foreframe.models import Model
 from foreframe.models.svg import Config
 from foreframe.onnx import OnnxModel, Recorder, quantise, write_steps
 from foreframe.rollout import predict, ready
@@ -51,16 +52,16 @@ class Predictor:
     """
 
     name: str
-    make: Callable[[nn.Module, Tensor, Tensor], Callable[[], Tensor]]
+    make: Callable[[Model, Tensor, Tensor], Callable[[], Tensor]]
     precision: Precision = "float32"
     devices: tuple[str, ...] = ("cpu", "cuda")
 
 
-def _fast(model: nn.Module, context: Tensor, noise: Tensor) -> Callable[[], Tensor]:
+def _fast(model: Model, context: Tensor, noise: Tensor) -> Callable[[], Tensor]:
     return partial(predict, ready(model), context, None, noise)
 
 
-def _onnx(model: nn.Module, context: Tensor, noise: Tensor, small: bool = False) -> Callable[[], Tensor]:
+def _onnx(model: Model, context: Tensor, noise: Tensor, small: bool = False) -> Callable[[], Tensor]:
     """The exported files. In int8 ranges are those of this prediction, since only the time is looked at."""
     with tempfile.TemporaryDirectory() as folder:
         step = write_steps(ready(model), SPEC, Path(folder) / "step.onnx")
@@ -106,12 +107,12 @@ def run(setting: BenchContext) -> Suite:
     return suite
 
 
-def settled(backbone: str, sizes: Sizes) -> nn.Module:
+def settled(backbone: str, sizes: Sizes) -> Model:
     """A model in eval mode whose BatchNorm has seen some frames, so that its pictures are not all the same."""
     config = Config(backbone=backbone, skip="svg", **dict(sizes.options))  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: nn.Module = models.build(config, SPEC).train()
+        model: Model = models.build(config, SPEC).train()
     clip, coins, noise = training_input(model, SPEC, CONTEXT, 2, 2, 1.0, "cpu")
     with torch.no_grad():
         model(clip, CONTEXT, coins, noise)
@@ -131,13 +132,13 @@ def best_of_n(chunks: Iterator[Tensor], truth: Tensor) -> float:
     return max(float(METRICS["psnr"](frames, truth).mean(1).max()) for frames in chunks)
 
 
-def chunks(model: nn.Module, context: Tensor, noise: Tensor, size: int) -> Iterator[Tensor]:
+def chunks(model: Model, context: Tensor, noise: Tensor, size: int) -> Iterator[Tensor]:
     """Frames of the samples, some at a time; the context is encoded once for each chunk."""
     for part in noise.split(size):
         yield predict(model, context, None, part)
 
 
-def _best_of_n(model: nn.Module, plain: PlainSvg, backbone: str, sizes: Sizes, setting: BenchContext) -> dict[str, Any]:
+def _best_of_n(model: Model, plain: PlainSvg, backbone: str, sizes: Sizes, setting: BenchContext) -> dict[str, Any]:
     """All samples in one batch through the plain loop; in chunks, and a quarter of them in chunks, through ours."""
     context, noise = given(model, sizes, sizes.samples, setting.device)
     truth = torch.rand(sizes.horizon, *context.shape[2:], generator=seeds.generator(1, "bench")).to(context)

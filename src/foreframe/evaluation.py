@@ -9,7 +9,7 @@ import datetime
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from foreframe.errors import DataError
 from foreframe.metrics import METRICS, Fvd, Lpips, Summary, score_frames, summarize
 from foreframe.metrics.fvd import FvdProtocol, FvdScore, bias, frechet_distance
 from foreframe.metrics.lpips import without_weights
+from foreframe.models import Model
 from foreframe.recipe import RunConfig
 from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
 
@@ -110,7 +111,7 @@ def full_horizon(pack: Pack, split: str, context: int) -> int:
 
 
 def evaluate(
-    model: Any,
+    model: Model,
     pack: Pack,
     protocol: Protocol,
     device: torch.device,
@@ -224,7 +225,7 @@ def default_horizon(config: RunConfig, pack: Pack, split: str, horizon: int = 0)
     return full_horizon(pack, split, train.context) if horizon == -1 else horizon or train.horizon
 
 
-def unroll(model: Any, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
+def unroll(model: Model, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
     """A clip's frames after the context, (B, T-K, C, H, W), or (S*B, ...) as noise has.
 
     Mode `prediction` never receives the true frames.

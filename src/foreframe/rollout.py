@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from torch import Tensor
 from foreframe import seeds
 from foreframe.clip import Clip
 from foreframe.errors import NotFiniteError
+from foreframe.models import Model
 from foreframe.unrolled import Step, repeat_samples
 
+M = TypeVar("M", bound=Model)
 ModeName = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
 
 
@@ -39,21 +41,22 @@ MODES: dict[ModeName, Mode] = {
 assert tuple(MODES) == get_args(ModeName)
 
 
-def ready(model: Any) -> Any:
+def ready(model: M) -> M:
     """A copy of a model for prediction alone: in eval mode, with BatchNorm folded into the convolutions before it.
 
     Its frames are those of the model up to rounding (1e-6), sooner.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(model.modules()):
-        if hasattr(module, "fold"):
-            module.fold()
+        fold: Any = getattr(module, "fold", None)
+        if fold is not None:
+            fold()
     return model
 
 
 @torch.no_grad()
 def rollout(
-    model: Any,
+    model: Model,
     context: Tensor,
     cond: Tensor | None,
     noise: Tensor,
@@ -102,7 +105,7 @@ def rollout(
 
 
 @torch.no_grad()
-def observe(model: Any, context: Tensor, cond: Tensor | None, noise: Tensor) -> Any:
+def observe(model: Model, context: Tensor, cond: Tensor | None, noise: Tensor) -> Any:
     """A model's state after the K context frames; z comes from the posterior, since each target is one of them.
 
     Args:
@@ -120,7 +123,7 @@ def observe(model: Any, context: Tensor, cond: Tensor | None, noise: Tensor) -> 
     return state
 
 
-def shares_context(model: Any) -> bool:
+def shares_context(model: Model) -> bool:
     """Whether frames and conditions may have B rows where state and noise have S*B; see `models.Model`."""
     return bool(getattr(model, "shares_context", False))
 
@@ -136,7 +139,7 @@ def map_state(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def draw_noise(
-    model: Any, clips: list[int], length: int, seed: int, sample: int = 0, temperature: float = 1.0
+    model: Model, clips: list[int], length: int, seed: int, sample: int = 0, temperature: float = 1.0
 ) -> Tensor:
     """Noise (B, length-1, Z...) for a rollout over `length` frames, on the CPU.
 
@@ -149,7 +152,7 @@ def draw_noise(
 
 
 def predict(
-    model: Any,
+    model: Model,
     context: Tensor,
     cond: Tensor | None,
     noise: Tensor,

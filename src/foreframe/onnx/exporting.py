@@ -24,6 +24,7 @@ from foreframe.device import choose_device
 from foreframe.disk import put_all
 from foreframe.errors import TrainingError, UsageError
 from foreframe.evaluation import MeasuredProtocol, Protocol, check_spec, default_horizon, default_split, evaluate
+from foreframe.models import Model
 from foreframe.onnx.graphs import graphs, random_step
 from foreframe.onnx.int8 import Recorder, quantise
 from foreframe.onnx.proto import package
@@ -117,7 +118,7 @@ def export(
         for graph in COMPANIONS:
             if companion(main, graph).is_file():
                 drafts[companion(onnx, graph)] = companion(main, graph)
-        runners = {"torch": model, "fp32": OnnxModel(main)}
+        runners: dict[str, Model] = {"torch": model, "fp32": OnnxModel(main)}
         difference = largest_difference(model, runners["fp32"], spec, trained.config.train.context)
         psnr: dict[str, float] = {}
         protocol = None
@@ -140,7 +141,7 @@ def export(
     return Exported(sizes, difference, times, torch.get_num_threads(), psnr, protocol)
 
 
-def write_steps(model: Any, spec: ClipSpec, path: Path, about: dict[str, Any] | None = None) -> Path:
+def write_steps(model: Model, spec: ClipSpec, path: Path, about: dict[str, Any] | None = None) -> Path:
     """Write a model's steps and nothing else: `path`, and the files beside it where it has a state.
 
     Args:
@@ -193,7 +194,7 @@ def _units(spec: ClipSpec) -> str:
     }[spec.cond]
 
 
-def largest_difference(model: Any, other: Any, spec: ClipSpec, context: int) -> float:
+def largest_difference(model: Model, other: Model, spec: ClipSpec, context: int) -> float:
     """Of any pixel of two models' predictions from random frames, of one clip and of three.
 
     Raises:
@@ -233,7 +234,7 @@ def milliseconds(runners: list[Any], spec: ClipSpec) -> list[float]:
 
 
 def _scores(
-    trained: TrainedModel, pack: Pack, runners: dict[str, Any], split: str | None, clips: int
+    trained: TrainedModel, pack: Pack, runners: dict[str, Model], split: str | None, clips: int
 ) -> tuple[dict[str, float], MeasuredProtocol]:
     """PSNR of fp32 and int8 on held-out clips, and the protocol of both."""
     split = split or default_split(pack)

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from foreframe import seeds
 from foreframe.clip import Clip, ClipSpec
+from foreframe.models import Model
 from foreframe.onnx.proto import NEXT, cut, describe, needed, quietly
 from foreframe.rollout import ready
 
 Graph = Literal["start", "context", "step"]
 
 
-def graphs(model: Any, spec: ClipSpec, about: dict[str, Any]) -> dict[Graph, Any]:
+def graphs(model: Model, spec: ClipSpec, about: dict[str, Any]) -> dict[Graph, Any]:
     """The graphs as ONNX protos, `step` alone where the model has no state. Takes seconds for each.
 
     Args:
@@ -57,7 +58,7 @@ def graphs(model: Any, spec: ClipSpec, about: dict[str, Any]) -> dict[Graph, Any
 class _Step(nn.Module):
     """The prediction step: the frame, and those parts of the state that it moves."""
 
-    def __init__(self, model: Any, like: Any, moved: list[str]) -> None:
+    def __init__(self, model: Model, like: Any, moved: list[str]) -> None:
         super().__init__()
         self.model, self.like, self.moved = model, _names(like), moved
 
@@ -72,7 +73,7 @@ class _Step(nn.Module):
 class _Context(nn.Module):
     """A step through the context, and a look at its target."""
 
-    def __init__(self, model: Any, like: Any, kept: list[str]) -> None:
+    def __init__(self, model: Model, like: Any, kept: list[str]) -> None:
         super().__init__()
         self.model, self.like, self.kept = model, _names(like), kept
 
@@ -86,7 +87,7 @@ class _Context(nn.Module):
 class _Start(nn.Module):
     """The state before the first step, and a look at frame 0."""
 
-    def __init__(self, model: Any, like: Any, kept: list[str]) -> None:
+    def __init__(self, model: Model, like: Any, kept: list[str]) -> None:
         super().__init__()
         self.model, self.like, self.kept = model, _names(like), kept
 
@@ -95,7 +96,7 @@ class _Start(nn.Module):
         return _looked(self.model, state, frame, cond, self.kept)
 
 
-def _looked(model: Any, state: Any, frame: Tensor, cond: Tensor | None, kept: list[str]) -> tuple[Tensor, ...]:
+def _looked(model: Model, state: Any, frame: Tensor, cond: Tensor | None, kept: list[str]) -> tuple[Tensor, ...]:
     """A state that has looked at the last known frame.
 
     A model looks at it in the first step of prediction, with `context_left` 0. That step is taken here once, for what
@@ -139,9 +140,11 @@ def _like(state: tuple[Any, ...], parts: list[Any]) -> Any:
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
-def _contiguous(model: Any) -> Any:
+def _contiguous(model: Model) -> Model:
     """With channels last, strides of unknown batches make the exporter three times as slow."""
-    model = ready(model).to(memory_format=torch.contiguous_format)
+    model = ready(model)
+    untyped: Any = model  # torch's annotations know no memory_format
+    untyped.to(memory_format=torch.contiguous_format)
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, Tensor):

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foreframe import config
 from foreframe.clip import Clip
 from foreframe.errors import CheckpointError
+from foreframe.models import Model
 from foreframe.onnx.graphs import Graph
 from foreframe.onnx.proto import NEXT, package
 from foreframe.unrolled import Step
@@ -19,7 +20,7 @@ COMPANIONS: tuple[Graph, ...] = ("start", "context")
 """The files beside that of `step`, where a model has a state."""
 
 
-class OnnxModel(nn.Module):
+class OnnxModel(Model):
     """Exported files with the interface of a model: `rollout`, `predict` and `evaluate` take it as it is.
 
     Modes `prediction` and `one-step` only: the files draw z from the posterior for context frames alone. A state is a
