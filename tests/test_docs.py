@@ -17,15 +17,14 @@ from typing import Any, NoReturn, get_type_hints
 import pytest
 import torch
 
-import foreframe.data.layouts as folder_of_layouts
 from foreframe import cli, models
 from foreframe import config as settings
 from foreframe.checkpoint import Provenance
 from foreframe.clip import ClipSpec
+from foreframe.data.ingest.conformance import check_layout
 from foreframe.data.ingest.report import ClipLine, Report
-from foreframe.data.ingest.transform import shape
+from foreframe.data.ingest.run import import_clips
 from foreframe.data.layouts import registry
-from foreframe.data.layouts.options import Options
 from foreframe.data.loading.augment import AugmentConfig
 from foreframe.data.pack.manifest import Episode, FileRecord, LeftOut, Manifest
 from foreframe.data.pack.pack import Pack
@@ -39,7 +38,6 @@ from foreframe.presets import find, presets
 from foreframe.recipe import DataSource, OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
 from foreframe.training.trainer import Trainer
-from tests.contract import test_layouts as layout_contract
 from tests.contract import test_models as model_contract
 
 ROOT = Path(__file__).parent.parent
@@ -327,36 +325,14 @@ def test_the_preset_of_the_tutorial_trains_its_model(tiny, vector_pack: Pack, tm
     assert Trainer(record, vector_pack, run, torch.device("cpu")).run() == "complete at step 2 of 2"
 
 
-def test_the_layout_of_the_tutorial_holds_the_contract(tmp_path, monkeypatch):
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "toy_car.py").write_text(code("add-a-dataset.md", "src/foreframe/data/layouts/toy_car.py"))
-    monkeypatch.setattr(folder_of_layouts, "__path__", [*folder_of_layouts.__path__, str(tmp_path / "package")])
-    registry.layouts.cache_clear()
-    try:
-        layout = registry.layouts()["toy_car"]
-        monkeypatch.setattr(layout_contract, "ALL", list(registry.layouts().values()))
-        checked = 0
-        for name, check in vars(layout_contract).items():
-            wanted = inspect.signature(check).parameters if name.startswith("test_") else {}
-            # Other processes would not find this file; and a layout for oneself need not know paths of 4,096 bytes.
-            not_here = "other_processes" in name or "as_long_as_can_be" in name
-            if not wanted or not_here or not set(wanted) <= {"layout", "source", "tmp_path"}:
-                continue
-            here = tmp_path / name
-            here.mkdir()
-            if "source" in wanted:
-                layout.example(here / "source")
-            offered = {"layout": layout, "source": here / "source", "tmp_path": here}
-            check(**{argument: offered[argument] for argument in wanted})
-            checked += 1
-        assert checked >= 8
-        survey = layout.survey(tmp_path / "test_importing_twice_gives_the_same_bytes" / "source", Options())
-        table = shape(survey, Options()).clips[0].read(0, 10).cond
-        assert table[1:3, 0].tolist() == pytest.approx([-0.5, -0.4]), "row t-1 leads into frame t"
-    finally:
-        registry.layouts.cache_clear()
-        sys.modules.pop("foreframe.data.layouts.toy_car", None)
-        vars(folder_of_layouts).pop("toy_car", None)
+def test_the_layout_of_the_tutorial_holds_the_contract(tmp_path):
+    file = tmp_path / "toy_car.py"
+    file.write_text(code("add-a-dataset.md", "src/foreframe/data/layouts/toy_car.py"))
+    assert check_layout(file) == []
+    registry.load(str(file)).example(tmp_path / "source")
+    one, two = (import_clips(tmp_path / "source", tmp_path / str(n), str(file), workers=n) for n in (0, 2))
+    assert one.hash == two.hash
+    assert one.cond[1:3, 0].tolist() == pytest.approx([-0.5, -0.4]), "row t-1 leads into frame t"
 
 
 def test_the_pack_of_the_tutorial_can_be_opened(tmp_path, monkeypatch, capsys):

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import pickle
-import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import foreframe.data.layouts as folder_of_layouts
+from foreframe.data.ingest import conformance
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips
-from foreframe.data.ingest.transform import open_source
 from foreframe.data.layouts.options import Options
-from foreframe.data.layouts.registry import GENERAL, NOT_LAYOUTS, Layout, find_layout, layouts
-from foreframe.errors import DataError, UsageError
+from foreframe.data.layouts.registry import NOT_LAYOUTS, Layout, find_layout, layouts
 
 ALL = list(layouts().values())
-SPARE = {"stats.json", "tasks.parquet"}
-"""Files that are checked where they are, but that no clip depends on."""
 
 
 @pytest.fixture(params=ALL, ids=lambda layout: layout.NAME)
@@ -34,128 +28,20 @@ def source(layout: Layout, tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def packed_files(layout: Layout, source: Path) -> list[Path]:
-    """The files of an example that an import reads; test inputs of the dance lab have no truth and stay out."""
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    return [path for path in files if (layout.NAME, path.relative_to(source).parts[0]) != ("dance_lab", "test")]
-
-
 def test_every_file_of_the_folder_is_a_layout():
     names = {path.stem for path in Path(folder_of_layouts.__file__).parent.glob("[!_]*")}
     files = names - set(NOT_LAYOUTS)
     assert set(layouts()) == files
 
 
-def test_a_layout_describes_itself_in_one_line(layout: Layout):
-    for text in (layout.NAME, layout.DESCRIBE, layout.LOOKS_FOR):
-        assert text
-        assert "\n" not in text
-    assert set(layout.TAKES) <= {"camera", "cuts", "count"}
-    assert re.fullmatch("[a-z0-9_]+", layout.NAME)
+@pytest.mark.parametrize("rule", conformance.RULES, ids=lambda rule: rule.__name__)
+def test_a_layout_keeps_its_contract(layout: Layout, source: Path, tmp_path: Path, rule: conformance.Rule):
+    assert list(rule(layout, layout.NAME, source, tmp_path)) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "aside"))] == []
 
 
-def test_a_layout_knows_its_own_example_and_no_other_layout_does(layout: Layout, source: Path):
-    fitting = [other.NAME for other in ALL if other.recognises(source)]
-    assert [name for name in fitting if name not in GENERAL or name == layout.NAME] == [layout.NAME]
+def test_an_example_is_found_by_its_layout(layout: Layout, source: Path):
     assert find_layout(source) is layout
-
-
-def test_a_layout_does_not_know_an_empty_folder_nor_a_missing_one(layout: Layout, tmp_path: Path):
-    assert not layout.recognises(tmp_path)
-    assert not layout.recognises(tmp_path / "missing")
-
-
-def test_the_example_has_no_fault_and_at_least_two_splits(source: Path):
-    report = scan(source)
-    assert report.faults == []
-    assert {"train", "val"} <= set(report.splits())
-    assert not any("not used" in note for note in report.notes)
-
-
-def test_a_survey_names_clips_once_and_its_condition_fully(layout: Layout, source: Path):
-    survey = layout.survey(source, Options())
-    assert survey.size
-    assert len({clip.name for clip in survey.clips}) == len(survey.clips) > 0
-    assert len(set(survey.columns)) == len(survey.columns)
-    assert {clip.split for clip in survey.clips} <= {"train", "val", "test", ""}
-    for clip in survey.clips:
-        assert pickle.loads(pickle.dumps(clip)).name == clip.name  # noqa: S301
-        assert (clip.rows is None) == (survey.cond == "none")
-
-
-def test_reading_a_clip_in_pieces_equals_reading_it_whole(layout: Layout, source: Path):
-    survey = layout.survey(source, Options())
-    for clip in survey.clips:
-        for read in filter(None, (clip.frames, clip.rows)):
-            whole = read(0, clip.length).values
-            pieces = [read(start, min(start + 5, clip.length)).values for start in range(0, clip.length, 5)]
-            np.testing.assert_array_equal(np.concatenate(pieces), whole)
-            np.testing.assert_array_equal(read(2, 4).values, whole[2:4])
-        frames = clip.frames(0, clip.length).values
-        assert frames.dtype == np.uint8
-        assert frames.shape[0] == clip.length
-        assert frames.shape[3] == 3
-        assert frames.max() > 0
-        rows = clip.rows(0, clip.length).values if clip.rows else None
-        if rows is not None and survey.cond == "vector":
-            assert rows.dtype == np.float32
-            assert rows.shape == (clip.length, len(survey.columns))
-        elif rows is not None:
-            assert rows.dtype == np.uint8
-            assert rows.shape[3] == 3
-
-
-def test_an_import_holds_what_the_clips_read_as(layout: Layout, source: Path, tmp_path: Path):
-    pack = import_clips(source, tmp_path / "pack")
-    clips = {clip.name: clip for clip in open_source(source, layout.NAME, Options()).clips}
-    assert {episode.name for episode in pack.episodes} == set(clips)
-    for episode in pack.episodes:
-        frames, cond = pack.read(episode, 0, episode.length)
-        chunk = clips[episode.name].read(0, episode.length)
-        np.testing.assert_array_equal(frames, chunk.frames)
-        if chunk.cond is not None:
-            np.testing.assert_array_equal(cond, chunk.cond)
-
-
-def test_a_size_may_be_chosen(layout: Layout, source: Path, tmp_path: Path):
-    pack = import_clips(source, tmp_path / "pack", options=Options(size=(8, 24)))
-    assert (pack.spec.height, pack.spec.width) == (8, 24)
-
-
-def test_importing_twice_gives_the_same_bytes(source: Path, tmp_path: Path):
-    first, second = (import_clips(source, tmp_path / name) for name in ("one", "two"))
-    assert first.hash == second.hash
-    for name in first.manifest.files:
-        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
-
-
-@pytest.mark.parametrize("damage", ["half", "empty", "words"])
-def test_each_damaged_file_is_named_and_nothing_is_packed(layout: Layout, source: Path, tmp_path: Path, damage: str):
-    files = packed_files(layout, source)
-    for path in files[:: max(1, len(files) // 20)]:
-        content = path.read_bytes()
-        path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "words": b"not a clip " * 9}[damage])
-        with pytest.raises(DataError) as caught:
-            import_clips(source, tmp_path / "pack", layout.NAME)
-        name = path.relative_to(source).as_posix()
-        assert any(fault.path == name or name in str(fault) for fault in caught.value.faults), (name, caught.value)
-        assert not any(str(source) in str(fault) for fault in caught.value.faults)
-        path.write_bytes(content)
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
-
-
-def test_no_file_can_be_missing_without_a_trace(layout: Layout, source: Path):
-    whole = scan(source, layout.NAME).clips
-    files = packed_files(layout, source)
-    for path in files[:: max(1, len(files) // 10)]:
-        aside = source.parent / "aside"
-        path.rename(aside)
-        try:
-            report = scan(source, layout.NAME)
-            assert report.faults or report.clips != whole or path.name in SPARE, path.name
-        except (DataError, UsageError):
-            pass
-        aside.rename(path)
 
 
 def test_a_link_that_leaves_the_source_is_a_fault(layout: Layout, source: Path, tmp_path: Path):

@@ -30,7 +30,7 @@ def data_import(
     Args:
         src: The folder; its layout is recognised (`foreframe data layouts` lists those there are).
         dst: The pack to write.
-        layout: Name of the layout, where it is not recognized.
+        layout: Name of the layout, where it is not recognized, or the file (.py) of one of your own.
         shape: How clips are made ready.
         on_bad: stop before anything is packed, or skip bad clips; the pack then lists them.
         overwrite: Replace a pack at DST.
@@ -182,10 +182,20 @@ def data_export(
     print(f"written: {dst}")
 
 
-def data_layouts() -> None:
-    """List the kinds of folders that are known, and by what they are recognised."""
+def data_layouts(check: Path | None = None) -> None:
+    """List the kinds of folders that are known, and by what they are recognised; or check a layout of your own.
+
+    Args:
+        check: The file (.py) of a layout: list every violation of the contract.
+    """
+    from foreframe.data.ingest.conformance import check_layout
     from foreframe.data.layouts.registry import layouts
 
+    if check is not None:
+        print("\n".join(violations := check_layout(check)) or f"{check}: keeps the contract")
+        if violations:
+            raise SystemExit(1)
+        return
     for layout in layouts().values():
         print(f"{layout.NAME:16}{layout.DESCRIBE}\n{'':16}{layout.LOOKS_FOR}")
 

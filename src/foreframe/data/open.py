@@ -11,7 +11,7 @@ from foreframe.data.cache import cache_folder, made_once, source_key
 from foreframe.data.ingest.run import import_clips
 from foreframe.data.ingest.transform import refuse_options, rows_for
 from foreframe.data.layouts.options import Options
-from foreframe.data.layouts.registry import find_layout
+from foreframe.data.layouts.registry import find_layout, version_of
 from foreframe.data.pack.pack import Pack, PackWriter, is_pack
 from foreframe.errors import DataError, printable
 
@@ -49,13 +49,13 @@ def open_clips(
         choices = f"a pack, a folder of clips, or a built-in sample ({', '.join(SAMPLES)})"
         raise DataError(f"{path}: there is nothing; expected {choices}")
     chosen = find_layout(path, layout)
-    key = source_key(path, options, [CACHE_VERSION, chosen.NAME])
+    key = source_key(path, options, [CACHE_VERSION, *version_of(chosen)])
     target = cache_folder() / f"{chosen.NAME}-{key[:16]}"
 
     def make() -> None:
         if progress:
             print(printable(f"packing {path} into {target}"), file=sys.stderr, flush=True)
-        import_clips(path, target, chosen.NAME, options, workers=None, progress=progress)
+        import_clips(path, target, layout or chosen.NAME, options, workers=None, progress=progress)
 
     return made_once(target, make)
 

@@ -15,7 +15,7 @@ from foreframe.data.ingest.report import Report, count
 from foreframe.data.ingest.transform import PreparedSource, open_source
 from foreframe.data.ingest.validate import inspect
 from foreframe.data.layouts.options import Options
-from foreframe.data.layouts.registry import find_layout
+from foreframe.data.layouts.registry import find_layout, version_of
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.data.pack.writer import refuse_existing
 from foreframe.errors import DataError, printable
@@ -41,7 +41,7 @@ def import_clips(
     An import that was killed, stopped by a signal or refused by the disk goes on where it was when it is started again.
 
     Args:
-        layout: Name of the source's layout; found out when None.
+        layout: Name of the source's layout, or the file (.py) of one; found out when None.
         options: Size, columns, shift, windows, splits and whatever else a user may decide.
         on_bad: "stop" lists every fault and packs nothing; "skip" leaves out what is faulty and lists it in the
             manifest: whole clips, or single frames where a long take may be cut.
@@ -62,8 +62,8 @@ def import_clips(
     if src.resolve().is_relative_to(dst.resolve()):
         raise DataError(f"{dst}: holds the source {src}, which would be lost; choose another folder")
     with Readers(workers) as readers:
-        source = readers.call(partial(open_source, src, chosen.NAME, options), src)
-        key = source_key(src, options, [chosen.NAME, on_bad, foreframe.__version__])
+        source = readers.call(partial(open_source, src, layout or chosen.NAME, options), src)
+        key = source_key(src, options, [*version_of(chosen), on_bad, foreframe.__version__])
         return pack_source(
             source, src, dst, key=key, on_bad=on_bad, overwrite=overwrite, readers=readers, progress=progress
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -123,6 +123,43 @@ def no_frames(start: int, stop: int) -> RawChunk:
     return RawChunk(np.zeros((stop - start, 1, 1, 3), np.uint8))
 
 
+@dataclass(frozen=True)
+class ArrayReader:
+    """Reads a clip that lies in arrays of one file.
+
+    opens: `open_file` or `open_npz`. shown: its path for messages. pictures: name and form of the array of pictures.
+    arrays: (name, rows) of the arrays of numbers, side by side; `columns` names all of their numbers. clip: which one
+    it is, where a file has several. first: the row of all arrays that belongs to frame 0.
+    """
+
+    opens: Callable[[Path, str], Any]
+    path: Path
+    shown: str
+    pictures: tuple[str, Pictures]
+    arrays: tuple[tuple[str, int], ...]
+    columns: tuple[str, ...]
+    clip: str = ""
+    first: int = 0
+
+    def frames(self, start: int, stop: int) -> RawChunk:
+        """Pictures start to stop-1."""
+        name, form = self.pictures
+        return RawChunk(
+            form.frames(self.opens(self.path, self.shown).read(name, self.first + start, self.first + stop))
+        )
+
+    def rows(self, start: int, stop: int) -> RawChunk:
+        """All columns of frames start to stop-1; the last row of an array stands again where it has fewer."""
+        file = self.opens(self.path, self.shown)
+        parts = []
+        for name, length in self.arrays:
+            first = min(start, length - 1)
+            values = file.read(name, first, min(stop, length))
+            values = values.reshape(len(values), -1)
+            parts.append(values[np.minimum(np.arange(start, stop), length - 1) - first])
+        return finite_rows(np.concatenate(parts, axis=1), self.columns, start, self.shown, self.clip)
+
+
 def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str, clip: str = "") -> RawChunk:
     """Rows (T, D) of any numbers as float32; what is not finite, or too large, is a fault of its frame, one for each
     group of columns (what stands before the last dot of their names).
@@ -134,13 +171,13 @@ def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: s
     bad = ~np.isfinite(rows)
     faults = {}
     for index in np.flatnonzero(bad.any(axis=1)).tolist():
-        told = []
+        wrong = []
         for _, same in groupby(np.flatnonzero(bad[index]).tolist(), key=lambda at: names[at].rpartition(".")[0]):
             at = tuple(same)
             more = f", and {len(at) - 1} more in this row" if len(at) > 1 else ""
             where = ", ".join(filter(None, (clip, f"frame {start + index}", names[at[0]])))
             found = f"{values[index, at[0]]}{more}"
-            told.append(NumberFault(shown, where, "a finite number within float32", found, at))
-        faults[index] = tuple(told)
+            wrong.append(NumberFault(shown, where, "a finite number within float32", found, at))
+        faults[index] = tuple(wrong)
     rows[bad] = 0
     return RawChunk(rows, faults)

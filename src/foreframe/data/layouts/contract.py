@@ -1,6 +1,6 @@
 """What a layout finds in a folder of somebody's clips, before any of it is shaped and packed.
 
-A layout is one file in `foreframe/data/layouts/` with
+A layout is one file in `foreframe/data/layouts/`, or one of a user's own (`--layout FILE.py`), with
 
     NAME: str                                   as given to --layout
     DESCRIBE: str                               one line for help texts
@@ -9,11 +9,14 @@ A layout is one file in `foreframe/data/layouts/` with
     recognises(folder: Path) -> bool            a quick look; never raises
     survey(folder: Path, options: Options) -> SourceIndex
     example(folder: Path) -> None               writes a tiny source of this layout without fault
+    UNREAD, SPARE: tuple[str, ...]              patterns of files of the example that are never read, or on which no
+                                                clip depends; may be absent
 
 `survey` looks at names, headers and tables; pixels are read piece by piece, through `SourceClip.frames`. A layout
 hands everything out as it was recorded: at its own size, and with row t of the conditions beside frame t. Sizes,
 columns, shifts, strides, windows and splits are the same for all layouts and are applied by `ingest.transform`. The
-contract tests find each layout by its file and try it on its own example.
+contract tests find each layout by its file and try it on its own example; `ingest.conformance.check_layout` does the
+same for one in any file.
 """
 
 from __future__ import annotations

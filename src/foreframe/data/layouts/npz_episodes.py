@@ -25,15 +25,15 @@ from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
+    ArrayReader,
     Pictures,
     columns,
     files_below,
-    finite_rows,
     pictures,
     shared_columns,
     split_of,
 )
-from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, printable
 
@@ -164,29 +164,7 @@ def _clip(episode: _Episode, widths: Mapping[str, int], names: tuple[str, ...]) 
             words = str(found) if found else f"no {group}"
             faults.append(Fault(episode.shown, place, f"{group} of {width} numbers, as in most files", words))
     arrays = tuple(episode.arrays[group][:2] for group in widths if group in episode.arrays)
-    return SourceClip(
-        episode.shown,
-        episode.split,
-        episode.length,
-        partial(_frames, episode.path, episode.shown, episode.image, episode.form),
-        partial(_rows, episode.path, episode.shown, arrays, names) if names and not faults else None,
-        tuple(faults),
-    )
-
-
-def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop: int) -> RawChunk:
-    return RawChunk(form.frames(open_npz(path, shown).read(name, start, stop)))
-
-
-def _rows(
-    path: Path, shown: str, arrays: tuple[tuple[str, int], ...], names: tuple[str, ...], start: int, stop: int
-) -> RawChunk:
-    """All columns of frames start to stop-1; the last row stands twice where there is one fewer."""
-    archive = open_npz(path, shown)
-    parts = []
-    for name, length in arrays:
-        first = min(start, length - 1)
-        values = archive.read(name, first, min(stop, length))
-        values = values.reshape(len(values), -1)
-        parts.append(values[np.minimum(np.arange(start, stop), length - 1) - first])
-    return finite_rows(np.concatenate(parts, axis=1), names, start, shown)
+    reader = ArrayReader(open_npz, episode.path, episode.shown, (episode.image, episode.form), arrays, names)
+    rows = partial(ArrayReader.rows, reader) if names and not faults else None
+    frames = partial(ArrayReader.frames, reader)
+    return SourceClip(episode.shown, episode.split, episode.length, frames, rows, tuple(faults))

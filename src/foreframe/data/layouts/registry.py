@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol, cast
 
 from foreframe.data import layouts as package
@@ -36,7 +41,7 @@ GENERAL = ("frame_folders", "videos")
 @cache
 def layouts() -> dict[str, Layout]:
     """Every layout by its name, in the order of their file names."""
-    return {name: _load(name) for name in _modules()}
+    return {name: load(name) for name in _modules()}
 
 
 def _modules() -> list[str]:
@@ -45,24 +50,59 @@ def _modules() -> list[str]:
     return sorted(name for name in here if name not in NOT_LAYOUTS and not name.startswith("_"))
 
 
-def _load(name: str) -> Layout:
+def load(name: str) -> Layout:
+    """The layout of this name, or that in the file (.py) of this path.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name.endswith(".py"):
+        path = Path(name).absolute()
+        if not path.is_file():
+            raise UsageError(f"{name}: expected a file that holds a layout, found none")
+        return cast(Layout, importlib.import_module(_UserFiles.PREFIX + str(path).encode().hex()))
+    if name not in _modules():
+        raise UsageError(f"no layout '{name}'; there are {', '.join(_modules())}{nearest(name, _modules())}")
     return cast(Layout, importlib.import_module(f"{package.__name__}.{name}"))
+
+
+class _UserFiles:
+    """Finds the modules of users' own layouts: their names hold the paths of their files, so that a clip of such a
+    layout can be pickled and read by another process."""
+
+    PREFIX = "foreframe_layout_"
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if not name.startswith(cls.PREFIX):
+            return None
+        return spec_from_file_location(name, bytes.fromhex(name.removeprefix(cls.PREFIX)).decode())
+
+
+sys.meta_path.append(_UserFiles)
+
+
+def version_of(layout: Layout) -> list[str]:
+    """What a key of a pack holds of its layout: the name, and of a user's own the content of its file."""
+    module = cast(ModuleType, layout)
+    if not module.__name__.startswith(_UserFiles.PREFIX):
+        return [layout.NAME]
+    return [layout.NAME, hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()]
 
 
 def find_layout(folder: Path, name: str | None = None) -> Layout:
     """The layout of a source folder, by its name or by looking.
 
     Raises:
-        UsageError: there is no layout of this name.
+        UsageError: there is no layout of this name or in this file.
         DataError: the folder is missing, or fits no layout or more than one; the message says what was looked
             for, what is there instead, and which folder nearby would fit.
     """
-    if name is not None and name not in _modules():
-        raise UsageError(f"no layout '{name}'; there are {', '.join(_modules())}{nearest(name, _modules())}")
+    chosen = None if name is None else load(name)
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of clips, found {'a file' if folder.exists() else 'nothing'}")
-    if name is not None:
-        return _load(name)
+    if chosen is not None:
+        return chosen
     known = layouts()
     fitting = [layout for layout in known.values() if layout.recognises(folder)]
     fitting = [layout for layout in fitting if layout.NAME not in GENERAL] or fitting

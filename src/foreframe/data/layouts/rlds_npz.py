@@ -18,7 +18,7 @@ splits have none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -31,6 +31,7 @@ from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
+    ArrayReader,
     Pictures,
     columns,
     files_below,
@@ -288,39 +289,30 @@ def _clips(
     finds.faults += faults
     if faults or not isinstance(form, Pictures):
         return []
-    groups = tuple((file.groups[group][0], group.split(".")[0] == "action") for group in widths)
+    actions = tuple(group.split(".")[0] == "action" for group in widths)
     clips = []
     for number, (start, stop) in enumerate(file.episodes):
-        name = file.shown if len(file.episodes) == 1 else f"{file.shown}/{number}"
-        frames = partial(_frames, file.path, file.shown, file.cameras[camera], form, start)
-        place = f"episode {number}" if len(file.episodes) > 1 else ""
-        rows = partial(_rows, file.path, file.shown, place, groups, names, start, stop) if names else None
+        several = len(file.episodes) > 1
+        pictures = file.cameras[camera], form
+        arrays = tuple((file.groups[group][0], stop) for group in widths)
+        place = f"episode {number}" if several else ""
+        reader = ArrayReader(open_npz, file.path, file.shown, pictures, arrays, names, place, start)
+        rows = partial(_rows, reader, actions, stop - start) if names else None
+        name = f"{file.shown}/{number}" if several else file.shown
+        frames = partial(ArrayReader.frames, reader)
         clips.append(SourceClip(name, file.split, stop - start, frames, rows, file=file.shown))
     return clips
 
 
-def _frames(path: Path, shown: str, name: str, form: Pictures, offset: int, start: int, stop: int) -> RawChunk:
-    return RawChunk(form.frames(open_npz(path, shown).read(name, offset + start, offset + stop)))
-
-
-def _rows(
-    path: Path,
-    shown: str,
-    place: str,
-    groups: tuple[tuple[str, bool], ...],
-    names: tuple[str, ...],
-    offset: int,
-    end: int,
-    start: int,
-    stop: int,
-) -> RawChunk:
-    """All columns of steps start to stop-1 of the episode in rows offset to end-1 of the file."""
-    archive = open_npz(path, shown)
+def _rows(reader: ArrayReader, actions: Sequence[bool], length: int, start: int, stop: int) -> RawChunk:
+    """All columns of steps start to stop-1 of an episode; the action of its last step may be missing (not finite), and
+    that before it then stands again."""
+    archive, offset = open_npz(reader.path, reader.shown), reader.first
     parts = []
-    for name, action in groups:
+    for (name, _), action in zip(reader.arrays, actions, strict=True):
         values = archive.read(name, offset + start, offset + stop)
         values = values.reshape(len(values), -1)
-        if action and offset + stop == end and end - offset > 1 and not np.isfinite(values[-1]).all():
-            values[-1] = archive.read(name, end - 2, end - 1).reshape(-1)
+        if action and stop == length > 1 and not np.isfinite(values[-1]).all():
+            values[-1] = archive.read(name, offset + length - 2, offset + length - 1).reshape(-1)
         parts.append(values)
-    return finite_rows(np.concatenate(parts, axis=1), names, start, shown, place)
+    return finite_rows(np.concatenate(parts, axis=1), reader.columns, start, reader.shown, reader.clip)

@@ -31,16 +31,16 @@ from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.hdf5 import SUFFIXES, Header, Store, glance, library, open_file
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import (
+    ArrayReader,
     Pictures,
     columns,
     files_below,
-    finite_rows,
     no_frames,
     pictures,
     shared_columns,
     usual_camera,
 )
-from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import Read, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError, nearest, printable
 
@@ -277,9 +277,10 @@ def _clip(demo: _Demo, camera: str, widths: Mapping[str, int], names: tuple[str,
         elif demo.lengths[kind] not in (length, length - 1 if kind == "action" else length) or not demo.lengths[kind]:
             expected = f"{length} rows, one for each frame"
             faults.append(Fault(demo.shown, _dataset(demo.group, kind), expected, str(demo.lengths[kind])))
-    frames: Read = partial(_frames, demo.path, demo.shown, place, form) if usable else no_frames
     groups = tuple((_dataset(demo.group, kind), demo.lengths.get(kind, 0)) for kind in widths)
-    rows = partial(_rows, demo.path, demo.shown, demo.group, groups, names)
+    reader = ArrayReader(open_file, demo.path, demo.shown, (place, form), groups, names, demo.group)
+    frames: Read = partial(ArrayReader.frames, reader) if usable else no_frames
+    rows = partial(ArrayReader.rows, reader)
     return SourceClip(
         demo.name, demo.split, length, frames, rows if names and not faults else None, tuple(faults),
         file=demo.shown,
@@ -291,26 +292,3 @@ def _dataset(group: str, kind: str) -> str:
     if kind.startswith("obs."):
         return f"{group}/obs/{kind.removeprefix('obs.')}"
     return f"{group}/{kind}s"
-
-
-def _frames(path: Path, shown: str, name: str, form: Pictures, start: int, stop: int) -> RawChunk:
-    return RawChunk(form.frames(open_file(path, shown).read(name, start, stop)))
-
-
-def _rows(
-    path: Path,
-    shown: str,
-    demo: str,
-    groups: tuple[tuple[str, int], ...],
-    names: tuple[str, ...],
-    start: int,
-    stop: int,
-) -> RawChunk:
-    """All columns of frames start to stop-1; the last action stands twice where there is one fewer."""
-    store = open_file(path, shown)
-    parts = []
-    for name, length in groups:
-        first = min(start, length - 1)
-        values = store.read(name, first, min(stop, length))
-        parts.append(values[np.minimum(np.arange(start, stop), length - 1) - first])
-    return finite_rows(np.concatenate(parts, axis=1), names, start, shown, demo)

@@ -42,7 +42,7 @@ from PIL import Image
 from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.hdf5 import SUFFIXES, Store, glance, library, open_file
 from foreframe.data.formats.images import example_picture
-from foreframe.data.layouts._arrays import columns, files_below, finite_rows
+from foreframe.data.layouts._arrays import ArrayReader, Pictures, columns, files_below
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError
@@ -256,20 +256,12 @@ def _clip(
         split = "test" if path.name in tests else "val" if validates else "train"
     frames = partial(_frames, path, shown, camera, found)
     if found.widths == usual:
-        return SourceClip(shown, split, found.length, frames, partial(_rows, path, shown, found, names))
+        arrays = (("policy/actions", found.actions), ("env/state", found.length))
+        reader = ArrayReader(open_file, path, shown, ("", Pictures((1, 1), 3)), arrays, names)
+        return SourceClip(shown, split, found.length, frames, partial(ArrayReader.rows, reader))
     expected = f"actions of {usual[0]} and states of {usual[1]} numbers, as in most files"
     words = f"{found.widths[0]} and {found.widths[1]}: another robot? Keep each in a folder of its own, or skip these"
     return SourceClip(shown, split, found.length, frames, None, (Fault(shown, "", expected, words),))
-
-
-def _rows(path: Path, shown: str, found: _Found, names: tuple[str, ...], start: int, stop: int) -> RawChunk:
-    """Actions and states of frames start to stop-1; the last action stands twice where there is one fewer."""
-    store = open_file(path, shown)
-    state = store.read("env/state", start, stop)
-    first = min(start, found.actions - 1)
-    actions = store.read("policy/actions", first, min(stop, found.actions))
-    actions = actions[np.minimum(np.arange(start, stop), found.actions - 1) - first]
-    return finite_rows(np.concatenate([actions, state], axis=1), names, start, shown)
 
 
 def _frames(path: Path, shown: str, camera: str, found: _Found, start: int, stop: int) -> RawChunk:

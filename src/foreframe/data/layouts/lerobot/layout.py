@@ -52,6 +52,7 @@ from foreframe.video.pixels import Size
 NAME = "lerobot"
 DESCRIBE = "LeRobot datasets v2.0, v2.1 and v3.0: parquet tables with mp4 videos or pictures"
 LOOKS_FOR = "meta/info.json with a codebase_version, and data/chunk-000/"
+SPARE = ("*/stats.json", "*/tasks.parquet")
 TAKES = ("camera",)
 
 USUAL = {"action": ("action", "actions"), "state": ("observation.state", "state")}
