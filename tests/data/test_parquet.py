@@ -95,7 +95,7 @@ def test_what_is_no_whole_parquet_file_is_a_fault(tmp_path: Path):
     path.write_bytes(content[:footer] + bytes(len(content) - 8 - footer) + content[-8:])
     assert found(path)
     path.write_bytes(content[:footer] + content[footer:-8].replace(b"\x18", b"\xff") + content[-8:])
-    assert found(path).endswith("footer: expected a footer that can be read, found a damaged one")
+    assert "expected a parquet file that can be decoded, found" in found(path)
     assert found(tmp_path).endswith("found a folder")
     assert found(tmp_path / "none").endswith("found No such file or directory")
     with pytest.raises(DataError, match="No such file"):
@@ -178,7 +178,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
         Table(tmp_path / "a.parquet", ("a",))
 
 
-# -- footers and pages put together by hand
+# -- footers put together by hand
 
 
 def footed(path: Path, footer: bytes) -> Path:
@@ -199,22 +199,7 @@ def footed(path: Path, footer: bytes) -> Path:
     ],
 )
 def test_a_footer_without_meaning_is_a_damaged_one(tmp_path: Path, footer: bytes):
-    assert found(footed(tmp_path / "a.parquet", footer)).endswith(
-        "expected a footer that can be read, found a damaged one"
-    )
-
-
-def test_fields_that_are_not_asked_for_are_skipped_whatever_they_are(tmp_path: Path):
-    odd = b"\x11" + b"\x12" + b"\x13\x07" + b"\x14\x07" + b"\x17" + bytes(8) + b"\x18\x02ab" + b"\x19\x31\x01\x02\x01"
-    odd += b"\x1a\x13\x05" + b"\x1c\x15\x02\x00" + b"\x05\x14\x02"  # the last: its number in full, 10
-    path = footed(tmp_path / "a.parquet", odd + b"\x00")
-    assert parquet._footer(path, ()) == []
-    assert "a parquet file that can be decoded" in found(path)
-
-
-def test_fewer_rows_than_none_are_a_fault(tmp_path: Path):
-    path = footed(tmp_path / "a.parquet", b"\x49\x1c\x36\x01\x00\x00")
-    assert found(path).endswith("footer: expected rows in each row group, found -1 in row group 0")
+    assert "expected a parquet file that can be decoded, found" in found(footed(tmp_path / "a.parquet", footer))
 
 
 def test_many_row_groups_are_read_and_too_many_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -223,7 +208,7 @@ def test_many_row_groups_are_read_and_too_many_are_not(tmp_path: Path, monkeypat
         assert table.read(0, 20).column("a").to_pylist() == [*range(20)]
         assert table.values == 20
     monkeypatch.setattr(parquet, "MAX_GROUPS", 19)
-    assert found(path).endswith("expected a footer that can be read, found a damaged one")
+    assert "expected a parquet file that can be decoded, found" in found(path)
 
 
 def test_an_empty_table_is_read_as_one(tmp_path: Path):
@@ -231,58 +216,6 @@ def test_an_empty_table_is_read_as_one(tmp_path: Path):
     with Table(tmp_path / "a.parquet", ("a",)) as table:
         assert table.rows == table.read(0, 0).num_rows == 0
         assert [*table.blocks()] == []
-
-
-def one_page(path: Path) -> bytes:
-    """A file of one column in one page, whose header begins at byte 4: type, sizes, then its number of values."""
-    pq.write_table(pa.table({"a": [7.0] * 50}), path, compression="none", use_dictionary=False, write_statistics=False)
-    content = path.read_bytes()
-    assert content[4:7] in (b"\x15\x00\x15", b"\x15\x06\x15")
-    return content
-
-
-def test_a_page_header_that_is_damaged_is_a_fault(tmp_path: Path):
-    path = tmp_path / "a.parquet"
-    content = one_page(path)
-    place = content.index(b"\x2c\x15\x64", 4)  # of 50 values
-    for at, new, words in (
-        (4, b"\x1d", "row group 0, a, byte 4: expected the header of a page, found a damaged one"),
-        (4, b"\x1c" * 40, "row group 0, a, byte 4: expected the header of a page, found a damaged one"),
-        (7, bytes([content[7] | 1]), "row group 0, a, byte 4: expected a page of at most"),
-        (place + 2, b"\x66", "row group 0, a, byte 4: expected at most 50 values as in the footer, found 51 in a page"),
-        (place + 2, b"\x01", "row group 0, a, byte 4: expected at most 50 values as in the footer, found -1 in a page"),
-    ):
-        path.write_bytes(content[:at] + new + content[at + len(new) :])
-        assert words in found(path)
-
-
-def test_a_page_that_grows_beyond_its_share_of_the_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"a": [7.0] * 5000}), path, compression="gzip", use_dictionary=False)
-    monkeypatch.setattr(parquet, "BULK", 100)
-    monkeypatch.setattr(parquet, "MOST_PACKED", 1000)
-    with Table(path, ("a",)) as table:
-        assert table.read(4999, 5000).column("a").to_pylist() == [7]
-    monkeypatch.setattr(parquet, "MOST_PACKED", 4)
-    assert "byte 4: expected a page of at most" in found(path)
-
-
-def test_pages_that_grow_beyond_what_a_column_may_take_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whatever the footer says they take together."""
-    path = write(tmp_path / "a.parquet")
-    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 200)
-    honest = parquet._chunk
-    monkeypatch.setattr(parquet, "_chunk", lambda thrift: honest(thrift)._replace(unpacked=100))
-    assert "row group 0, a: expected at most 200 bytes once decompressed, found" in found(path)
-
-
-def test_a_page_header_is_read_on_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = write(tmp_path / "a.parquet")
-    monkeypatch.setattr(parquet, "_PAGE_HEADERS", (3, 2**20))
-    with Table(path, ("a",)) as table:
-        assert table.read(0, 100).num_rows == 100
-    monkeypatch.setattr(parquet, "_PAGE_HEADERS", (3, 4))
-    assert "expected the header of a page, found a damaged one" in found(path)
 
 
 def test_more_values_than_rows_can_hold_are_refused_by_the_footer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

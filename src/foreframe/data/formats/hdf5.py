@@ -5,20 +5,17 @@ filters that are loaded as plugins. None of this is followed. HDF5 keeps no chec
 them: a file cut short is noticed by the length in its header, a dataset never filled by its missing chunks, but
 numbers changed in place cannot be told from others.
 
-The library inflates a chunk to whatever it becomes, even if it should have been a hundred bytes. So chunks are looked
-at before they are read, and those that could become large are inflated here first, no further than they may grow.
+Sizes of chunks are checked by the library's own index of them. What the library does with a file whose inner parts
+contradict each other is bounded by the process that reads (`ingest.pool`).
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import re
-import struct
 import sys
-import zlib
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +35,7 @@ KEPT = 4
 """Datasets of a file that stay open with their decoded chunks, of at most `CHUNK_CACHE` bytes each."""
 CHUNK_CACHE = 2**24
 KNOWN = 32
-"""Groups, and datasets without chunks, that stay open so that they need not be looked up again."""
+"""Groups, and datasets without chunks, that stay open and need no second search."""
 MAX_CHUNK = 2**28
 """Bytes of the largest chunk that is decoded: each is decoded as a whole, however little of it is wanted."""
 MAX_READ = 2**31
@@ -50,27 +47,21 @@ MAX_TEXTS = 2**20
 MAX_LIST = 64
 """Numbers or texts in one attribute."""
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
-"""Others believe the size that is written in the file, whatever that is."""
+"""Others trust the size that is written in the file."""
 BULK = 2**25
-"""Bytes that a chunk may become, however small it is in the file; a larger one has to be its share of the file."""
+"""Bytes that a chunk may become, however small it is in the file; for a larger one, `MOST_PACKED` holds."""
 MOST_PACKED = 256
 """Bytes in a chunk of more than `BULK` for each byte in the file."""
-MAX_HEAPS = 2**30
-"""Bytes of the largest file whose heaps of texts are checked before the library reads them."""
 _HEAD, _TAIL = 2**22, 2**20
-_HEAP = b"GCOL\x01\x00\x00\x00"
-_TEXT = np.dtype([("size", "<u4"), ("heap", "<u8"), ("number", "<u4")])
-"""What stands in the place of a text of any length: its bytes are in a heap."""
-_ANY_LENGTH = 9
+_TEXT = 16
+"""Bytes in place of a text of any length, whose own bytes are elsewhere in the file."""
 _DEFLATE, _LZF = 1, 32000
 _ERRORS = RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError
-_DEFLATE_AT_BEST = 1032
-"""Bytes that one byte of deflate can become."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a dataset holds, judged without reading it."""
+    """Shape and type of a dataset."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -89,8 +80,11 @@ def library() -> Any:
     return h5py
 
 
-def glance(folder: Path) -> bytes:
-    """Beginning and end of an HDF5 file below `folder`, to look for names in; empty if there is none. Never raises."""
+def read_ends(folder: Path) -> bytes:
+    """Beginning and end of an HDF5 file below `folder`, to search names in; empty if there is none.
+
+    Never raises.
+    """
     found = 0
     for path in sorted(some_files(folder, links=False), key=lambda path: (len(path.parts), path)):
         if path.suffix.lower() not in SUFFIXES:
@@ -136,8 +130,6 @@ class Store:
         self.kept: Recent[str, Any] = Recent(KEPT)
         self.known: Recent[str, Any] = Recent(KNOWN)
         self.last: tuple[str, Any] = ("", None)
-        self.doubtful: dict[str, _Doubtful] = {}
-        self.path, self.heaps_checked = path, False
         if not self.size:
             raise self.error("", "an HDF5 file", "an empty file")
         sys.audit("open", str(path), "rb", 0)  # as Python's own `open` does: for the limits of a reading process
@@ -161,7 +153,7 @@ class Store:
         return unreadable(self.shown, name, expected, found)
 
     def has(self, name: str) -> bool:
-        """Whether there is something of this name; links to elsewhere do not count."""
+        """Whether this name exists; links to elsewhere do not count."""
         return self._find(name) is not None
 
     def names(self, group: str) -> list[str]:
@@ -170,7 +162,7 @@ class Store:
             found = self._group(group)
             names = sorted(_text(name) for name in found)
             for name in names:
-                self._insist_hard(found, name, f"{group}/{name}".lstrip("/"))
+                self._check_hard_link(found, name, f"{group}/{name}".lstrip("/"))
         return names
 
     def has_numbers(self, name: str) -> bool:
@@ -194,7 +186,6 @@ class Store:
         if wanted > MAX_READ:
             raise self.error(name, f"at most {MAX_READ} bytes for rows {start} to {stop - 1}", str(wanted))
         with self._errors(name, "data that can be read"):
-            self._check_growth(dataset, name, start, stop)
             values = dataset[start:stop]
         return np.ascontiguousarray(values, head.dtype.newbyteorder("="))
 
@@ -204,19 +195,18 @@ class Store:
         with self._errors(name, "texts in UTF-8"):
             kind = dataset.dtype
             if kind.kind != "S" and self.h5py.check_string_dtype(kind) is None:
-                raise self.error(name, "texts", _words(self.h5py, kind))
+                raise self.error(name, "texts", _description(self.h5py, kind))
             if len(dataset.shape) != 1:
                 raise self.error(name, "one row of texts", f"shape {_shape(dataset.shape)}")
             if dataset.shape[0] > MAX_TEXTS:
                 raise self.error(name, f"at most {MAX_TEXTS} texts", f"{dataset.shape[0]}")
             self._check_place(dataset, name)
-            self._check_growth(dataset, name, 0, dataset.shape[0])
-            if kind.kind != "S":
-                self._check_heaps()
-            size = dataset.shape[0] * kind.itemsize if kind.kind == "S" else self._bytes_of_texts(dataset, name)
-            if size > MAX_NAMES:
+            if kind.kind == "S" and (size := dataset.shape[0] * kind.itemsize) > MAX_NAMES:
                 raise self.error(name, f"at most {MAX_NAMES} bytes", f"{size}")
-            return [bytes(text).decode() for text in dataset[:]]
+            texts = [bytes(text) for text in dataset[:]]
+            if (size := sum(map(len, texts))) > MAX_NAMES:
+                raise self.error(name, f"at most {MAX_NAMES} bytes", f"{size}")
+            return [text.decode() for text in texts]
 
     def attribute(self, name: str, key: str) -> Any:
         """An attribute: a number, a text, or a list of at most 64 of either; None where there is none."""
@@ -231,11 +221,8 @@ class Store:
                 or not (text or found.dtype.kind in "biuf")
                 or found.dtype.itemsize > 2**16
             ):
-                words = f"{_words(self.h5py, found.dtype)} of shape {_shape(found.shape)}"
+                words = f"{_description(self.h5py, found.dtype)} of shape {_shape(found.shape)}"
                 raise self.error(name, f"a few numbers or a text as attribute {key}", words)
-            if found.dtype.kind == "O":
-                self._check_heaps()
-                self._check_attributes(key.encode())
             value = owner.attrs[key]
             plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
             return _decoded(plain)
@@ -255,7 +242,7 @@ class Store:
                 return None
             if not group.id.links.exists(part.encode("utf-8", "surrogateescape")):
                 return None
-            self._insist_hard(group, part, name)
+            self._check_hard_link(group, part, name)
             found = group[part]
         if isinstance(found, self.h5py.Group):
             self.known.put(name, found)
@@ -290,12 +277,12 @@ class Store:
             return found
         with self._errors(name, "a dataset that can be read"):
             if not _plain(found.dtype):
-                raise self.error(name, "plain numbers", _words(self.h5py, found.dtype))
+                raise self.error(name, "plain numbers", _description(self.h5py, found.dtype))
             self._check_place(found, name)
             place = self.known if found.chunks is None else self.kept
         return place.put(name, found)
 
-    def _insist_hard(self, group: Any, part: str, name: str) -> None:
+    def _check_hard_link(self, group: Any, part: str, name: str) -> None:
         h5l = self.h5py.h5l
         kind = group.id.links.get_info(part.encode("utf-8", "surrogateescape")).type
         if kind != h5l.TYPE_HARD:
@@ -303,7 +290,7 @@ class Store:
             raise self.error(name, "data in this place of this file", known.get(kind, "another kind of link"))
 
     def _check_place(self, dataset: Any, name: str) -> None:
-        """Insist that all of a dataset lies in this file and can be decoded piece by piece."""
+        """Check that all of a dataset lies in this file and can be decoded piece by piece."""
         plan = dataset.id.get_create_plist()
         layout, h5d = plan.get_layout(), self.h5py.h5d
         if layout == h5d.VIRTUAL:
@@ -318,8 +305,8 @@ class Store:
                 raise self.error(name, f"no filters but {', '.join(FILTERS.values())}", f"filter {number}")
         if sum(number in (_DEFLATE, _LZF) for number in filters) > 1:
             raise self.error(name, "data compressed once", "twice or more")
-        free = self.h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.kind == "O"
-        element = _TEXT.itemsize if free else dataset.id.get_type().get_size()
+        free = dataset.dtype.kind == "O" and self.h5py.check_string_dtype(dataset.dtype) is not None
+        element = _TEXT if free else dataset.id.get_type().get_size()
         stored = dataset.id.get_storage_size()
         if layout == h5d.CHUNKED:
             chunk = plan.get_chunk()
@@ -330,8 +317,7 @@ class Store:
             if chunks != wanted or stored > self.size:
                 found = f"{chunks} of {stored} bytes"
                 raise self.error(name, f"{wanted} chunks for shape {_shape(dataset.shape)}", found)
-            if name not in self.doubtful:
-                self._check_chunks(dataset, name, math.prod(chunk) * element, filters)
+            self._check_chunks(dataset, name, math.prod(chunk) * element)
         else:
             wanted = math.prod(dataset.shape) * element
             offset = dataset.id.get_offset() or 0
@@ -339,128 +325,25 @@ class Store:
                 found = f"{stored}" if stored != wanted else "fewer: they lie beyond the end of the file"
                 raise self.error(name, f"{wanted} bytes for shape {_shape(dataset.shape)}", found)
 
-    def _check_chunks(self, dataset: Any, name: str, whole: int, filters: list[int]) -> None:
-        """Insist on sizes that chunks of `whole` bytes can have, and note those whose growth has to be tried."""
+    def _check_chunks(self, dataset: Any, name: str, whole: int) -> None:
+        """Check that chunks of `whole` bytes can be packed into as many bytes as they have in the file."""
         most = whole + whole // 100 + 64  # with checksums, and the little that deflate adds at worst
-        doubtful = _Doubtful(most, {})
         wrong: list[int] = []
-        bit = 1 << filters.index(_DEFLATE) if _DEFLATE in filters else 0  # in the mask of what a chunk went without
 
-        def look(chunk: Any) -> None:
+        def check(chunk: Any) -> None:
             if chunk.size > most or whole > max(BULK, MOST_PACKED * chunk.size):
                 wrong.append(chunk.size)
-            if bit & ~chunk.filter_mask and chunk.size * _DEFLATE_AT_BEST > max(BULK, most):
-                doubtful.places.setdefault(chunk.chunk_offset[0], []).append(chunk.chunk_offset)
 
-        dataset.id.chunk_iter(look)
+        dataset.id.chunk_iter(check)
         if wrong:
             raise self.error(name, f"chunks of {whole} bytes", f"one packed into {wrong[0]}")
-        self.doubtful[name] = doubtful
-
-    def _check_growth(self, dataset: Any, name: str, start: int, stop: int) -> None:
-        """Insist that no deflated chunk of rows start to stop-1 becomes more than a chunk is; each is tried once."""
-        doubtful = self.doubtful.get(name)
-        if doubtful is None or not doubtful.places:
-            return
-        step = dataset.chunks[0]
-        for first in range(start - start % step, stop, step):
-            for place in doubtful.places.get(first, ()):
-                _, packed = dataset.id.read_direct_chunk(place)
-                inflater, grown = zlib.decompressobj(), 0
-                with suppress(zlib.error):  # the library will find out as well, after as many bytes
-                    while packed and not inflater.eof and grown <= doubtful.most:
-                        grown += len(inflater.decompress(packed, 2**23))
-                        packed = inflater.unconsumed_tail
-                if grown > doubtful.most:
-                    raise self.error(name, f"chunks of at most {doubtful.most} bytes", "one that grows beyond")
-            doubtful.places.pop(first, None)
-
-    def _check_heaps(self) -> None:
-        """Insist that the heaps that hold texts of any length are sound: the library never returns from some others.
-
-        A heap is its size, then objects: a number and the size of what follows, number 0 for free room at the end.
-        """
-        if self.heaps_checked or self.size > MAX_HEAPS:
-            return
-        if self.file.id.get_create_plist().get_sizes() != (8, 8):
-            raise self.error("", "an HDF5 file with places and sizes of 8 bytes", "another one")
-        with self._mapped() as data:
-            start = data.find(_HEAP)
-            while start >= 0:
-                at, end = start + 16, min(start + int.from_bytes(data[start + 8 : start + 16], "little"), len(data))
-                while at + 16 <= end:
-                    number, size = struct.unpack_from("<H6xQ", data, at)
-                    taken = 16 + -(-size // 8) * 8 if number else size
-                    if taken < 16 or at + taken > end:
-                        raise self.error(f"byte {at}", "a sound heap of texts", "sizes that do not fit: it is damaged")
-                    at += taken
-                start = data.find(_HEAP, start + 1)
-        self.heaps_checked = True
-
-    def _bytes_of_texts(self, dataset: Any, name: str) -> int:
-        """How long texts of any length are together. The library takes the memory for each before it looks for it."""
-        plan = dataset.id.get_create_plist()
-        if plan.get_layout() == self.h5py.h5d.COMPACT or plan.get_nfilters():
-            raise self.error(name, "texts in a plain dataset", "a compact or a compressed one")
-        places: list[tuple[int, int]] = []
-        if plan.get_layout() == self.h5py.h5d.CHUNKED:
-            dataset.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, chunk.size)))
-        elif dataset.shape[0]:
-            places.append((dataset.id.get_offset(), dataset.id.get_storage_size()))
-        with self._mapped() as data:
-            return sum(int(np.frombuffer(data[at : at + size], _TEXT)["size"].sum()) for at, size in places)
-
-    def _check_attributes(self, key: bytes) -> None:
-        """Insist that the texts of attributes of this name are no longer than the file that holds them.
-
-        A message of an attribute is its version, the sizes of its parts, then a name, a type, a shape and the values;
-        in version 1 each begins at a multiple of 8 bytes.
-        """
-        if self.size > MAX_HEAPS:
-            return
-        with self._mapped() as data:
-            at = data.find(key + b"\0")
-            while at >= 0:
-                for start, versions in ((at - 8, (1, 2)), (at - 9, (3,))):
-                    version, *sizes = struct.unpack_from("<BxHHH", data, start)
-                    if version in versions and sizes[0] == len(key) + 1:
-                        name, kind, shape = (-(-size // 8) * 8 if version == 1 else size for size in sizes)
-                        for length in _lengths(data, at + name, at + name + kind, at + name + kind + shape):
-                            if length > self.size:
-                                words = f"one of {length} bytes"
-                                raise self.error("", f"attributes {key.decode()} inside the file", words)
-                at = data.find(key + b"\0", at + 1)
-
-    def _mapped(self) -> Any:
-        with self.path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def _errors(self, name: str, expected: str) -> AbstractContextManager[None]:
         """Errors of h5py as a DataError that names the file and the dataset."""
         return reading(self.shown, name, expected, *_ERRORS)
 
 
-@dataclass
-class _Doubtful:
-    """Chunks of a dataset that may become more than `most` bytes: where they start, by their first rows."""
-
-    most: int
-    places: dict[int, list[tuple[int, ...]]]
-
-
 _STORES: Recent[Path, Store] = Recent(OPEN)
-
-
-def _lengths(data: mmap.mmap, kind: int, shape: int, values: int) -> list[int]:
-    """How long the texts in the message of an attribute are, by where its parts start; none if it holds others."""
-    head = data[kind : kind + 1] + data[shape : shape + 2]
-    if len(head) < 3 or head[0] & 15 != _ANY_LENGTH:
-        return []
-    sides = data[(first := shape + (8 if head[1] == 1 else 4)) : first + 8 * head[2]]
-    count = math.prod(int.from_bytes(sides[place : place + 8], "little") for place in range(0, len(sides), 8))
-    texts = data[values : values + _TEXT.itemsize * min(count, MAX_LIST)]
-    lengths: list[int] = np.frombuffer(texts[: len(texts) // _TEXT.itemsize * _TEXT.itemsize], _TEXT)["size"].tolist()
-    return lengths
 
 
 def _shape(shape: Iterable[int] | None) -> str:
@@ -476,8 +359,8 @@ def _plain(kind: np.dtype[Any]) -> bool:
     return kind.kind in "biuf" and kind.itemsize <= 8
 
 
-def _words(h5py: Any, kind: np.dtype[Any]) -> str:
-    """A type of elements as a message calls it."""
+def _description(h5py: Any, kind: np.dtype[Any]) -> str:
+    """A type of elements, for messages."""
     if h5py.check_ref_dtype(kind) is not None:
         return "references to other objects"
     if kind.kind in "SUO":

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from foreframe.data.formats.folders import Findings, relative
-from foreframe.data.formats.hdf5 import SUFFIXES, Header, Store, glance, library, open_file
+from foreframe.data.formats.hdf5 import SUFFIXES, Header, Store, library, open_file, read_ends
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import (
     ArrayReader,
@@ -77,7 +77,7 @@ class _Demo:
 
 def recognises(folder: Path) -> bool:
     """Whether an HDF5 file below holds the names of demonstrations, and not those of RoboNet's cameras."""
-    text = glance(folder)
+    text = read_ends(folder)
     named = re.search(rb"demo_[0-9]", text) is not None or (b"actions" in text and b"obs" in text)
     return named and re.search(rb"cam[0-9]{1,3}_video", text) is None
 

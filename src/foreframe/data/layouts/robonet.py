@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foreframe.data.formats.folders import Findings, relative
-from foreframe.data.formats.hdf5 import SUFFIXES, Store, glance, library, open_file
+from foreframe.data.formats.hdf5 import SUFFIXES, Store, library, open_file, read_ends
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import ArrayReader, Pictures, columns, files_below
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
@@ -82,7 +82,7 @@ class _Found:
 
 def recognises(folder: Path) -> bool:
     """Whether an HDF5 file below holds the name of a camera of this kind."""
-    return re.search(rb"cam[0-9]{1,3}_video", glance(folder)) is not None
+    return re.search(rb"cam[0-9]{1,3}_video", read_ends(folder)) is not None
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:
