@@ -6,6 +6,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import signal
 import struct
 import warnings
@@ -60,7 +61,8 @@ def told(read: Reader, path: Path) -> str:
             signal.alarm(SECONDS)
             before = _peak(anew=True)
             if path.suffix in LIMITED:
-                resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + ROOM, resource.RLIM_INFINITY))
+                hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+                resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + ROOM, hard))
             try:
                 found = read(path)
                 words = "; ".join(map(str, found)) if isinstance(found, list) else f"nothing was wrong: {found!r:.99}"

@@ -6,6 +6,7 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from foreframe.data.formats import hdf5
 from foreframe.data.formats.hdf5 import open_file
+from foreframe.data.ingest.pool import Limits, Readers
 from foreframe.errors import DataError, Fault, UsageError
 
 h5py = pytest.importorskip("h5py")
@@ -173,6 +175,27 @@ def test_attributes_are_plain_and_small(tmp_path: Path):
     for key in ("many", "ref"):
         with pytest.raises(DataError, match=f"as attribute {key}"):
             store.attribute("a", key)
+
+
+def read_format(path: Path) -> Any:
+    return open_file(path, str(path)).attribute("a", "format")
+
+
+def test_a_damaged_heap_of_texts_from_which_the_library_does_not_return_ends_its_process_only(tmp_path: Path):
+    path = written(tmp_path / "x.h5", a=np.zeros(2))
+    with h5py.File(path, "a") as file:
+        file["a"].attrs["format"] = "RGB"
+    data = bytearray(path.read_bytes())
+    free = data.find(b"GCOL") + 16
+    while int.from_bytes(data[free : free + 2], "little"):
+        free += 16 + -(-int.from_bytes(data[free + 8 : free + 16], "little") // 8) * 8
+    data[free + 9] -= 1
+    path.write_bytes(data)
+    with Readers(1) as readers:
+        readers.limits = Limits(cpu=2)
+        with pytest.raises(DataError, match="expected a file that is read within 2 s of processor time") as error:
+            readers.call(partial(read_format, path), tmp_path)
+    assert fault(error).path == str(path)
 
 
 def test_data_that_were_never_written_are_a_fault(tmp_path: Path):
