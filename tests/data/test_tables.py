@@ -68,7 +68,7 @@ def test_a_file_larger_than_tables_are_is_not_read(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 9)
     path = saved(tmp_path / "a.csv", "1,2\n3,4\n5,6\n")
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
-    assert fixed(path) == ["a.csv: expected at most 9 bytes, found 12"]
+    assert fixed(path) == ["a.csv: expected a table of 1 to 9 bytes, found 12 bytes"]
     assert named(path) == ["a.csv: expected a table of 1 to 9 bytes, found 12 bytes"]
 
 
@@ -114,7 +114,7 @@ def test_a_table_that_is_wrong_everywhere_is_told_in_a_bounded_list(tmp_path: Pa
     ):
         told = named(saved(tmp_path / name, content), 10)
         assert len(told) == 4
-        assert told[3] == f"{name}: expected at most 3 faults, found more: the rest was not looked at"
+        assert told[3] == f"{name}: expected at most 3 faults, found more: the rest was not read"
     assert len(named(saved(tmp_path / "c.json", [[1, 2], *[[1]] * 3]))) == 3
 
 
@@ -165,7 +165,7 @@ def test_a_table_of_known_rows_that_is_wrong_everywhere_is_told_in_a_bounded_lis
         told = [str(fault) for fault in read_table(path, "a.csv", 1, 9)[1]]
         assert len(told) == 4
         assert told[2].startswith("a.csv, row 3")
-        assert told[3] == "a.csv: expected at most 3 faults, found more: the rest was not looked at"
+        assert told[3] == "a.csv: expected at most 3 faults, found more: the rest was not read"
 
 
 pa = pytest.importorskip("pyarrow")
@@ -187,7 +187,7 @@ def test_a_parquet_table_of_too_many_numbers_or_columns_is_refused(tmp_path: Pat
     monkeypatch.setattr(tables, "MAX_NUMBERS", 5)
     assert named(many) == ["many.parquet: expected 1 to 5 numbers, found 3 rows of 2"]
     assert named(lists) == ["lists.parquet: expected 1 to 5 numbers, found 6"]
-    assert named(uneven) == ["uneven.parquet: expected 1 to 5 numbers, found 3 rows of 2"]
+    assert named(uneven) == ["uneven.parquet: expected at most 5 numbers, found 3 rows of 2"]
     monkeypatch.setattr(tables, "MAX_COLUMNS", 1)
     assert named(uneven) == ["uneven.parquet: expected 1 to 1 columns, found 2"]
 
@@ -204,7 +204,7 @@ def test_a_parquet_table_is_looked_at_block_by_block(tmp_path: Path, monkeypatch
     told = named(parquet(tmp_path / "b.parquet", x=pa.array([None] * 30, pa.float32())))
     assert told[2:] == [
         "b.parquet, row 3, column 'x': expected a number, found nothing",
-        "b.parquet: expected at most 3 faults, found more: the rest was not looked at",
+        "b.parquet: expected at most 3 faults, found more: the rest was not read",
     ]
 
 
