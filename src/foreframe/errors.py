@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 class ForeframeError(Exception):
-    """Base of every error that is the user's to mend: the command line prints it without a traceback, exit 1.
+    """Base of every error that the user can fix: the command line prints it without a traceback, exit 1.
 
     Whatever names and values a message holds, it breaks its own lines only, and steers no terminal.
     """
@@ -31,7 +31,7 @@ class UsageError(ForeframeError):
 
 
 class ConfigError(ForeframeError):
-    """A configuration does not read as what it should be; the message holds the dotted path of the key."""
+    """A configuration cannot be read as such; the message holds the dotted path of the key."""
 
 
 class CheckpointError(ForeframeError):
@@ -43,7 +43,7 @@ class DiskError(ForeframeError):
 
 
 class TrainingError(ForeframeError):
-    """Training cannot go on (a loss that is not finite); the message names the term, the step and the clips."""
+    """Training cannot continue (a loss that is not finite); the message names the term, the step and the clips."""
 
 
 class NotFiniteError(ForeframeError):
@@ -107,7 +107,7 @@ class NumberFault(Fault):
     """Numbers of one row that cannot be used.
 
     It counts only where one of `columns` is chosen: a NaN in a column that nobody asked for does no harm. Rows that
-    lead into a frame left out by a stride are not looked at; those that lead into no frame at all, such as the last
+    lead into a frame left out by a stride are not checked; those that lead into no frame at all, such as the last
     one with a shift of 1, are. What is wrong with a row or a table as a whole (its length, its rows, its encoding) is
     a plain `Fault` and always counts.
 

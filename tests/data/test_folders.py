@@ -97,7 +97,7 @@ def test_a_folder_may_be_entered_if_it_is_inside(tmp_path: Path):
     assert not may_enter(root / ("x" * 300), finds)
     assert told(finds) == [
         f"out: expected a folder, or a link that stays inside the source, found a link to {tmp_path}",
-        f"{'x' * 300}: expected a folder that can be looked at, found File name too long",
+        f"{'x' * 300}: expected a folder that can be read, found File name too long",
     ]
 
 
@@ -124,7 +124,7 @@ def test_numbers_count_and_not_their_digits():
         ([], ""),
         ([5], "5"),
         ([7, 5, 6, 11, 3], "3, 5 to 7, 11"),
-        (range(0, 40, 2), "0, 2, 4, 6, 8, 10, 12, 14 and 12 more stretches"),
+        (range(0, 40, 2), "0, 2, 4, 6, 8, 10, 12, 14 and 12 more spans"),
     ],
 )
 def test_numbers_are_told_in_a_few_words(numbers: list[int], words: str):

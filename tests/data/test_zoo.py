@@ -521,12 +521,12 @@ CASES = (
          [f"{ONE}/0.png, frame 0: expected a PNG or JPEG, found another kind of file"], loses=[ONE]),
     Case("a picture of 16 bits", "bair_lab", "F26", lambda r: deep(r / ONE / "4.png"),
          [f"{ONE}/4.png, frame 4, IHDR: expected 8 bits a channel (grey, RGB, palette or RGBA), found 16 bits, "
-          "colour type 0"], loses=[ONE]),
+          "color type 0"], loses=[ONE]),
     Case("a picture of another size", "bair_lab", "F26", lambda r: picture(r / ONE / "4.png", 16, 17),
          [f"{ONE}/4.png, frame 4: expected 16x16 pixels as elsewhere, found 17x16"], loses=[ONE]),
     Case("a picture of one bit", "bair_lab", "F26", lambda r: Image.new("1", (16, 16)).save(r / ONE / "4.png"),
          [f"{ONE}/4.png, frame 4, IHDR: expected 8 bits a channel (grey, RGB, palette or RGBA), found 1 bits, "
-          "colour type 0"], loses=[ONE]),
+          "color type 0"], loses=[ONE]),
     Case("a picture in CMYK", "bair_lab", "F26", lambda r: (r / ONE / "4.png").write_bytes(jpeg("CMYK", 16)),
          [f"{ONE}/4.png, frame 4, header: expected a picture in grey, RGB or a palette, found one in CMYK"],
          loses=[ONE]),
@@ -637,7 +637,7 @@ CASES = (
          loses=["train/000000-000011"], gains=["train/000001-000011"]),
     Case("a frame of 16 bits", "dance_lab", "F26", lambda r: deep(r / IMG / "frame000004.png", 64, 128),
          [f"{IMG}/frame000004.png, frame 4, IHDR: expected 8 bits a channel (grey, RGB, palette or RGBA), found "
-          "16 bits, colour type 0"], loses=["train/000000-000011"],
+          "16 bits, color type 0"], loses=["train/000000-000011"],
          gains=["train/000000-000003", "train/000005-000011"]),
     Case("a pose of another size", "dance_lab", "F26", lambda r: picture(r / LABEL / "frame000011.png"),
          [f"{LABEL}/frame000011.png, frame 11: expected 128x64 pixels as elsewhere, found 16x16"],
@@ -981,7 +981,7 @@ CASES = (
     Case("a frame of 16 bits beside keypoints", "keypoints", "F26",
          lambda r: deep(r / "train/frames/a/0004.png", 32, 24),
          ["train/frames/a/0004.png, frame 4, IHDR: expected 8 bits a channel (grey, RGB, palette or RGBA), "
-          "found 16 bits, colour type 0"], loses=["train/a"],
+          "found 16 bits, color type 0"], loses=["train/a"],
          gains=["train/a/000000-000003", "train/a/000005-000011"]),
     Case("a frame without keypoints", "keypoints", "F27", lambda r: (r / OPENPOSE).unlink(),
          [f"{OPENPOSE}, frame 4: expected keypoints of one frame, found none for this frame"], loses=["train/a"],

@@ -175,7 +175,7 @@ def _last_block(file: BinaryIO, size: int) -> Part:
 
 
 def _palette_bytes(flags: bytes) -> int:
-    """Bytes of the table of colours that these flags of a GIF announce."""
+    """Bytes of the palette that these flags of a GIF announce."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 

@@ -21,7 +21,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_BYTES = 2**29
 _MAX_CHUNKS = 2**17
 """Chunks of a PNG; encoders make them of some kilobytes."""
-_DEPTHS = {0: (8,), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}  # PNG colour type -> bits that decode to 8 exactly
+_DEPTHS = {0: (8,), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}  # PNG color type -> bits that decode to 8 exactly
 
 DECODER = {"max_pixels": str(MAX_SIDE**2)}
 """Options of FFmpeg, by which a video that grows midway takes no memory before its size is known."""
@@ -44,7 +44,7 @@ def read_png(path: str | Path) -> Pixels:
 
 
 def read_image(path: str | Path) -> Pixels:
-    """One PNG (see `read_png`) or JPEG as (H, W, 3) uint8, told apart by content.
+    """One PNG (see `read_png`) or JPEG as (H, W, 3) uint8, by its first bytes.
 
     Raises:
         DataError: as for `read_png`; a JPEG that is damaged, cut short or over 8192 pixels a side.
@@ -105,7 +105,7 @@ def _read_bytes(path: Path, kind: str, limit: int = _MAX_BYTES) -> bytes:
 def _decode_png(path: Path, data: bytes) -> Pixels:
     if not data.startswith(_PNG):
         raise unreadable(path, "first bytes", "the PNG signature", repr(data[:8]))
-    needed, kinds, at, kind, colour, chunks = [_PNG], set[bytes](), len(_PNG), b"", 0, 0
+    needed, kinds, at, kind, color, chunks = [_PNG], set[bytes](), len(_PNG), b"", 0, 0
     while kind != b"IEND":
         where = f"byte {at}"
         chunks += 1
@@ -123,11 +123,11 @@ def _decode_png(path: Path, data: bytes) -> Pixels:
                 path, where, f"a chunk {kind.decode('latin-1')} that fits its CRC", "a wrong CRC: the file is damaged"
             )
         if at == len(_PNG):
-            colour = _check_header(path, kind, data[at + 8 : end - 4])
+            color = _check_header(path, kind, data[at + 8 : end - 4])
         elif kind == b"IHDR":
             raise unreadable(path, where, "one IHDR chunk", "another")
         kinds.add(kind)
-        if kind == b"IDAT" and colour == 3 and b"PLTE" not in kinds:
+        if kind == b"IDAT" and color == 3 and b"PLTE" not in kinds:
             raise unreadable(path, where, "a PLTE chunk before the pixels of a palette picture", "none")
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             needed.append(data[at:end])
@@ -138,12 +138,12 @@ def _decode_png(path: Path, data: bytes) -> Pixels:
 def _check_header(path: Path, kind: bytes, header: bytes) -> int:
     if kind != b"IHDR" or len(header) != 13:
         raise unreadable(path, "first chunk", "IHDR of 13 bytes", f"{kind.decode('latin-1')} of {len(header)}")
-    width, height, depth, colour = struct.unpack(">IIBB", header[:10])
+    width, height, depth, color = struct.unpack(">IIBB", header[:10])
     _check_size(path, width, height)
-    if depth not in _DEPTHS.get(colour, ()):
+    if depth not in _DEPTHS.get(color, ()):
         expected = "8 bits a channel (grey, RGB, palette or RGBA)"
-        raise unreadable(path, "IHDR", expected, f"{depth} bits, colour type {colour}")
-    return int(colour)
+        raise unreadable(path, "IHDR", expected, f"{depth} bits, color type {color}")
+    return int(color)
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

@@ -28,8 +28,8 @@ OPEN = 4
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds. fps is the mean rate, or None; uneven says in words how its frames are spaced if not
-    evenly, and is empty otherwise."""
+    """What a video file holds. fps is the mean rate, or None; uneven describes the spacing of its frames, and is
+    empty where that is even."""
 
     height: int
     width: int
@@ -92,7 +92,7 @@ def read_frames(path: str | Path, start: int, stop: int) -> Pixels:
 
 
 def read_at(path: str | Path, times: Sequence[float], tolerance: float) -> tuple[Pixels, dict[int, str]]:
-    """The frames shown at `times` (seconds, rising): uint8 (T, H, W, 3), and for each that is missing what is there.
+    """The frames shown at `times` (seconds, rising): uint8 (T, H, W, 3), and a description for each missing one.
 
     A frame counts if its own time differs by at most `tolerance` seconds; pixels of missing ones are zeros.
     """
@@ -212,7 +212,7 @@ def _stream(path: Path, container: Any) -> Any:
 
 
 def _size(path: Path, stream: Any) -> tuple[int, int]:
-    """(H, W) by the header. FFmpeg was told which is the largest, and knows none beyond."""
+    """(H, W) by the header. FFmpeg was given the largest, and reports none beyond."""
     height, width = stream.codec_context.height, stream.codec_context.width
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         found = f"{width}x{height}" if width and height else "none, or a larger one"
@@ -221,7 +221,7 @@ def _size(path: Path, stream: Any) -> tuple[int, int]:
 
 
 def _check_whole(path: Path, container: Any, stream: Any, stored: int, times: list[int], broken: bool) -> None:
-    """That there are as many frames as the header says. `stored` counts also those that are not to be shown."""
+    """Raises DataError for fewer frames than the header says. `stored` includes frames that are not to be shown."""
     if not stored:
         raise unreadable(path, "", "a video with frames", "none")
     if broken:

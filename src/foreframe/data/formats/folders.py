@@ -1,4 +1,4 @@
-"""Looks into somebody's folder: sorted alike on every machine, never out of it, never at what is no plain file."""
+"""Listing of somebody's folder: sorted alike on every machine, never out of it, and plain files only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from foreframe.errors import Fault, printable
+from foreframe.errors import Fault, explain, printable
 
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 """Names of folders, in lower case, that hold a split."""
@@ -59,12 +59,12 @@ def listing(folder: Path, finds: Findings) -> tuple[list[str], list[str]]:
                 else:
                     finds.fault(folder / entry.name, "a plain file or a folder", "a pipe, socket or device")
     except OSError as error:
-        finds.fault(folder, "a folder that can be read", error.strerror or type(error).__name__)
+        finds.fault(folder, "a folder that can be read", explain(error))
     return sorted(files, key=_order), sorted(folders, key=_order)
 
 
 def some_files(folder: Path, depth: int = 8, links: bool = True) -> Iterator[Path]:
-    """A few thousand of the files below a folder, without an error whatever is there; for a quick look.
+    """A few thousand of the files below a folder, without an error, whatever the folder holds.
 
     links: Enter links to folders.
     """
@@ -97,7 +97,7 @@ def may_enter(folder: Path, finds: Findings) -> bool:
             return False
         return folder.is_dir()
     except OSError as error:
-        finds.fault(folder, "a folder that can be looked at", error.strerror or type(error).__name__)
+        finds.fault(folder, "a folder that can be read", explain(error))
         return False
 
 
@@ -128,14 +128,14 @@ def relative(path: Path, root: Path) -> str:
 
 def runs(numbers: Iterable[int]) -> str:
     """Whole numbers in a few words: 3, 5 to 8, 11."""
-    stretches: list[list[int]] = []
+    spans: list[list[int]] = []
     for number in sorted(numbers):
-        if stretches and number == stretches[-1][1] + 1:
-            stretches[-1][1] = number
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
         else:
-            stretches.append([number, number])
-    words = [str(a) if a == b else f"{a} to {b}" for a, b in stretches]
-    return ", ".join(words[:8]) + (f" and {len(words) - 8} more stretches" if len(words) > 8 else "")
+            spans.append([number, number])
+    words = [str(a) if a == b else f"{a} to {b}" for a, b in spans]
+    return ", ".join(words[:8]) + (f" and {len(words) - 8} more spans" if len(words) > 8 else "")
 
 
 def counted(things: Mapping[str, int]) -> str:

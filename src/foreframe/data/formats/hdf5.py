@@ -3,7 +3,7 @@
 A file of this format may point into other files (external links, external storage, virtual datasets) and may ask for
 filters that are loaded as plugins. None of this is followed. HDF5 keeps no checksums unless its writer asked for
 them: a file cut short is noticed by the length in its header, a dataset never filled by its missing chunks, but
-numbers changed in place cannot be told from others.
+numbers changed in place cannot be detected.
 
 Sizes of chunks are checked by the library's own index of them. What the library does with a file whose inner parts
 contradict each other is bounded by the process that reads (`ingest.pool`).
@@ -237,7 +237,7 @@ class Store:
             return self.last[1]
         above, _, part = name.rpartition("/")
         group = self._find(above)
-        with self._errors(name, "a name that can be looked up"):
+        with self._errors(name, "a name that can be found"):
             if not isinstance(group, self.h5py.Group):
                 return None
             if not group.id.links.exists(part.encode("utf-8", "surrogateescape")):

@@ -34,7 +34,7 @@ LARGE = 128 * 128
 
 
 def picture_size(path: Path) -> Size | str:
-    """(H, W) of a PNG or JPEG from its header, or in words what is there instead."""
+    """(H, W) of a PNG or JPEG from its header, or a description of anything else."""
     try:
         if odd := not_plain(path.stat().st_mode):
             return odd
@@ -45,7 +45,7 @@ def picture_size(path: Path) -> Size | str:
 
 
 def size_of(data: bytes) -> Size | str:
-    """(H, W) of a PNG or JPEG from its bytes, or in words what is there instead."""
+    """(H, W) of a PNG or JPEG from its bytes, or a description of anything else."""
     return _size_of(io.BytesIO(data))
 
 
@@ -71,7 +71,7 @@ def commonest_size(paths: Iterable[Path]) -> Size | None:
 def read_pictures(
     paths: Sequence[Path], numbers: Sequence[int], native: Size, root: Path
 ) -> tuple[NDArray[np.uint8], dict[int, tuple[Fault, ...]]]:
-    """Pictures of one clip, PNG or JPEG: uint8 (T, H, W, 3), and what is wrong with which of them by its index here.
+    """Pictures of one clip, PNG or JPEG: uint8 (T, H, W, 3), and faults by their index here.
 
     native: the (H, W) that each must have. numbers: frame numbers for messages.
     """
@@ -134,9 +134,9 @@ def check_size(size: Size) -> Size:
     return height, width
 
 
-def example_picture(number: int, height: int, width: int, colour: int = 0) -> NDArray[np.uint8]:
-    """(H, W, 3): a square whose place tells its number, on a grey that tells `colour`; for examples of layouts."""
-    picture = np.full((height, width, 3), 40 + 50 * colour, np.uint8)
+def example_picture(number: int, height: int, width: int, color: int = 0) -> NDArray[np.uint8]:
+    """(H, W, 3): a square in a place that depends on `number`, on a grey by `color`; for examples of layouts."""
+    picture = np.full((height, width, 3), 40 + 50 * color, np.uint8)
     x, y = 2 * number % (width - 3), (2 * number // (width - 3) * 3) % (height - 3)
     picture[y : y + 4, x : x + 4] = (250, 120, 10 + number)
     return picture

@@ -32,7 +32,7 @@ MAX_ENTRIES = 10_000
 MAX_DIRECTORY = 2**22
 """Bytes of a zip directory."""
 WHOLE = 2**25
-"""Arrays up to so many bytes are unpacked as a whole, and kept while they fit in `KEPT` bytes together."""
+"""Bytes up to which an array is unpacked as a whole, and kept while all of those fit in `KEPT` bytes."""
 KEPT = 2**26
 
 _ERRORS = zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, KeyError, MemoryError
@@ -47,16 +47,16 @@ _NUMBERS = re.compile(r"[<>|=]([biuf])([1248])")
 _DEFLATE_AT_BEST = 1032
 """Bytes that one byte of deflate can become."""
 _WIDE_END = 76
-"""Bytes in front of the end of an archive of more than 4 GiB that tell its sizes."""
+"""Bytes with the sizes of an archive of more than 4 GiB, in front of its end."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an array holds. dtype is None, and words says what is there, where it is no array of plain numbers."""
+    """Shape and type of an array. dtype is None where its elements are no plain numbers, but as in `description`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any] | None
-    words: str
+    description: str
     fortran: bool
     offset: int
 
@@ -116,11 +116,11 @@ class Archive:
         return self.headers[name]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows start to stop-1 of an array of numbers, in this machine's byte order; asked for in rising order, each
-        is unpacked once."""
+        """Rows start to stop-1 of an array of numbers, in this machine's byte order; in rising order, each is unpacked
+        once."""
         head = self.header(name)
         if head.dtype is None:
-            raise self.error(name, "an array of numbers", head.words)
+            raise self.error(name, "an array of numbers", head.description)
         if not head.shape:
             raise self.error(name, "rows of numbers", "a single number")
         rows = head.shape[0]
@@ -266,7 +266,7 @@ _ARRAYS: Recent[tuple[Path, Identity, str], NDArray[Any]] = Recent(KEPT, lambda 
 
 
 def _check_end(path: Path, shown: str) -> None:
-    """Look at both ends of an archive before its directory is read into memory."""
+    """Check both ends of an archive before its directory is read into memory."""
     with path.open("rb") as file:
         start = file.read(8)
         size = file.seek(0, os.SEEK_END)
@@ -289,7 +289,7 @@ def _check_end(path: Path, shown: str) -> None:
 
 
 def _kind(descr: str) -> str:
-    """A type of elements that is not read, as a message calls it."""
+    """A type of elements that is not read, for messages."""
     if "O" in descr:
         return "Python objects (a pickle), which are never read"
     if re.fullmatch(r"[<>|=][US]\d+", descr):

@@ -73,7 +73,7 @@ class Table:
         self.rows: int = rows
         self.types: dict[str, Any] = {name: schema.field(name).type for name in columns}
         self.values: int = sum(values for group in groups for _, values, _, _ in group.columns)
-        """How many values the columns hold, those in lists counted one by one, as the footer says."""
+        """Values in the columns by the footer, those in lists counted one by one."""
         self._groups = groups
         self._starts = [0, *accumulate(group.rows for group in groups)]
         self._steps: dict[int, int] = {}

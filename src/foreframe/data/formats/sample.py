@@ -6,14 +6,14 @@
 On disk, in this order: a line that names the format, one line of JSON (what the clips are, how they were made, the
 SHA-256 of each after decoding), the conditions (xz), the frames (one H.264 stream, 4:4:4, full range), and the SHA-256
 of all that. The conditions of `push` are float32; those of `dance` are joints in whole 32nds of a pixel, each as the
-difference from the frame before, from which the pose pictures are drawn anew. Nothing in it can run code.
+difference from the frame before, from which the pose pictures are drawn again. Nothing in it can run code.
 
 The sample IS the decoded frames, and no further copy is kept: they lie within about 44 dB (`push`) and 42 dB (`dance`)
 of what the simulator drew. H.264 fixes the result of decoding to the bit, and the step from YCbCr to RGB is done here
 in integers, so every machine sees the same pixels; the hashes make sure. Lossless files of the frames of `push` had
 20 MB (H.264) and 25 MB (xz).
 
-To make a file anew, in some minutes: `python -c "from foreframe.sim.samples import build; build('push.sample')"`,
+To make a file again, in some minutes: `python -c "from foreframe.sim.samples import build; build('push.sample')"`,
 or `build('dance.sample', 'dance')`.
 """
 
@@ -43,7 +43,7 @@ FORMAT = b"foreframe sample 1\n"
 SPLITS = {"train": 288, "val": 32, "test": 32}
 DANCE_SPLITS = {"train": 80, "val": 10, "test": 10}
 UNIT = 32
-"""Joints are stored in whole parts of a pixel, so many to one."""
+"""Parts of a pixel, of which joints are stored as whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DanceSampleClip:
 
 @dataclass(frozen=True)
 class Sample:
-    """What there is to know of a sample before it is opened.
+    """Facts of a sample that is not open yet.
 
     cond: what stands beside each frame. columns: a name for each number of a row, or one for pictures.
     shift: row t leads into frame t + shift. fps: frames a second. splits: number of clips in each. crf: x264's quality.
@@ -162,7 +162,7 @@ def decode_dance(path: str | Path = DANCE) -> Iterator[DanceSampleClip]:
 
 
 def header(path: str | Path = PUSH) -> dict[str, Any]:
-    """What the file says of itself: seed, versions, splits, shapes, `name split SHA-256` of each clip, that of all."""
+    """The description in the file: seed, versions, splits, shapes, `name split SHA-256` of each clip, that of all."""
     return _read(Path(path))[0]
 
 
@@ -195,7 +195,7 @@ def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any], bytes]:
     body, stored = raw[:-32], raw[-32:]
     if (found := hashlib.sha256(body).digest()) != stored:
         given = f"its bytes should have SHA-256 {stored.hex()}, but have {found.hex()}"
-        raise DataError(f"{path}: the file is damaged: {given}. Install foreframe anew or get the file again")
+        raise DataError(f"{path}: the file is damaged: {given}. Install foreframe again or get the file again")
     line, rest = body[len(FORMAT) :].split(b"\n", 1)
     head = json.loads(line)
     packed, video = rest[: head["conditions_bytes"]], rest[head["conditions_bytes"] :]
@@ -238,14 +238,14 @@ def unpack(head: Mapping[str, Any], clips: int, packed: bytes) -> NDArray[Any]:
     raw = lzma.decompress(packed)
     if "joints" not in head:
         shape = clips, head["frames"], sum(head["columns"])
-        return _spread(raw, "<f4").astype(np.float32).reshape(shape)
-    steps = _spread(raw, "<i2").reshape(clips, head["joints"], 3, head["frames"])
+        return _unshuffle(raw, "<f4").astype(np.float32).reshape(shape)
+    steps = _unshuffle(raw, "<i2").reshape(clips, head["joints"], 3, head["frames"])
     whole = np.cumsum(np.moveaxis(steps, -1, 1), axis=1, dtype=np.int64)
     joints: NDArray[np.float32] = (whole / np.array([head["unit"], head["unit"], 1])).astype(np.float32)
     return joints
 
 
-def _spread(raw: bytes, kind: str) -> NDArray[Any]:
+def _unshuffle(raw: bytes, kind: str) -> NDArray[Any]:
     """The numbers of `_squeeze`, in one dimension."""
     planes = np.frombuffer(raw, np.uint8).reshape(np.dtype(kind).itemsize, -1)
     numbers: NDArray[Any] = np.ascontiguousarray(planes.T).view(kind).reshape(-1)

@@ -58,7 +58,7 @@ class _BrokenError(Exception):
 
 
 def index_records(path: Path, shown: str) -> tuple[list[Record], list[Fault]]:
-    """Where the records of a file lie, from their lengths alone, and what is wrong with their framing.
+    """Where the records of a file lie, from their lengths alone, and the faults of their framing.
 
     Nothing but 12 bytes of each record is read. The CRC of each length is checked, and that the record ends inside
     the file; behind a fault nothing can be found any more. `shown` is the path as it is to be printed.

@@ -122,7 +122,7 @@ def _look(archive: Archive, path: Path, split: str) -> _Episode:
         only = ", ".join(printable(name) for name in archive.keys[:20])
         raise archive.error("", f"an array {', '.join(IMAGES[:-1])} or {IMAGES[-1]}", f"only {only}")
     head = archive.header(image)
-    form = pictures(head.shape, head.dtype) if head.dtype is not None else ("pictures as uint8", head.words)
+    form = pictures(head.shape, head.dtype) if head.dtype is not None else ("pictures as uint8", head.description)
     if not isinstance(form, Pictures):
         raise archive.error(image, *form)
     length = head.shape[0]
@@ -148,7 +148,7 @@ def _rows_and_width(archive: Archive, name: str, length: int, shorter: bool) -> 
     """Rows and width of an array of numbers beside `length` frames; one row fewer may be there if `shorter`."""
     head = archive.header(name)
     if head.dtype is None or len(head.shape) not in (1, 2) or 0 in head.shape[1:]:
-        found = head.words if head.dtype is None else f"shape {head.shape}"
+        found = head.description if head.dtype is None else f"shape {head.shape}"
         raise archive.error(name, "a row of numbers for each frame", found)
     if head.shape[0] not in (length, length - shorter) or not head.shape[0]:
         raise archive.error(name, f"{length} rows, one for each frame", str(head.shape[0]))

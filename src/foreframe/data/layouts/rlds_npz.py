@@ -196,7 +196,7 @@ def _look(archive: Archive, path: Path, split: str) -> _File:
             cameras[key], forms[key] = name, pictures(head.shape, head.dtype)
         elif head.dtype is None or len(head.shape) not in (1, 2) or 0 in head.shape[1:]:
             if action:
-                found = head.words if head.dtype is None else f"shape {head.shape}"
+                found = head.description if head.dtype is None else f"shape {head.shape}"
                 faults.append(Fault(archive.shown, name, "a row of numbers for each step", found))
             else:
                 others.append(name)
@@ -231,7 +231,7 @@ def _episodes(archive: Archive, arrays: Mapping[str, str], steps: int) -> tuple[
         name = arrays[field]
         head = archive.header(name)
         if head.dtype is None or head.shape not in ((steps,), (steps, 1)):
-            found = head.words if head.dtype is None else f"shape {head.shape}"
+            found = head.description if head.dtype is None else f"shape {head.shape}"
             raise archive.error(name, f"{steps} flags, one for each step", found)
         values = archive.read(name).reshape(-1)
         if not np.isin(values, (0, 1)).all():
