@@ -181,8 +181,8 @@ def _read_csv(path: Path, table: _Builder, rows: int | None = None) -> None:
     try:
         text = content.decode().rstrip(" \t\r\n")
     except UnicodeDecodeError as error:
-        found = f"the byte 0x{content[error.start]:02x}"
-        raise table.error(f"byte {error.start}", "text in UTF-8", found) from error
+        byte = f"the byte 0x{content[error.start]:02x}"
+        raise table.error(f"byte {error.start}", "text in UTF-8", byte) from error
     head, count = next(_lines(text)), text.count("\n") + 1
     if rows is None:
         columns, names = head.count(",") + 1, _csv_names(table, head)
