@@ -68,7 +68,7 @@ DAMAGED = {
     "flipped bit": (GOOD[:45] + bytes([GOOD[45] ^ 1]) + GOOD[46:], "a wrong CRC"),
     "16 bits": (png(depth=16), "16 bits, color type 2"),
     "1 bit grey": (png(depth=1, colour=0), "1 bits, color type 0"),
-    "unknown color type": (png(colour=5), "colour type 5"),
+    "unknown color type": (png(colour=5), "color type 5"),
     "too wide": (png(width=8193), "8193x2"),
     "huge": (png(width=2**31 - 1, height=2**31 - 1), "1x1 to 8192x8192"),
     "no height": (png(height=0), "2x0"),
