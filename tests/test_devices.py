@@ -232,43 +232,54 @@ def test_bf16_is_of_the_network_alone_and_weights_stay_in_fp32(image_pack, tmp_p
 # ---------------------------------------------------------------- launching
 
 
-def test_a_launcher_that_started_another_number_of_processes_is_refused(monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with (
-        pytest.raises(UsageError, match=r"--devices 1 --nodes 1: torchrun started 4 processes; expected .*: 1"),
-        distributed.processes("cpu"),
-    ):
-        pass
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
-    monkeypatch.setenv("SLURM_STEP_ID", "0")
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    with (
-        pytest.raises(UsageError, match=r"--devices 4 --nodes 2: srun started 2 processes; expected .*: 8"),
-        distributed.processes("cpu", None, 4, 2),
-    ):
-        pass
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
-def test_several_machines_need_a_launcher_and_no_devices_are_none(monkeypatch):
-    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
-    with (
-        pytest.raises(UsageError, match="start it with torchrun or srun, or by hand"),
-        distributed.processes("cpu", nodes=2),
-    ):
-        pass
-    with pytest.raises(UsageError, match="expected 1 or more of each"), distributed.processes("cpu", devices=0):
-        pass
+@pytest.fixture
+def environ(monkeypatch) -> dict[str, str]:
+    """An environment in which no launcher has left anything."""
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHED and "SLURM" not in name}
+    monkeypatch.setattr(os, "environ", kept)
+    return kept
 
 
-def test_one_process_asks_for_no_launcher():
+def test_a_launcher_that_started_another_number_of_processes_is_refused(environ):
+    environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}
+    with pytest.raises(UsageError, match=r"--devices 1 --nodes 1: the launcher started 4 processes; expected .*: 1"):
+        distributed.launch("cpu")
+    assert not distributed.launch("cpu", 2, 2)
+    assert distributed.place() == (0, 0, 4)
+
+
+def test_slurm_tasks_find_each_other_by_what_srun_says(environ):
+    environ |= {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}
+    assert distributed.place() is None
+    environ |= {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "1234567"}
+    environ["SLURM_STEP_NODELIST"] = "gpu[003-004,017],login1"
+    assert distributed.place() == (5, 1, 8)
+    assert [environ[name] for name in LAUNCHED[:5]] == ["5", "1", "8", "gpu003", "19567"]
+    for name, host in (("node7", "node7"), ("a-1,a-2", "a-1"), ("rack[2,9]", "rack2")):
+        del environ["RANK"], environ["MASTER_ADDR"]
+        environ["SLURM_STEP_NODELIST"] = name
+        distributed.place()
+        assert environ["MASTER_ADDR"] == host
+
+
+def test_several_machines_need_a_launcher_and_no_devices_are_none(environ):
+    with pytest.raises(UsageError, match="start it with torchrun or srun, or by hand"):
+        distributed.launch("cpu", nodes=2)
+    with pytest.raises(UsageError, match="expected 1 or more of each"):
+        distributed.launch("cpu", devices=0)
+
+
+def test_one_process_needs_no_launcher():
     code = """
         import sys
         from foreframe import distributed
-        with distributed.processes("cpu") as world:
+        assert not distributed.launch("cpu")
+        with distributed.join("cpu") as world:
             assert world.is_main and world.size == 1 and world.group is None
-        assert "lightning" not in sys.modules
+        assert not [name for name in sys.modules if name.startswith("torch.distributed.elastic")]
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 

@@ -142,7 +142,7 @@ def test_every_command_in_the_pages_parses(monkeypatch, capsys):
     # `train` reads its settings in two passes and opens its clips after both.
     monkeypatch.setattr("foreframe.data.open.open_clips", _parsed)
     monkeypatch.setattr("foreframe.device.choose_device", lambda *_: torch.device("cpu"))
-    monkeypatch.setattr("foreframe.distributed.processes", _parsed)
+    monkeypatch.setattr("foreframe.distributed.launch", _parsed)
     found = commands()
     assert len(found) > 20
     wrong = []

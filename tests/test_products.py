@@ -288,7 +288,7 @@ def test_a_signal_while_names_are_changed_is_heard_when_all_are(tmp_path, monkey
         os.kill(os.getpid(), signals.SIGNALS[0]) if not signals.asked() else None
 
     monkeypatch.setattr(os, "replace", replace)
-    with signals.requests(), pytest.raises(signals.Stopped):
+    with signals.handle_signals(), pytest.raises(signals.Stopped):
         put_all(files)
     assert tree(tmp_path) == {"a": b"new", "b": b"new"}
 

@@ -46,6 +46,10 @@ class TrainingError(ForeframeError):
     """Training cannot continue (a loss that is not finite); the message names the term, the step and the clips."""
 
 
+class PeerError(TrainingError):
+    """Another process of the same training has ended, so that this one has to."""
+
+
 class NotFiniteError(ForeframeError):
     """A model predicted a frame that is not finite; the message has its number."""
 

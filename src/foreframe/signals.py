@@ -1,9 +1,8 @@
-"""Being asked to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 mean the same, and a second one ends the process at once.
+"""SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 ask a command to stop; a second one ends the process at once.
 
-Inside `requests` a signal raises `Stopped` wherever the work happens to be, so that nothing has to poll for it and
-whatever is written in one piece or not at all stays so. What must not be interrupted runs inside `defer_signals`:
-there the signal is only recorded, and the work calls `poll` where it may end. Being stopped is no failure: the command
-line prints what is kept and exits with 0.
+Inside `handle_signals` a signal raises `Stopped` wherever the work happens to be: whatever is written is whole or not
+there. Work that must not be interrupted runs inside `defer_signals`: there a signal is only recorded, and the work
+calls `poll` where it may end. Being stopped is no failure: the command line prints what is kept and exits with 0.
 """
 
 from __future__ import annotations
@@ -13,15 +12,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PASSED_ON = ("LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-"""Names in the environment of a launcher that passes signals on to processes which may have heard of them already."""
-PASSED_ON_SECONDS = 1.0
-"""The same signal twice within this time is one request there."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+LAUNCHERS = ("LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+"""Variables of launchers that pass a signal on to processes which may have received it already."""
+REPEATED_SECONDS = 1.0
+"""The same signal twice within this time is one request there."""
 _ALARM = getattr(signal, "SIGALRM", None)
+remote_signal: Callable[[], int] | None = None
+"""The signal that another process which shares this one's work has received; 0: none has."""
+forward: Callable[[int], object] | None = None
+"""Is called with each signal, for processes that work for this one."""
 
 
 class Stopped(BaseException):
@@ -33,36 +36,31 @@ class Stopped(BaseException):
 
 
 class _State:
-    """Signals are the whole process's, so this is too."""
+    """Of the whole process, as signals are. asked, since: the signal received, and when. raised: as `Stopped`."""
 
-    listening = False
-    gentle = 0
-    asked = 0
+    handling = raised = False
+    deferred = asked = 0
     since = 0.0
-    told = 0
-    raised = False
 
 
 @contextmanager
-def requests() -> Iterator[None]:
-    """Listen in here; inside another `requests`, or outside the main thread, this changes nothing.
+def handle_signals() -> Iterator[None]:
+    """Handle them in here; inside another one of these, or outside the main thread, this changes nothing.
 
-    `Stopped` comes out of here even where a library made another error of it on its way. One that was lost on its way,
-    in a finalizer, is raised again a moment later.
+    `Stopped` comes out of here even where a library made another error of it. One that was lost in a finalizer is
+    raised again a moment later.
     """
-    if _State.listening:
+    if _State.handling or not _in_main_thread():
         yield
         return
+    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    if _ALARM is not None:
+        before[_ALARM] = signal.signal(_ALARM, _raise)
+    _State.handling, hook = True, sys.unraisablehook
+    sys.unraisablehook = lambda lost: _raise_later() if isinstance(lost.exc_value, Stopped) else hook(lost)
     try:
-        before = {number: signal.signal(number, _heard) for number in SIGNALS}
-        if _ALARM is not None:
-            before[_ALARM] = signal.signal(_ALARM, _raise)
-    except ValueError:  # not the main thread: the caller's signals are the caller's
-        yield
-        return
-    _State.listening, hook = True, sys.unraisablehook
-    sys.unraisablehook = lambda lost: _again() if isinstance(lost.exc_value, Stopped) else hook(lost)
-    try:
+        if hasattr(signal, "pthread_sigmask"):  # whoever started this process may have blocked them until now
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield
     except Exception as error:
         if _State.raised:
@@ -72,45 +70,52 @@ def requests() -> Iterator[None]:
         sys.unraisablehook = hook
         if _ALARM is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        _State.listening, _State.asked, _State.told, _State.raised = False, 0, 0, False
+        _State.handling, _State.raised, _State.asked = False, False, 0
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """In here a signal is only remembered; `poll` and `asked` tell of it. Signals come to the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _State.gentle += 1
+    """In here a signal is only recorded, for `poll` and `asked`."""
+    mine = int(_in_main_thread())  # signals come to no other
+    _State.deferred += mine
     try:
         yield
     finally:
-        _State.gentle -= 1
+        _State.deferred -= mine
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Processes that start in here receive no signal before they handle them; this one does at the end of this."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def poll() -> None:
     """Raises Stopped if a signal has asked to."""
-    if asked():
-        raise Stopped(asked())
+    number = asked()
+    if number:
+        raise Stopped(number)
 
 
 def asked() -> int:
     """The number of the signal that has asked to stop; 0: none has."""
-    return _State.asked or _State.told
-
-
-def tell(number: int) -> None:
-    """Another process that shares this one's work was asked to stop: so is this one, where it works gently."""
-    _State.told = number
+    return _State.asked or (0 if remote_signal is None else remote_signal())
 
 
 def reinstall_handlers() -> None:
     """Take the signals back from a library that has taken them for itself."""
-    if _State.listening:
+    if _State.handling:
         for number in SIGNALS:
-            signal.signal(number, _heard)
+            signal.signal(number, _handle)
 
 
 def ignore() -> None:
@@ -119,11 +124,17 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _heard(number: int, _: object) -> None:
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _handle(number: int, _: object) -> None:
     now = time.monotonic()
+    if forward is not None:
+        forward(number)
     if _State.asked:
-        passed_on = number == _State.asked and now - _State.since < PASSED_ON_SECONDS
-        if passed_on and any(name in os.environ for name in PASSED_ON):
+        repeated = number == _State.asked and now - _State.since < REPEATED_SECONDS
+        if repeated and any(name in os.environ for name in LAUNCHERS):
             return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -132,12 +143,12 @@ def _heard(number: int, _: object) -> None:
 
 
 def _raise(*_: object) -> None:
-    if not _State.gentle:
+    if not _State.deferred:
         _State.raised = True
         raise Stopped(_State.asked)
 
 
-def _again() -> None:
-    """Raise it in a hundredth of a second, when whatever lost it is over."""
+def _raise_later() -> None:
+    """In a hundredth of a second, when whatever lost it is over."""
     if _ALARM is not None:
         signal.setitimer(signal.ITIMER_REAL, 0.01)

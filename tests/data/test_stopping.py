@@ -286,7 +286,7 @@ def test_hashing_a_long_file_ends_at_the_next_block(tmp_path: Path, monkeypatch:
         poll()
 
     monkeypatch.setattr(signals, "poll", polled)
-    with signals.requests(), signals.defer_signals(), pytest.raises(signals.Stopped):
+    with signals.handle_signals(), signals.defer_signals(), pytest.raises(signals.Stopped):
         writer.sha256(tmp_path / "long")
     assert len(polls) == 3
 

@@ -38,15 +38,15 @@ def test_runs_asked_to_stop_save_and_say_so_and_go_on_bitwise_equal(vector_pack,
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
-def test_outside_of_gently_a_signal_is_an_exception_and_inside_it_is_remembered(number):
-    with signals.requests():
+def test_a_signal_is_an_exception_and_where_it_is_deferred_it_is_recorded(number):
+    with signals.handle_signals():
         with pytest.raises(signals.Stopped, match=number.name):
             os.kill(os.getpid(), number)
         assert signals.asked() == number
     assert signals.asked() == 0
-    with signals.requests(), signals.defer_signals():
+    with signals.handle_signals(), signals.defer_signals():
         signals.poll()
-        with signals.requests():  # changes nothing
+        with signals.handle_signals():  # changes nothing
             os.kill(os.getpid(), number)
         with pytest.raises(signals.Stopped, match=number.name):
             signals.poll()
@@ -55,7 +55,7 @@ def test_outside_of_gently_a_signal_is_an_exception_and_inside_it_is_remembered(
 def test_a_second_signal_ends_the_process_at_once():
     child = os.fork()
     if not child:
-        with signals.requests(), signals.defer_signals():
+        with signals.handle_signals(), signals.defer_signals():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(0)
@@ -67,7 +67,7 @@ def test_a_signal_that_a_launcher_passes_on_is_not_a_second_one(monkeypatch, aga
     monkeypatch.setenv("LOCAL_RANK", "0")
     child = os.fork()
     if not child:
-        with signals.requests(), signals.defer_signals():
+        with signals.handle_signals(), signals.defer_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), again)
         os._exit(0)
@@ -75,34 +75,63 @@ def test_a_signal_that_a_launcher_passes_on_is_not_a_second_one(monkeypatch, aga
     assert os.WIFEXITED(status) if again == signal.SIGTERM else os.WTERMSIG(status) == again
 
 
-def test_what_another_process_was_asked_is_heard_where_the_work_polls():
-    with signals.requests():
-        signals.tell(signal.SIGTERM)
+def test_the_signal_of_another_process_is_raised_where_the_work_polls(monkeypatch):
+    with signals.handle_signals():
+        monkeypatch.setattr(signals, "remote_signal", lambda: signal.SIGTERM)
         assert signals.asked() == signal.SIGTERM
         with pytest.raises(signals.Stopped, match="SIGTERM"):
             signals.poll()
+    monkeypatch.undo()
     assert not signals.asked()
 
 
 def test_signals_are_taken_back_from_a_library_that_took_them():
     signals.reinstall_handlers()
-    assert signal.getsignal(signal.SIGTERM) is not signals._heard
-    with signals.requests():
+    assert signal.getsignal(signal.SIGTERM) is not signals._handle
+    with signals.handle_signals():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signals.reinstall_handlers()
         with pytest.raises(signals.Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_signals_blocked_for_a_new_process_are_received_once_it_handles_them():
+    script = """
+from foreframe import signals
+try:
+    with signals.handle_signals():
+        input()
+except signals.Stopped as stopped:
+    print(stopped.signal.name)
+"""
+    with signals.signals_blocked():
+        child = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        child.send_signal(signal.SIGUSR1)  # while Python starts
+    out, _ = child.communicate("", timeout=120)
+    assert (child.returncode, out) == (0, "SIGUSR1\n")
+
+
+def test_a_signal_is_forwarded_each_time(monkeypatch):
+    received = []
+    monkeypatch.setattr(signals, "forward", received.append)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with signals.handle_signals(), signals.defer_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGTERM, signal.SIGTERM]
+
+
 def test_handlers_of_before_are_back_afterwards():
     before = [signal.getsignal(number) for number in signals.SIGNALS]
-    with signals.requests():
+    with signals.handle_signals():
         assert [signal.getsignal(number) for number in signals.SIGNALS] != before
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def made_into_another_error():
-    with signals.requests():
+    with signals.handle_signals():
         try:
             os.kill(os.getpid(), signals.SIGNALS[0])
         except BaseException:
@@ -114,7 +143,7 @@ def lost_in_a_finalizer():
         def __del__(self) -> None:
             os.kill(os.getpid(), signals.SIGNALS[0])
 
-    with signals.requests():
+    with signals.handle_signals():
         Loses()
         gc.collect()
         time.sleep(10)
@@ -129,7 +158,7 @@ def test_being_stopped_comes_through_whatever_a_library_does(lost):
 
 
 def fails_by_itself():
-    with signals.requests(), signals.defer_signals():
+    with signals.handle_signals(), signals.defer_signals():
         os.kill(os.getpid(), signals.SIGNALS[0])
         raise ValueError("its own")
 

@@ -120,7 +120,7 @@ def test_a_run_that_was_killed_says_so(cells, vector_pack, monkeypatch):
 def test_a_signal_stops_every_running_run_and_starts_no_other(cells, vector_pack):
     engine = Played(polls=10**9, at_start=lambda one: len(one.started) == 2 and os.kill(os.getpid(), signal.SIGTERM))
     those = cells()
-    with pytest.raises(signals.Stopped), signals.requests():
+    with pytest.raises(signals.Stopped), signals.handle_signals():
         go(those, vector_pack, engine)
     assert engine.started == ["a", "b"]
     assert len(engine.stopped) == 2

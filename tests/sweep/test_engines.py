@@ -117,7 +117,7 @@ def test_a_ray_cluster_is_given_the_same_processes_and_leaves_the_signals_alone(
     stands_in("print('begun')")
     ray = Ray()
     monkeypatch.setitem(sys.modules, "ray", ray)
-    with signals.requests():
+    with signals.handle_signals():
         there = engine("ray", 3, 0.5)
         with pytest.raises(signals.Stopped):
             signal.raise_signal(signal.SIGTERM)

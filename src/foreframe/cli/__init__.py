@@ -63,22 +63,33 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        with signals.requests():
+        with signals.handle_signals():
             _dispatch(arguments)
     except signals.Stopped as stopped:
         kept = KEPT.get(" ".join(arguments[: 2 if arguments[:1] == ["data"] else 1]))
         kept = kept or "nothing is left half done, the same command starts again"
-        print(f"foreframe: stopped by {stopped.signal.name}; {kept}", file=sys.stderr)
+        _end(stopped, f"stopped by {stopped.signal.name}; {kept}", 0)
     except ForeframeError as error:
         if debug:
             raise
-        print(f"foreframe: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+        _end(error, str(error), 2 if isinstance(error, UsageError) else 1)
     except (OSError, MemoryError, RuntimeError) as error:
         if debug:
             raise
-        print(f"foreframe: {printable(_told(error))}; --debug shows where", file=sys.stderr)
-        raise SystemExit(1) from None
+        _end(error, f"{printable(_told(error))}; --debug shows where", 1)
+
+
+def _end(error: BaseException, message: str, code: int) -> None:
+    """Print why the command ends; a process among several leaves that to its launcher, which prints the first."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from foreframe import distributed
+
+        distributed.record(error, message, code)
+        code = code or 1  # so that the launcher ends the others
+    else:
+        print(f"foreframe: {message}", file=sys.stderr)
+    if code:
+        raise SystemExit(code) from None
 
 
 def _told(error: Exception) -> str:

@@ -84,7 +84,9 @@ def train(arguments: list[str]) -> None:
     chosen = {"steps": request.steps, "seed": request.seed}
     config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
     _refuse_run(request.run)
-    with distributed.processes(request.device, request.threads, request.devices, request.nodes) as world:
+    if distributed.launch(request.device, request.devices, request.nodes):
+        return
+    with distributed.join(request.device, request.threads, request.devices) as world:
         with world.main_process_first():
             pack = open_clips(request.data, progress=world.is_main)
         record = RunConfig.of(request.preset, config, pack)
@@ -153,7 +155,9 @@ def resume(
     from foreframe.training.trainer import Trainer
 
     config = RunConfig.read(run)
-    with distributed.processes(device, threads, devices, nodes) as world:
+    if distributed.launch(device, devices, nodes):
+        return
+    with distributed.join(device, threads, devices) as world:
         with world.main_process_first():
             pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=world.is_main)
         speed = Speed(compile, graphs)

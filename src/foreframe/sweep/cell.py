@@ -79,7 +79,7 @@ def is_finished(run: Path, request: Request) -> bool:
 def main(arguments: list[str]) -> int:
     """The process; returns its exit code, 0 if it is done or was asked to stop."""
     try:
-        with signals.requests():
+        with signals.handle_signals():
             threading.Thread(target=_end_with_starter, daemon=True).start()
             job = Job.from_json(arguments[0])
             print(f"{job.run}: {finish(job)}", flush=True)

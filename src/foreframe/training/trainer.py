@@ -82,7 +82,7 @@ class Trainer:
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         reason = 0
         with ExitStack() as stack:
-            stack.enter_context(signals.requests())
+            stack.enter_context(signals.handle_signals())
             stack.enter_context(signals.defer_signals())
             stack.callback(self.lock.release)
             self.acquire_lock()
