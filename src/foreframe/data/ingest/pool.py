@@ -260,12 +260,12 @@ class _Reader:
     def __init__(self, limits: Limits, job: _Call | _Clips) -> None:
         self.limits, self._job = limits, job
         context = multiprocessing.get_context("spawn")
-        with _signals_blocked():
+        with signals.signals_blocked():
             resource_tracker.ensure_running()  # the first process would start it, and it would receive signals then
         self._file = context.RawArray(c_char, _PATH_BYTES)
         self.connection, there = context.Pipe()
         self.process = context.Process(target=work, args=(there, limits, self._file, os.getpid()), daemon=True)
-        with there, _signals_blocked(), _no_main():
+        with there, signals.signals_blocked(), _no_main():
             self.process.start()
         self._place, self._since = b"", time.monotonic()
 
@@ -336,19 +336,6 @@ def _over(name: str, limit: str) -> DataError:
 def _fault(name: str, expected: str, found: str) -> DataError:
     fault = Fault(name, "", expected, found)
     return DataError(f"{name}: cannot be read", [fault])
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Processes that start in here receive no signal that asks to stop; this one receives it at the end of this."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
