@@ -105,7 +105,7 @@ def figure(checks: dict[str, Any], path: Path) -> None:
             for number, (way, curve) in enumerate(checks["curves"].items()):
                 style = {"linewidth": 1.2} if number else {"linewidth": 5.0, "alpha": 0.35}
                 values = smoothed(curve[name])
-                panel.plot(range(1, len(values) + 1), values, color=plots.COLOURS[number], label=way, **style)
+                panel.plot(range(1, len(values) + 1), values, color=plots.COLORS[number], label=way, **style)
             panel.set(xlabel=f"step of {checks['preset']}, mean of the last {SMOOTH}", ylabel=label, yscale="log")
             panel.legend()
         plots.save(drawn, path)

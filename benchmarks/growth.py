@@ -120,7 +120,7 @@ def figure(counted: Sequence[Mapping[str, Any]], path: Path) -> None:
             for column, axis in enumerate(axes):
                 panel = drawn.add_subplot(len(_QUANTITIES), len(axes), line * len(axes) + column + 1, sharey=first)
                 first = first or panel
-                for colour, backbone in zip(plots.COLOURS, backbones, strict=False):
+                for colour, backbone in zip(plots.COLORS, backbones, strict=False):
                     for way, style in (("plain", (0, (5, 2.5))), ("fast", "-")):
                         rows = [
                             row

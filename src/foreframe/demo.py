@@ -13,12 +13,13 @@ from foreframe.data.open import open_clips
 from foreframe.device import choose_device
 from foreframe.errors import UsageError
 from foreframe.log import Bar, read_log
-from foreframe.metrics import Summary
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import html as page
-from foreframe.report import plots, results
+from foreframe.report import results
 from foreframe.report import rollout as gallery
+from foreframe.report.plots import line_figure, over_frames, per_frame
+from foreframe.report.training import Training, training_charts
 from foreframe.rollout import ModeName
 from foreframe.training.trainer import Trainer, describe_model
 
@@ -79,29 +80,22 @@ def _write_page(
     path: Path, out: Path, found: dict[ModeName, evaluation.Result], config: RunConfig, run: Path, minutes: float
 ) -> None:
     prediction = found["prediction"]
-    shown = [("PSNR over the predicted frames", out / "psnr.svg")]
-    log = read_log(run)
-    if log:  # none when it was stopped within the first steps
-        plots.training_figure(log, out / "training.svg")
-        shown.append(("The training", out / "training.svg"))
-    curves: dict[str, Summary] = {
-        "prediction": prediction.scores["psnr"],
-        "repeat last context frame": prediction.baselines["repeat_last"]["psnr"],
-        "median frame": prediction.baselines["median_frame"]["psnr"],
-    }
-    plots.per_frame_figure(
-        {name: to_dict(curve) for name, curve in curves.items()},
-        config.train.context,
-        "PSNR (dB)",
-        "PSNR of each predicted frame, with 95 % intervals over clips",
-        out / "psnr.svg",
-        baselines=("repeat last context frame", "median frame"),
-    )
+    known, psnr = config.train.context, prediction.scores["psnr"]
+    lines = [per_frame("prediction", psnr.per_frame, known, 0, psnr.per_frame_ci95)]
+    lines += [
+        per_frame(name, prediction.baselines[key]["psnr"].per_frame, known, None)
+        for key, name in results.BASELINES.items()
+    ]
+    figures = [
+        ("Bands: 95 % intervals over clips", line_figure(over_frames("PSNR per frame", "PSNR (dB)", known, lines)))
+    ]
+    charts = training_charts([Training("", 0, read_log(run))])  # none when it was stopped within the first steps
+    figures += [(quantity.caption, line_figure(chart)) for quantity, chart in charts.items()]
     header, rows = results.result_table(prediction)
     seen = results.result_table(found["reconstruction"])[1][0]
     rows = [rows[0], *rows[1:], [f"{seen[0]} (z has seen the frame: not a prediction)", *seen[1:]]]
     hardware = prediction.hardware
-    known, ahead = config.train.context, prediction.protocol.horizon
+    ahead = prediction.protocol.horizon
     intro = (
         f"A simulated robot arm pushes objects. The model is given {known} frames and the arm's actions and positions, "
         f"and predicts the {ahead} frames that follow. Every clip here was kept out of training.\n\nPrediction is "
@@ -113,7 +107,7 @@ def _write_page(
         "foreframe: the demo",
         intro,
         tables=[("Scores on the test clips; in brackets 95 % intervals over clips", header, rows)],
-        figures=shown,
+        figures=figures,
         media=[
             (f"Test clip {clip}: truth, prediction, error, a second sample", out / f"clip-{clip}" / "rollout.gif")
             for clip in range(CLIPS_SHOWN)

@@ -11,11 +11,11 @@ import pytest
 from foreframe.clip import ClipSpec
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.errors import DataError
-from foreframe.report.clips import page as clips_page
+from foreframe.report.clips import curves, moving, statistics
 from foreframe.report.clips.page import write_clips_page
 
 EVIL = "<script>alert('1')</script>"
-VOID = ("meta", "link", "img", "br", "path", "polyline")
+VOID = ("meta", "link", "img", "br")
 
 
 class Tags(HTMLParser):
@@ -97,7 +97,7 @@ def test_the_page_of_every_kind_of_condition_is_whole_and_fetches_nothing(
             assert (attributes.get(key) or "data:").startswith("data:")
     assert not re.search(r"url\(|@import|https?://", re.sub(r'src="data:[^"]*"', "", page))
     assert tags.count("article") == tags.count("img") == 4
-    assert (tags.count("polyline") > 0) == (spec.cond == "vector")
+    assert (tags.count("use") > 0) == (spec.cond == "vector")
 
 
 def test_names_of_clips_are_escaped_wherever_they_stand(tmp_path: Path) -> None:
@@ -153,17 +153,16 @@ def test_a_column_that_never_changes_is_said_to_be_constant(tmp_path: Path) -> N
 def test_a_pack_of_one_frame_and_constant_numbers_has_a_page(tmp_path: Path) -> None:
     pack = make(tmp_path / "pack", ClipSpec(3, 16, 16, "vector", 1), lengths=(1,), names=("a",), still=0)
     assert "1 clip of a single frame" in Tags(page_of(pack, tmp_path)).text
-    moving = make(tmp_path / "moving", ClipSpec(3, 16, 16, "vector", 1), lengths=(1, 1), names=("a",))
-    assert Tags(page_of(moving, tmp_path)).count("polyline") == 2
+    changing = make(tmp_path / "moving", ClipSpec(3, 16, 16, "vector", 1), lengths=(1, 1), names=("a",))
+    assert Tags(page_of(changing, tmp_path)).count("use") == 2
 
 
 def test_many_columns_are_drawn_in_plots_of_at_most_eight_curves(tmp_path: Path) -> None:
     names = tuple(f"{kind}.joint_{number}" for kind in ("action", "state") for number in range(26))
     page = page_of(make(tmp_path / "pack", ClipSpec(3, 16, 16, "vector", 52), names=names), tmp_path, clips=2)
-    drawings = re.findall(r"<svg viewBox=.*?</svg>", page)
-    curves = [drawing.count("<polyline") for drawing in drawings]
-    assert max(curves) <= 8
-    assert sum(curves) == 2 * 52
+    lines = [len(set(re.findall(r">\s*(\d+)</text>", chart)) & legend_of(chart)) for chart in charts(page)]
+    assert max(lines) <= 8
+    assert sum(lines) == 2 * 52
     assert page.count('class="bars"') >= 52
 
 

@@ -96,11 +96,11 @@ def data_show(
     clips: int = 6,
     split: str | None = None,
 ) -> None:
-    """Show clips: as a page (GIFs, curves of the conditions, histograms, counts) or as one picture.
+    """Show clips on a page: GIFs, curves of the conditions, histograms, counts.
 
     Args:
         src: A pack, a folder in a known layout, or the name of a sample.
-        out: The page (.html) or the picture (.png) to write.
+        out: The page to write, a name that ends in .html.
         layout: As for `import`.
         shape: As for `import`.
         clips: How many clips.
@@ -108,17 +108,12 @@ def data_show(
     """
     from foreframe.data.open import open_clips
     from foreframe.report.clips.page import write_clips_page
-    from foreframe.report.clips.sheet import contact_sheet
 
-    suffix = out.suffix.lower()
-    if suffix not in (".html", ".png"):
-        raise UsageError(f"--out: expected a name that ends in .html or .png, found {out}")
+    if out.suffix.lower() != ".html":
+        raise UsageError(f"--out: expected a name that ends in .html, found {out}")
     at_least(clips=(clips, 1))
     pack = open_clips(src, layout=layout, options=shape, progress=True)
-    if suffix == ".png":
-        contact_sheet(pack, out, clips=clips, split=split)
-    else:
-        write_clips_page(pack, out, clips=clips, split=split)
+    write_clips_page(pack, out, clips=clips, split=split)
     print(f"written: {out}")
 
 

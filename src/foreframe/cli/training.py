@@ -182,7 +182,8 @@ def replay(crash: tyro.conf.Positional[Path], threads: int | None = None) -> Non
 def _run(trainer: Trainer, max_minutes: float | None) -> None:
     """Train, and draw how it went."""
     from foreframe.log import read_log
-    from foreframe.report.plots import training_figure
+    from foreframe.report.plots import save
+    from foreframe.report.training import training_figure
 
     ended = trainer.run(max_minutes)
     if not trainer.setup.world.is_main:
@@ -192,4 +193,4 @@ def _run(trainer: Trainer, max_minutes: float | None) -> None:
         return
     rows = read_log(trainer.setup.path)
     if rows:
-        training_figure(rows, trainer.setup.path / "media" / "training.png")
+        save(training_figure(rows), trainer.setup.path / "media" / "training.png")

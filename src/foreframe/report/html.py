@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -11,29 +10,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from matplotlib.figure import Figure
 from PIL import Image
 
 from foreframe import __version__, disk
 from foreframe.errors import ForeframeError
+from foreframe.report.gif import data_url
+from foreframe.report.plots import inline
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
-Captioned = tuple[str, str | Path]
-
 _KINDS = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".gif": "image/gif",
-    ".svg": "image/svg+xml",
     ".mp4": "video/mp4",
 }
-
 
 _LEAST_WIDTH = 256  # media narrower than this are enlarged by a whole number
 _WIDE = 640  # media wider than this keep their size on a phone and scroll inside their frame
 
 
-class _Cell(NamedTuple):
+class Cell(NamedTuple):
     text: str
     number: bool
 
@@ -45,7 +43,6 @@ class _Embedded(NamedTuple):
     width: int  # shown, in CSS pixels; 0 where it is not known
     enlarged: bool
     wide: bool
-    broad: bool  # a figure that needs the whole line
 
 
 def write_page(
@@ -53,8 +50,8 @@ def write_page(
     title: str,
     intro: str,
     tables: Sequence[Table] = (),
-    figures: Sequence[Captioned] = (),
-    media: Sequence[Captioned] = (),
+    figures: Sequence[tuple[str, Figure]] = (),
+    media: Sequence[tuple[str, str | Path]] = (),
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page; it needs no network, no script and no file beside it.
@@ -64,11 +61,11 @@ def write_page(
     Args:
         intro: Plain text; an empty line begins a new paragraph.
         tables: (caption, header, rows); the floats of a column get the same decimals, None becomes a dash.
-        figures: (caption, path) of PNG, JPEG or SVG, shown smoothly scaled, on white.
-        media: (caption, path) of GIF, MP4 or pictures made of pixels, enlarged without blurring.
+        figures: (caption, figure of `plots`), drawn in the colors of the page.
+        media: (caption, path) of GIF, MP4, PNG or JPEG, enlarged without blurring.
         details: Settings, shown folded; keys of nested mappings become dotted paths.
     Raises:
-        ForeframeError: a figure or medium is missing or of another kind.
+        ForeframeError: a medium is missing or of another kind.
         DiskError: the disk refused; a page that was there is untouched.
         ValueError: a row of a table is not as long as its header.
     """
@@ -77,7 +74,7 @@ def write_page(
         title=title,
         intro=[part.strip() for part in intro.split("\n\n") if part.strip()],
         tables=[laid_out(*table) for table in tables],
-        figures=[_embed(*figure) for figure in figures],
+        figures=[(caption, inline(figure, f"figure-{number}")) for number, (caption, figure) in enumerate(figures)],
         media=[_embed(*medium) for medium in media],
         details=flat(details or {}),
     )
@@ -103,25 +100,41 @@ def _template(name: str) -> str:
     return resources.files("foreframe.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def laid_out(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """A table for the macro of that name: the cells as text, and which of them are numbers."""
+class TableText(NamedTuple):
+    """A table as text, and which of its cells are numbers."""
+
+    caption: str
+    header: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+
+
+def text_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> TableText:
+    """A table of cells that are text already; all columns but the first `text` hold numbers."""
+    made = [[Cell(cell, place >= text) for place, cell in enumerate(row)] for row in [header, *rows]]
+    return TableText(caption, made[0], made[1:])
+
+
+def laid_out(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> TableText:
+    """A table of any values; the floats of a column get the same decimals.
+
+    Raises:
+        ValueError: a row is not as long as the header.
+    """
     if wrong := [row for row in rows if len(row) != len(header)]:
         raise ValueError(f"table {caption!r}: expected {len(header)} cells in each row, got {list(wrong[0])}")
     columns = [_column([row[i] for row in rows]) for i in range(len(header))]
     numeric = [any(cell.number for cell in column) for column in columns]
-    return {
-        "caption": caption,
-        "header": [_Cell(*pair) for pair in zip(header, numeric, strict=True)],
-        "rows": list(zip(*columns, strict=True)),
-    }
+    return TableText(
+        caption, [Cell(*pair) for pair in zip(header, numeric, strict=True)], list(zip(*columns, strict=True))
+    )
 
 
-def _column(values: list[Any]) -> list[_Cell]:
+def _column(values: list[Any]) -> list[Cell]:
     """Floats of one column get the same decimals: four significant digits of the largest."""
     largest = max((abs(v) for v in values if isinstance(v, float) and math.isfinite(v)), default=0.0)
     decimals = max(0, 3 - math.floor(math.log10(largest))) if largest else 0
     form = f".{decimals}f" if decimals <= 6 else ".4g"
-    return [_Cell(format(v, form) if isinstance(v, float) else _text(v), _is_number(v)) for v in values]
+    return [Cell(format(v, form) if isinstance(v, float) else _text(v), _is_number(v)) for v in values]
 
 
 def _is_number(value: Any) -> bool:
@@ -156,13 +169,12 @@ def _embed(caption: str, path: str | Path) -> _Embedded:
         raise ForeframeError(f"{path}: expected one of {', '.join(_KINDS)} for a report page, got {path.suffix!r}")
     try:
         data = path.read_bytes()
-        width = height = 0
+        width = 0
         if kind in ("image/png", "image/jpeg", "image/gif"):
             with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
+                width = image.width
     except OSError as error:
         raise ForeframeError(f"{path}: cannot be put on the report page: {error}") from error
     times = math.ceil(_LEAST_WIDTH / width) if width else 1
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    broad = width > 1.8 * height
-    return _Embedded(caption, source, kind.startswith("video/"), width * times, times > 1, width > _WIDE, broad)
+    source = data_url(kind, data)
+    return _Embedded(caption, source, kind.startswith("video/"), width * times, times > 1, width > _WIDE)

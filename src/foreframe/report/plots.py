@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -119,7 +120,7 @@ def line_figure(*charts: Chart, size: tuple[float, float] = (5.2, 2.75)) -> Figu
     with matplotlib.rc_context(STYLE):
         height = rows * (size[1] + 0.19 * lines_below)
         figure = Figure(figsize=(size[0] * columns, height), dpi=150, layout="constrained")
-        places: Any = figure.subfigures(rows, columns).flat if len(charts) > 1 else [figure]
+        places: Any = figure.subfigures(rows, columns, squeeze=False).flat if len(charts) > 1 else [figure]
         for chart, place in zip(charts, places, strict=False):
             _draw(chart, place)
         with _missing_glyphs():
@@ -196,10 +197,10 @@ def encoded(figure: Figure, path: str | Path) -> bytes:
     return made.getvalue()
 
 
-def inline(figure: Figure, number: int) -> str:
+def inline(figure: Figure, name: str) -> Markup:
     """A figure as an SVG element for a page that defines --ink, --soft, --edge, --line and --c0 to --c6.
 
-    Its text stays text. `number` keeps its ids apart from those of the page's other figures.
+    Its text stays text. `name` keeps its ids apart from those of the page's other figures.
     """
     with matplotlib.rc_context({**STYLE, "svg.fonttype": "none"}), _missing_glyphs():
         FigureCanvasAgg(figure)
@@ -214,14 +215,15 @@ def inline(figure: Figure, number: int) -> str:
         element.attrib.clear()
         for key, value in attributes.items():
             if key == "style":
-                for color, name in _PROPERTIES.items():
-                    value = value.replace(color, f"var({name})")
+                for color, own in _PROPERTIES.items():
+                    value = value.replace(color, f"var({own})")
             elif key == "id":
                 if value not in used:
                     continue
-                value = f"f{number}-{value}"
-            element.set(key, re.sub(r"^#|(?<=url\()#", f"#f{number}-", value) if "#" in value else value)
-    return ElementTree.tostring(root, encoding="unicode")
+                value = f"{name}-{value}"
+            element.set(key, re.sub(r"^#|(?<=url\()#", f"#{name}-", value) if "#" in value else value)
+    root.set("class", "chart")
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A rollout that people look at: where it starts, and the GIF, MP4, strip, pictures and curve it leaves."""
+"""A rollout for people: its start, and the GIF, MP4, strip, pictures and curve that it writes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from foreframe.disk import put_all
 from foreframe.errors import DataError
 from foreframe.evaluation import check_spec, default_horizon
 from foreframe.metrics import METRICS
-from foreframe.report.plots import per_frame_picture
+from foreframe.report.plots import encoded, line_figure, over_frames, per_frame
 from foreframe.rollout import ModeName, draw_noise, predict, ready
 from foreframe.video.write import encode_gif, encode_mp4, encode_png
 
 STRIP_COLUMNS = 12
 MAX_COND_BYTES = 16 * 2**20
 """Of a CSV of conditions: 100,000 rows of 16 long numbers."""
-TOLD = 5
+MAX_LISTED = 5
 """Faults of it that a message lists."""
 
 
@@ -78,7 +78,7 @@ def from_pack(trained: TrainedModel, pack: Pack, split: str, clip: int, horizon:
 
 
 def from_files(trained: TrainedModel, frames: list[Path], cond: Path | None, horizon: int) -> Start:
-    """Begin with pictures on disk and what is to be done; nothing of the future is needed.
+    """Begin with pictures on disk and conditions; no future frame is needed.
 
     Args:
         frames: The K context frames, oldest first; brought to the model's size if they differ.
@@ -131,17 +131,15 @@ def write_rollout(
     rollout.gif and rollout.mp4: truth, prediction, error, further samples. strip.png: the same as a picture.
     frames/sample-1/00003.png ...: every predicted frame as it is, numbered from 1 as in the strip.
     psnr.json, psnr.png, psnr.svg: score per frame where the truth is known, beside the last context frame
-    repeated. They take the place of those of an earlier rollout, all or none.
+    repeated. They replace those of an earlier rollout, all or none.
 
     Raises:
-        DataError: a mode that looks at true frames which are not known.
+        DataError: a mode that needs true frames, which are not known.
         DiskError: the disk refused; everything in `out` is as it was.
     """
     known = start.context.shape[1]
     if mode != "prediction" and (start.truth is None or start.truth.shape[1] < start.length):
-        raise DataError(
-            f"--mode {mode} looks at the true frames, which are not known here; only prediction is possible"
-        )
+        raise DataError(f"--mode {mode} needs the true frames, which are not known here; only prediction is possible")
     truth = None if start.truth is None or mode == "prediction" else start.truth.to(device)
     cond = None if start.cond is None else start.cond.to(device)
     noise = torch.cat(
@@ -198,9 +196,13 @@ def _scores(
         "psnr": values,
     }
     files = {out / "psnr.json": (json.dumps(record, indent=1) + "\n").encode()}
-    shown = {name: {"per_frame": value["per_frame"], "per_frame_ci95": None} for name, value in values.items()}
-    for path in (out / "psnr.png", out / "psnr.svg"):
-        files[path] = per_frame_picture(shown, known, "PSNR (dB)", f"{start.name}: PSNR of each frame", path)
+    numbers = [*range(len(futures)), None]
+    lines = [
+        per_frame(name, curve.tolist(), known, number)
+        for number, (name, curve) in zip(numbers, curves.items(), strict=True)
+    ]
+    figure = line_figure(over_frames(f"{start.name}: PSNR per frame", "PSNR (dB)", known, lines))
+    files |= {path: encoded(figure, path) for path in (out / "psnr.png", out / "psnr.svg")}
     return files, "PSNR: " + ", ".join(f"{name} {value['mean']:.2f} dB" for name, value in values.items())
 
 
@@ -242,18 +244,18 @@ def _pose_folder(folder: Path, spec: ClipSpec) -> NDArray[np.uint8]:
 
 def _table(path: Path, columns: int) -> NDArray[np.float32]:
     if not path.is_file():
-        raise DataError(f"--cond {path}: expected a CSV file with {columns} columns, there is none")
+        raise DataError(f"--cond {path}: expected a CSV file with {columns} columns, not found")
     size = path.stat().st_size
     if size > MAX_COND_BYTES:
         raise DataError(f"--cond {path}: {size} bytes, expected at most {MAX_COND_BYTES}")
     with path.open("rb") as file:
         rows = sum(1 for line in file if line.strip())
-    if 2 * rows * columns > MAX_COND_BYTES:  # a number has two signs at least: so many are not in there
+    if 2 * rows * columns > MAX_COND_BYTES:  # a number takes two bytes at least
         raise DataError(f"--cond {path}: expected {columns} numbers in each of its {rows} rows, found fewer")
     values, faults = read_table(path, str(path), columns, rows)
     if faults:
-        more = f", the first {TOLD} are" if len(faults) > TOLD else ""
-        raise DataError(f"--cond {path}: cannot be used; {count(len(faults), 'fault')}{more}", faults[:TOLD])
+        more = f", the first {MAX_LISTED} are" if len(faults) > MAX_LISTED else ""
+        raise DataError(f"--cond {path}: cannot be used; {count(len(faults), 'fault')}{more}", faults[:MAX_LISTED])
     return values
 
 

@@ -1,9 +1,8 @@
-"""What a diagnosis found, in a row for each run, in sentences, and with the meaning of each column."""
+"""Findings of the diagnoses: a row for each run, sentences, and the meaning of each column."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from foreframe.diagnose import Diagnosis
 from foreframe.diagnose.obedience import DecoderResult
@@ -11,14 +10,15 @@ from foreframe.diagnose.unrolling import Kind
 from foreframe.metrics import Difference, Summary, format_mean
 from foreframe.report.experiment.gather import RunResults
 from foreframe.report.experiment.statistics import Variant
+from foreframe.report.html import TableText, text_table
 
 _NOTHING = "–"
 
 
-def tables(variants: Sequence[Variant]) -> list[dict[str, Any]]:
-    """What was found of latent and samples, and of conditions: a row for each run that was diagnosed.
+def tables(variants: Sequence[Variant]) -> list[TableText]:
+    """Latent and samples, and conditions: a row for each run that was diagnosed.
 
-    A column with nothing in it is left out, and so is a table without columns.
+    An empty column is left out, and so is a table without columns.
     """
     found = [
         (name, run.diagnosis)
@@ -33,9 +33,8 @@ def tables(variants: Sequence[Variant]) -> list[dict[str, Any]]:
         kept = [key for key in (rows[0][1] if rows else {}) if any(row[key] != _NOTHING for _, row in rows)]
         if not kept:
             continue
-        cells = [["run", *kept], *([name, *(row[key] for key in kept)] for name, row in rows)]
-        header, *body = [[{"text": cell, "number": place > 0} for place, cell in enumerate(row)] for row in cells]
-        made.append({"caption": f"{caption}; in brackets 95 % intervals over clips", "header": header, "rows": body})
+        cells = [[name, *(row[key] for key in kept)] for name, row in rows]
+        made.append(text_table(f"{caption}; in brackets 95 % intervals over clips", ["run", *kept], cells))
     return made
 
 

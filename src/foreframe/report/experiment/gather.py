@@ -1,4 +1,4 @@
-"""What a report says of one run: its scores, its diagnosis, clips to look at; made once and kept beside the run."""
+"""The results of one run for a report: scores, diagnosis, moving clips; made once and kept beside the run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from foreframe import __version__, checkpoint, config, diagnose, disk, evaluation, signals, video
+from foreframe import __version__, checkpoint, config, diagnose, disk, evaluation
 from foreframe.checkpoint import Provenance, TrainedModel
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
@@ -21,26 +20,17 @@ from foreframe.evaluation import Result
 from foreframe.log import read_log
 from foreframe.metrics import METRICS
 from foreframe.recipe import RunConfig
-from foreframe.report.clips.sheet import spread
-from foreframe.rollout import ModeName, draw_noise, ready
-from foreframe.video.write import encode_gif
+from foreframe.report.experiment.panels import Panel, draw_panels
+from foreframe.rollout import ModeName
 
 FORMAT = 1
 LIMIT = 64 * 2**20
-"""Bytes of what is kept, at most."""
-FRAMES, LEAST_FRAMES = 60, 12
-"""Frames of a panel: at most, and the least it is cut down to where its GIF would be too large."""
-GIF_BYTES = 400_000
-"""Of a panel; twelve of them make five megabytes of a page."""
-MOST_FPS = 50
-"""Browsers slow down anything faster."""
-AT_ONCE = 16
-"""Samples of a panel's clip unrolled together."""
+"""Bytes of the file that keeps it, at most."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be gathered of each run; runs that are set side by side share it."""
+    """What to collect of each run; runs that are compared share it."""
 
     split: str | None = None
     """Which split is scored; None: test, or val where there is no test."""
@@ -78,26 +68,12 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A clip as a GIF: the truth and, of its samples, the best, the median and the worst by mean PSNR (in dB).
-
-    shown: frames in the GIF, of `length` that were scored; context frames are among both.
-    """
-
-    clip: str
-    psnr: dict[str, float]
-    shown: int
-    length: int
-    gif: bytes
-
-
-@dataclass(frozen=True)
 class RunResults:
-    """Everything a report says of one run.
+    """Everything about one run for a report.
 
-    prediction, reconstruction: results of `evaluate_run`. diagnosis: that of `foreframe.diagnose`, or None, and then
-    `undiagnosed` says why. environment: hardware and versions of the training. last_step: of the newest checkpoint.
-    notes: what the reader should know.
+    prediction, reconstruction: results of `evaluate_run`. diagnosis: that of `foreframe.diagnose`; None for the reason
+    `undiagnosed`. environment: hardware and versions of the training. last_step: of the newest checkpoint. notes: what
+    the reader should know.
     """
 
     run: Path
@@ -131,9 +107,9 @@ def gather(
     pack: Pack | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> RunResults:
-    """Score and diagnose a run, and draw its panels; or take what was kept of that in RUN/eval/report.
+    """Score and diagnose a run, and draw its panels; or read what was kept of that in RUN/eval/report.
 
-    It is taken again only if weights, data and request are the same and every byte is as it was written; what is
+    It is used again only if weights, data and request are the same and every byte is as it was written; what is
     damaged or was edited is made again, with a note.
 
     Args:
@@ -241,7 +217,7 @@ def _make(
         values[mode] = evaluation.evaluate_run(trained, pack, protocol, device, advance)
     found, why = _diagnosis(trained, pack, request, device, advance)
     findings = _Findings(values["prediction"], values["reconstruction"], found, why)
-    return findings, tuple(_panels(trained, pack, request, device, findings.prediction.protocol.clips))
+    return findings, tuple(draw_panels(trained, pack, findings.prediction.protocol, request.panels, device))
 
 
 def _diagnosis(
@@ -261,61 +237,6 @@ def _diagnosis(
 def _wanted(request: Request) -> diagnose.Request:
     assert request.split is not None
     return diagnose.Request(request.split, request.horizon, request.samples, request.clips, request.seed)
-
-
-def _panels(trained: TrainedModel, pack: Pack, request: Request, device: torch.device, scored: int) -> list[Panel]:
-    """Panels of clips evenly spread over those that were scored, of the very samples that were scored."""
-    assert request.split is not None
-    if request.panels == 0:
-        return []
-    known, length = trained.config.train.context, trained.config.train.context + request.horizon
-    windows, model = Windows(pack, request.split, length, "first"), ready(trained.model)
-    chosen = spread(spread(range(len(windows)), scored), request.panels)
-    made = []
-    for number in chosen:
-        clip = windows.batch([number]).to(device).unit()
-        truth, shown = clip.frames[:, known:], min(length, known + FRAMES)
-        means: list[float] = []
-        videos: list[video.Pixels] = []
-        for first in range(0, request.samples, AT_ONCE):
-            signals.poll()
-            numbers = range(first, min(first + AT_ONCE, request.samples))
-            noise = torch.cat([draw_noise(model, [number], length, request.seed, n) for n in numbers])
-            predicted = evaluation.unroll(model, clip, noise.to(device), known, "prediction")
-            means += METRICS["psnr"](predicted, truth.expand_as(predicted)).mean(1).tolist()
-            videos += list(video.pictures(predicted[:, : shown - known]))
-        frames = video.pictures(clip.frames[0, :shown])
-        chosen_samples = _ranked(means)
-        rows: list[video.Row] = [("truth", frames)]
-        rows += [
-            (f"{name} {means[sample]:.1f} dB", np.concatenate([frames[:known], videos[sample]]))
-            for name, sample in chosen_samples.items()
-        ]
-        gif, kept = _gif(rows, known, min(trained.config.fps, MOST_FPS))
-        scores = {name: means[sample] for name, sample in chosen_samples.items()}
-        made.append(Panel(windows.names([number])[0].rpartition("@")[0], scores, kept, length, gif))
-    return made
-
-
-def _ranked(means: list[float]) -> dict[str, int]:
-    """Which sample is best, median (of an even number the lower one) and worst; of few samples, only what there is."""
-    order = sorted(range(len(means)), key=means.__getitem__)
-    if len(order) == 1:
-        return {"sample": 0}
-    middle = {"median": order[(len(order) - 1) // 2]} if len(order) > 2 else {}
-    return {"best": order[-1], **middle, "worst": order[0]}
-
-
-def _gif(rows: list[video.Row], known: int, fps: float) -> tuple[bytes, int]:
-    """A GIF of no more than `GIF_BYTES` where fewer frames can make it so, and how many frames it has."""
-    shown = len(rows[0][1])
-    while True:
-        grid = video.grid([(label, frames[:shown]) for label, frames in rows], context=known, columns=2)
-        made = encode_gif(grid, fps)
-        fewer = max(LEAST_FRAMES, known + 1, shown * 2 // 3)
-        if len(made) <= GIF_BYTES or fewer >= shown:
-            return made, shown
-        shown = fewer
 
 
 def _keep(folder: Path, identity: dict[str, Any], findings: _Findings, panels: tuple[Panel, ...]) -> None:

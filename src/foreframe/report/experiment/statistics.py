@@ -1,4 +1,4 @@
-"""The numbers of an experiment: runs grouped by what was varied, their scores, and what may be claimed of them."""
+"""The numbers of an experiment: runs grouped by what was varied, their scores, and what may be claimed about them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from foreframe import config
+from foreframe.data.ingest.report import count
 from foreframe.errors import UsageError
-from foreframe.metrics import METRICS, Difference, Summary, summarize, t_quantile
+from foreframe.metrics import METRICS, Difference, Summary, format_mean, summarize, t_quantile
 from foreframe.metrics.statistics import paired_difference
 from foreframe.report.experiment.gather import RunResults
 from foreframe.report.results import BASELINES
@@ -58,8 +59,8 @@ class SeedNoise:
 
 
 @dataclass(frozen=True)
-class Apart:
-    """How far a second score is from a first, clip by clip.
+class ScoreDifference:
+    """A second score minus a first, clip by clip.
 
     seeds: half the 95 % interval that follows from the noise between seeds; None where no variant has several.
     """
@@ -68,7 +69,7 @@ class Apart:
     seeds: float | None
 
     @property
-    def told(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether no interval holds 0: only then may the difference be claimed."""
         return self.clips.significant and (self.seeds is None or abs(self.clips.mean) > self.seeds)
 
@@ -167,181 +168,80 @@ def seed_noise(found: Sequence[Score]) -> SeedNoise | None:
     return SeedNoise(math.sqrt(sum(squares) / df), df)
 
 
-def apart(first: Score, second: Score, noise: SeedNoise | None = None) -> Apart:
-    """How much higher the second is; a score with no runs, such as a baseline's, has no noise between seeds."""
+def difference(first: Score, second: Score, noise: SeedNoise | None = None) -> ScoreDifference:
+    """Second minus first; a score with no runs, such as a baseline's, has no noise between seeds."""
     seeds = None
     if noise is not None:
         error = noise.deviation * math.sqrt(sum(1 / len(score.by_run) for score in (first, second) if score.by_run))
         seeds = t_quantile(0.975, noise.df) * error
-    return Apart(paired_difference(first.per_clip, second.per_clip), seeds)
+    return ScoreDifference(paired_difference(first.per_clip, second.per_clip), seeds)
 
 
-def label(metric: str) -> str:
-    """`PSNR (dB)`, `SSIM`."""
-    unit = METRICS[metric].unit
-    return f"{metric.upper()} ({unit})" if unit else metric.upper()
+def verdict(metric: str, found: ScoreDifference) -> Literal["yes", "no", "not shown"]:
+    """Whether the second score is better than the first: claimed either way only where no interval holds 0."""
+    if not found.is_significant:
+        return "not shown"
+    return "yes" if (found.clips.mean < 0) == METRICS[metric].lower_is_better else "no"
 
 
-def number(metric: str, value: float, sign: str = "") -> str:
+def best(metric: str, found: Sequence[Score]) -> int:
+    """The place of the best mean."""
+    choose = min if METRICS[metric].lower_is_better else max
+    return choose(range(len(found)), key=lambda place: found[place].mean)
+
+
+def format_number(metric: str, value: float, sign: str = "") -> str:
     """A score, or with sign `+` a difference of two, in the decimals that mean something."""
-    decimals = 2 if METRICS[metric].unit and not sign else 3 if METRICS[metric].unit else 4
-    return format(value, f"{sign}.{decimals}f")
+    return format(value, f"{sign}.{_decimals(metric, sign)}f")
 
 
-def between(metric: str, interval: Sequence[float] | None, sign: str = "") -> str:
-    """An interval in brackets, empty where there is none."""
-    return "" if interval is None else f" [{number(metric, interval[0], sign)}, {number(metric, interval[1], sign)}]"
+def format_score(metric: str, score: Score) -> str:
+    """`21.30 [20.95, 21.66]`."""
+    return format_mean(score.mean, score.ci95, _decimals(metric, ""))
 
 
-def stated(metric: str, score: Score) -> str:
-    """`21.30 dB [20.95, 21.66]`."""
-    unit = METRICS[metric].unit
-    return f"{number(metric, score.mean)}{' ' + unit if unit else ''}{between(metric, score.ci95)}"
+def format_difference(metric: str, found: ScoreDifference) -> str:
+    """`+0.420 [+0.300, +0.550], seeds ±0.120`; the last part only where several seeds were trained."""
+    seeds = "" if found.seeds is None else f", seeds ±{format_number(metric, found.seeds, '-')}"
+    return f"{format_mean(found.clips.mean, found.clips.ci95, _decimals(metric, '+'), '+')}{seeds}"
 
 
-def by_how_much(metric: str, found: Apart) -> str:
-    """`+0.420 dB [+0.300, +0.550]`, and what seeds make of it."""
-    unit = METRICS[metric].unit
-    return (
-        f"{number(metric, found.clips.mean, '+')}{' ' + unit if unit else ''}"
-        f"{between(metric, found.clips.ci95, '+')}{from_seeds(metric, found)}"
-    )
-
-
-def from_seeds(metric: str, found: Apart) -> str:
-    """`, seeds ±0.120`; empty where nothing is known of seeds."""
-    return "" if found.seeds is None else f", seeds ±{number(metric, found.seeds, '-')}"
+def _decimals(metric: str, sign: str) -> int:
+    return 4 if not METRICS[metric].unit else 3 if sign else 2
 
 
 def summary(variants: Sequence[Variant]) -> str:
-    """One paragraph on who is best by how much and what that is worth; no difference is claimed whose interval holds 0.
-
-    By the first metric of the protocol, and where another says otherwise, by that; intervals are of 95 % over the
-    clips, and where there are several seeds over these too.
-    """
+    """What was scored, and how."""
     run = variants[0].runs[0]
-    metric, *others = run.prediction.protocol.metrics
-    found = scores(variants, metric)
-    sentences = [_what_was_done(variants, run), *_ranking(variants, found, metric)]
-    sentences += _over_free(variants, found, metric)
-    for other in others:
-        sentences += _otherwise(variants, _order(found, metric)[0], other)
-    return " ".join([*sentences, *_reservations(variants, run)])
-
-
-def _what_was_done(variants: Sequence[Variant], run: RunResults) -> str:
-    protocol, count = run.prediction.protocol, sum(len(variant.runs) for variant in variants)
-    runs = "One run was" if count == 1 else f"{count} runs were"
-    if 1 < count != len(variants):
-        runs = f"{count} runs of {_count(len(variants), 'variant')} were"
-    samples = protocol.samples
-    averaged = f", the scores of {samples} samples of each clip averaged" if samples > 1 else ""
+    protocol, number = run.prediction.protocol, sum(len(variant.runs) for variant in variants)
+    counted = count(number, "run") + (f" of {count(len(variants), 'variant')}" if number > len(variants) else "")
+    averaged = f"; scores are means over {protocol.samples} samples of each clip" if protocol.samples > 1 else ""
     return (
-        f"{runs} scored on {_count(protocol.clips, 'clip')} of the split {protocol.split} of "
-        f"{run.prediction.data}: {_count(protocol.context, 'frame')} given, the {protocol.horizon} after "
-        f"{'it' if protocol.context == 1 else 'them'} predicted{averaged}."
+        f"{counted}, scored on {count(protocol.clips, 'clip')} of the split {protocol.split} of {run.prediction.data}: "
+        f"{count(protocol.context, 'frame')} given, {protocol.horizon} predicted{averaged}."
     )
 
 
-def _ranking(variants: Sequence[Variant], found: Sequence[Score], metric: str) -> list[str]:
-    lower = METRICS[metric].lower_is_better
-    best, *others = _order(found, metric)
-    name, score = variants[best].name, stated(metric, found[best])
-    if not others:
-        return [f"{name} scores {score} in {metric.upper()}."]
-    word, mean = ("below", "lowest") if lower else ("above", "highest")
-    noise = seed_noise(found)
-    steps = {other: apart(found[other], found[best], noise) for other in others}
-    told = [f"{variants[i].name} ({by_how_much(metric, steps[i])})" for i in others if steps[i].told]
-    not_told = [f"{variants[i].name} ({by_how_much(metric, steps[i])})" for i in others if not steps[i].told]
-    begin = f"The {mean} mean {metric.upper()} is {name}'s, {score}"
-    if not told:
-        return [f"{begin}, but an interval of its difference from each other one holds 0: these clips name no winner."]
-    sentences = [f"{begin}; clip by clip it is {word} {_listed(told)}."]
-    if not_told:
-        sentences.append(f"It is not told apart from {_listed(not_told)}: an interval holds 0.")
-    return sentences
-
-
-def _order(found: Sequence[Score], metric: str) -> list[int]:
-    """Places of scores, the best first."""
-    lower = METRICS[metric].lower_is_better
-    return sorted(range(len(found)), key=lambda place: found[place].mean, reverse=not lower)
-
-
-def _otherwise(variants: Sequence[Variant], best: int, metric: str) -> list[str]:
-    """Where a further metric puts another variant before the best one, or doing nothing before any."""
-    lower, found = METRICS[metric].lower_is_better, scores(variants, metric)
-    noise, free = seed_noise(found), baselines(variants[0].runs[0], metric)
-
-    def beats(step: Apart) -> bool:
-        return step.told and (step.clips.mean < 0) == lower
-
-    steps = {place: apart(found[best], score, noise) for place, score in enumerate(found) if place != best}
-    before = [f"{variants[place].name} ({by_how_much(metric, step)})" for place, step in steps.items() if beats(step)]
-    sentences = [f"By {metric.upper()}, better than {variants[best].name}: {_listed(before)}."] if before else []
-    for name, baseline in free.items():
-        below = [
-            variant.name for variant, score in zip(variants, found, strict=True) if beats(apart(score, baseline, noise))
-        ]
-        if below:
-            sentences.append(
-                f"By {metric.upper()}, {name} ({number(metric, baseline.mean)}) is better than {_listed(below)}."
-            )
-    return sentences
-
-
-def _over_free(variants: Sequence[Variant], found: Sequence[Score], metric: str) -> list[str]:
-    free = baselines(variants[0].runs[0], metric)
-    lower, noise = METRICS[metric].lower_is_better, seed_noise(found)
-    scored = _listed([f"{name} {number(metric, score.mean)}" for name, score in free.items()])
-    hardest = (min if lower else max)(free, key=lambda name: free[name].mean)
-    better: list[str] = []
-    worse: list[str] = []
-    neither: list[str] = []
-    for variant, score in zip(variants, found, strict=True):
-        step = apart(free[hardest], score, noise)
-        gain = -step.clips.mean if lower else step.clips.mean
-        kind = neither if not step.told else better if gain > 0 else worse
-        kind.append(f"{variant.name} ({by_how_much(metric, step)})")
-    parts = [f"Trivial baselines: {scored}."]
-    if better:
-        parts.append(f"Better than {hardest}: {_listed(better)}.")
-    if neither:
-        parts.append(f"Not told apart from {hardest}: {_listed(neither)}.")
-    if worse:
-        parts.append(f"Worse than {hardest}, that is than doing nothing: {_listed(worse)}.")
-    return parts
-
-
-def _reservations(variants: Sequence[Variant], run: RunResults) -> list[str]:
-    """What a careful reader would ask."""
-    found = []
+def caveats(variants: Sequence[Variant]) -> list[str]:
+    """Up to three sentences on what limits the results."""
+    runs = [(name, run) for variant in variants for name, run in zip(variant.names, variant.runs, strict=True)]
+    split = runs[0][1].prediction.protocol.split
     once = [variant.name for variant in variants if len(variant.runs) == 1]
-    if len(variants) > 1 and len(once) == len(variants):
-        found.append("Each was trained once, so nothing here says what another seed would give.")
-    elif len(variants) > 1 and once:
-        found.append(f"Trained once, so without a spread between seeds: {_listed(once)}.")
-    split = run.prediction.protocol.split
-    if any(one.provenance.chosen_on_split == split for variant in variants for one in variant.runs):
-        found.append(f"Checkpoints were chosen by their score on this same split, {split}: that flatters them.")
-    short = [
-        f"{name} ({one.last_step} of {one.config.train.steps} steps)"
-        for variant in variants
-        for name, one in zip(variant.names, variant.runs, strict=True)
-        if one.last_step < one.config.train.steps
+    stopped = [
+        f"{name} ({run.last_step} of {run.config.train.steps} steps)"
+        for name, run in runs
+        if run.last_step < run.config.train.steps
     ]
-    if short:
-        found.append(f"Stopped before the end of training: {_listed(short)}.")
+    found = []
+    if len(variants) > 1 and once:
+        found.append(f"Trained with one seed, so the variation between seeds is unknown: {_listed(once)}.")
+    if any(run.provenance.chosen_on_split == split for _, run in runs):
+        found.append(f"Checkpoints were chosen on the split that is scored, {split}: the scores are optimistic.")
+    if stopped:
+        found.append(f"Stopped before the end of training: {_listed(stopped)}.")
     return found
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    shown = list(parts[:NAMED])
-    if len(parts) > NAMED:
-        shown.append(f"{len(parts) - NAMED} more in the table")
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -3,13 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from foreframe.clip import ClipSpec
 from foreframe.data.pack.pack import Pack, PackWriter
-from foreframe.errors import DataError
-from foreframe.report.clips.sheet import contact_sheet, plots_of, sample, unchanging
-from foreframe.video import read_png
+from foreframe.report.clips.choose import sample
+from foreframe.report.clips.curves import plots_of, unchanging
 
 
 def make(path: Path, spec: ClipSpec, lengths: tuple[int, ...] = (12, 3, 40), names: tuple[str, ...] = ()) -> Pack:
@@ -24,43 +22,6 @@ def make(path: Path, spec: ClipSpec, lengths: tuple[int, ...] = (12, 3, 40), nam
     return Pack.open(path)
 
 
-@pytest.mark.parametrize(
-    ("spec", "names"),
-    [
-        (ClipSpec(3, 16, 24, "vector", 3), ("a_x", "a_y", "b")),
-        (ClipSpec(3, 16, 24, "vector", 30), tuple(f"joint{number}" for number in range(30))),
-        (ClipSpec(3, 32, 64, "image", 3), ("pose",)),
-        (ClipSpec(1, 64, 64), ()),
-    ],
-)
-def test_a_sheet_is_drawn_for_every_kind_of_condition(tmp_path: Path, spec: ClipSpec, names: tuple[str, ...]):
-    path = contact_sheet(make(tmp_path / "pack", spec, names=names), tmp_path / "new" / "sheet.png", frames=5)
-    picture = read_png(path)
-    assert picture.shape[1] >= 720
-    assert 20 < picture.mean() < 250
-    assert (picture[:, -5:] == 255).all()  # nothing runs over the edge
-    assert (picture[-3:] == 255).all()
-
-
-def test_the_frames_on_a_sheet_are_the_pixels_of_the_pack_enlarged(tmp_path: Path):
-    spec = ClipSpec(3, 16, 24)
-    frames = np.full((4, 16, 24, 3), (10, 200, 90), np.uint8)
-    with PackWriter(tmp_path / "pack", spec) as writer:
-        writer.add("c", "train", frames)
-    picture = read_png(contact_sheet(Pack.open(tmp_path / "pack"), tmp_path / "sheet.png", scale=3))
-    same = (picture == (10, 200, 90)).all(axis=-1).sum()
-    assert same == 4 * (16 * 3) * (24 * 3)
-
-
-def test_a_split_may_be_chosen_and_an_unknown_one_is_refused(tmp_path: Path):
-    pack = make(tmp_path / "pack", ClipSpec(3, 16, 24))
-    one = read_png(contact_sheet(pack, tmp_path / "one.png", split="val"))
-    both = read_png(contact_sheet(pack, tmp_path / "both.png"))
-    assert one.shape[0] < both.shape[0]
-    with pytest.raises(DataError, match="no split 'tset'"):
-        contact_sheet(pack, tmp_path / "x.png", split="tset")
-
-
 def test_small_numbers_get_a_plot_apart_from_large_ones_of_the_same_name():
     low, high = np.array([-0.05, -0.02, 0, 0, 0.3]), np.array([0.05, 0.07, 4, 2, 0.5])
     plots = plots_of(("action_0", "action_1", "action_2", "action_3", "position_x"), low, high)
@@ -70,7 +31,7 @@ def test_small_numbers_get_a_plot_apart_from_large_ones_of_the_same_name():
     assert all(plot.low < low[[*plot.columns]].min() < high[[*plot.columns]].max() < plot.high for plot in plots)
 
 
-def test_many_columns_are_spread_over_plots_of_at_most_eight_by_their_names():
+def test_many_columns_are_divided_into_plots_of_at_most_eight_by_their_names():
     names = [
         f"{kind}.{side}.joint_{n}" for kind in ("action", "state") for side in ("left", "right") for n in range(13)
     ]
@@ -89,24 +50,13 @@ def test_columns_without_a_common_beginning_share_plots():
     assert plots[0].short == ("x", "y", "grip", "speed", "a")
 
 
-def test_columns_that_never_change_are_named_instead_of_drawn(tmp_path: Path):
+def test_columns_that_never_change_are_named_instead_of_drawn():
     names, low, high = ("a", "b"), np.array([2.5, 0.0]), np.array([2.5, 1.0])
     assert [plot.columns for plot in plots_of(names, low, high)] == [(1,)]
     assert unchanging(names, low, high) == [("a", 2.5)]
-    with PackWriter(tmp_path / "pack", ClipSpec(3, 16, 24, "vector", 2), names) as writer:
-        writer.add("c", "train", np.zeros((1, 16, 24, 3), np.uint8), np.zeros((1, 2)))
-    contact_sheet(Pack.open(tmp_path / "pack"), tmp_path / "sheet.png")
 
 
-def test_a_sheet_of_many_columns_stays_readable_in_height(tmp_path: Path):
-    names = tuple(f"{kind}_{n}" for kind in ("action", "state") for n in range(26))
-    pack = make(tmp_path / "pack", ClipSpec(3, 16, 24, "vector", 52), names=names)
-    picture = read_png(contact_sheet(pack, tmp_path / "sheet.png", clips=2))
-    assert picture.shape[0] < 2 * 900
-    assert (picture[:, -5:] == 255).all()
-
-
-def test_a_sheet_shows_every_split_as_far_as_its_rows_reach(tmp_path: Path):
+def test_a_sample_has_clips_of_every_split_as_far_as_it_reaches(tmp_path: Path):
     pack = make(tmp_path / "pack", ClipSpec(3, 16, 24), (5,) * 9)
     assert [episode.split for episode in sample(pack, 4)] == ["val", "train", "train", "train"]
     assert [episode.split for episode in sample(pack, 1)] == ["val"]

@@ -1,0 +1,188 @@
+"""The tables of an experiment, for its page and for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from foreframe.report.experiment.gather import RunResults
+from foreframe.report.experiment.statistics import (
+    Score,
+    SeedNoise,
+    Variant,
+    baselines,
+    best,
+    difference,
+    format_difference,
+    format_number,
+    format_score,
+    scores,
+    seed_noise,
+    varied,
+    verdict,
+)
+from foreframe.report.html import Cell, TableText, text_table
+from foreframe.report.results import label
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that a spreadsheet calculates."""
+
+
+def results(variants: Sequence[Variant], metric: str) -> TableText:
+    """Scores of variants and trivial baselines, each compared with the first variant and with the best baseline."""
+    several = any(len(variant.runs) > 1 for variant in variants)
+    first = variants[0].runs[0]
+    found, trivial = scores(variants, metric), baselines(first, metric)
+    every, noise = [*found, *trivial.values()], seed_noise(found)
+    names = [*(variant.name for variant in variants), *(f"{name} (baseline)" for name in trivial)]
+    columns = {"variant" if several else "run": names, label(metric): [format_score(metric, score) for score in every]}
+    if several:
+        columns["seeds"] = [str(len(score.by_run)) if score.by_run else "" for score in every]
+        columns["from seed to seed"] = [_seed_to_seed(metric, score) for score in every]
+    if len(variants) > 1:
+        columns[f"better than {variants[0].name}"] = _better(metric, every[0], every, noise)
+    if trivial:
+        hardest = list(trivial)[best(metric, list(trivial.values()))]
+        columns[f"better than {hardest}"] = _better(metric, trivial[hardest], every, noise)
+    caption = f"{metric.upper()} of prediction, split {first.prediction.protocol.split}"
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return text_table(f"{caption}; in brackets 95 % intervals over clips", list(columns), rows)
+
+
+def _better(metric: str, reference: Score, every: Sequence[Score], noise: SeedNoise | None) -> list[str]:
+    """Of each score: yes, no or not shown, and its difference from the reference."""
+    found = [None if score is reference else difference(reference, score, noise) for score in every]
+    return ["" if one is None else f"{verdict(metric, one)}: {format_difference(metric, one)}" for one in found]
+
+
+def _seed_to_seed(metric: str, score: Score) -> str:
+    if len(score.by_run) < 2:
+        return ""
+    return f"{format_number(metric, min(score.by_run))} to {format_number(metric, max(score.by_run))}"
+
+
+def runs(variants: Sequence[Variant], metrics: Sequence[str]) -> TableText:
+    """Scores and lengths of each run."""
+    main = metrics[0]
+    samples = variants[0].runs[0].prediction.protocol.samples
+    header = ["run", "seed", "step scored", f"{label(main)}, prediction"]
+    header += [f"best of {samples}"] if samples > 1 else []
+    header += ["reconstruction", "trained", "took"]
+    rows = []
+    for variant in variants:
+        for name, run in zip(variant.names, variant.runs, strict=True):
+            best = None if run.prediction.best_of_n is None else run.prediction.best_of_n[main]
+            rows.append(
+                [
+                    name,
+                    str(run.config.train.seed),
+                    f"{run.provenance.step:,}",
+                    format_number(main, run.prediction.scores[main].mean),
+                    *([format_number(main, best.mean)] if best else []),
+                    format_number(main, run.reconstruction.scores[main].mean),
+                    f"{run.last_step:,} of {run.config.train.steps:,} steps",
+                    _time_taken(run),
+                ]
+            )
+    return text_table("Each run", header, rows)
+
+
+def _time_taken(run: RunResults) -> str:
+    """From the rows of the log: the rate of each holds for the steps up to it."""
+    seconds, last = 0.0, 0
+    for row in run.log:
+        rate = row.get("steps_per_second")
+        if isinstance(rate, int | float) and rate > 0:
+            seconds, last = seconds + (row["step"] - last) / rate, row["step"]
+    if not last:
+        return "not recorded"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def settings(variants: Sequence[Variant]) -> TableText | None:
+    """The settings in which the variants differ; None where there are none."""
+    names, rows = varied(variants)
+    cells = [[variant.name, *row] for variant, row in zip(variants, rows, strict=True)]
+    return text_table("Settings", ["variant", *names], cells) if names else None
+
+
+def machines(variants: Sequence[Variant]) -> TableText:
+    """What each run was trained and scored with."""
+    header = ["run", "trained on", "torch", "foreframe", "scored on", "threads", "scored at"]
+    rows = []
+    for variant in variants:
+        for name, run in zip(variant.names, variant.runs, strict=True):
+            then, now = run.environment, run.prediction.hardware
+            rows.append(
+                [
+                    name,
+                    *(str(then.get(key, "not recorded")) for key in ("device", "torch")),
+                    str(run.config.foreframe),
+                    now.device,
+                    str(now.threads),
+                    run.prediction.created,
+                ]
+            )
+    return text_table("Machines and versions", header, rows, text=len(header))
+
+
+def as_csv(variants: Sequence[Variant], metrics: Sequence[str]) -> bytes:
+    """The table for other programs: a line for each variant, run and baseline, numbers as they are."""
+    header = ["name", "kind", "runs"]
+    for metric in metrics:
+        header += [metric, *(f"{metric}_{part}" for part in ("low", "high"))]
+        header += [f"{metric}_over_first{part}" for part in ("", "_low", "_high", "_seeds", "_marked")]
+    by_metric = [scores(variants, metric) for metric in metrics]
+    first, noises = [found[0] for found in by_metric], [seed_noise(found) for found in by_metric]
+    lines: list[list[Any]] = []
+
+    def line(name: str, kind: str, runs: int | str, found: Sequence[Score]) -> None:
+        cells: list[Any] = [name, kind, runs]
+        for reference, score, noise in zip(first, found, noises, strict=True):
+            cells += [score.mean, *(score.ci95 or ("", ""))]
+            if score is reference or kind == "run":
+                cells += [""] * 5
+                continue
+            step = difference(reference, score, noise)
+            seeds = "" if step.seeds is None else step.seeds
+            cells += [step.clips.mean, *(step.clips.ci95 or ("", "")), seeds, "yes" if step.is_significant else "no"]
+        lines.append(cells)
+
+    for place, variant in enumerate(variants):
+        line(variant.name, "variant", len(variant.runs), [found[place] for found in by_metric])
+        if len(variant.runs) > 1:
+            for name, run in zip(variant.names, variant.runs, strict=True):
+                alone = Variant(name, (run,), (name,))
+                line(name, "run", 1, [scores([alone], metric)[0] for metric in metrics])
+    trivial = [baselines(variants[0].runs[0], metric) for metric in metrics]
+    for name in trivial[0]:
+        line(name, "baseline", "", [found[name] for found in trivial])
+    return _csv(header, lines)
+
+
+def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows([_safe(cell) for cell in line] for line in lines)
+    return text.getvalue().encode()
+
+
+def _safe(cell: Any) -> Any:
+    """Text that a spreadsheet would calculate, behind an apostrophe: it is shown as it is."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def as_markdown(table: TableText) -> bytes:
+    """A table in Markdown, its text escaped."""
+
+    def row(cells: Sequence[Cell]) -> str:
+        plain = (re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(cell.text.split())) for cell in cells)
+        return f"| {' | '.join(plain)} |\n"
+
+    rule = "".join("|---:" if cell.number else "|---" for cell in table.header) + "|\n"
+    return "".join([row(table.header), rule, *map(row, table.rows)]).encode()
