@@ -16,7 +16,7 @@ TOY=${TOY:+--steps 4 --batch 2 --validate-every 0 --log-every 2}
 HORIZON=${TOY:+20}
 
 foreframe data import "$DATA" "$OUT/pack" --cuts $CUTS
-foreframe data show "$OUT/pack" --out "$OUT/clips.png"
+foreframe data show "$OUT/pack" --out "$OUT/clips.html"
 for preset in pose-dance-unet pose-dance; do
   foreframe train "$preset" --data "$OUT/pack" --run "$OUT/$preset" ${MINUTES:+--max-minutes "$MINUTES"} $TOY
   for mode in prediction reconstruction; do

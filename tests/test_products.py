@@ -36,7 +36,6 @@ from foreframe.recipe import RunConfig
 from foreframe.report import plots
 from foreframe.report import rollout as gallery
 from foreframe.report.clips.page import write_clips_page
-from foreframe.report.clips.sheet import contact_sheet
 from foreframe.report.html import write_page
 from foreframe.report.results import write_json
 from foreframe.rollout import ready
@@ -44,7 +43,7 @@ from foreframe.rollout import ready
 CAUSES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
 CALLS = ("open", "write", "fsync", "replace")
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 8, 10, 3), np.uint8)
-CURVES = {"prediction": {"per_frame": [20.0, 19.0]}}
+CHART = plots.Chart("Test", "frame", "PSNR (dB)", [plots.per_frame("prediction", [20.0, 19.0], 2, 0)])
 OLD = b"what was there before"
 GALLERY = ("rollout.gif", "rollout.mp4", "strip.png", "psnr.json", "psnr.png", "psnr.svg")
 
@@ -156,18 +155,13 @@ def products(
             ("x.html",), lambda folder: write_clips_page(vector_pack, folder / "x.html", clips=1), True
         ),
         "result": Product(("x.json",), lambda folder: write_json(ClipSpec(3, 64, 64), folder / "x.json")),
-        "curve": Product(
-            ("x.png",), lambda folder: plots.per_frame_figure(CURVES, 2, "PSNR", "T", folder / "x.png"), True
-        ),
+        "curve": Product(("x.png",), lambda folder: plots.save(plots.line_figure(CHART), folder / "x.png"), True),
         "training": Product(
-            ("x.svg",), lambda folder: plots.training_figure([{"step": 1, "loss": 1.0}], folder / "x.svg"), True
+            ("x.svg",), lambda folder: plots.save(plots.line_figure(CHART, CHART), folder / "x.svg"), True
         ),
         "png": Product(("x.png",), lambda folder: video.write_png(folder / "x.png", FRAMES[0])),
         "gif": Product(("x.gif",), lambda folder: video.write_gif(folder / "x.gif", FRAMES, 10)),
         "mp4": Product(("x.mp4",), lambda folder: video.write_mp4(folder / "x.mp4", FRAMES, 10)),
-        "contact sheet": Product(
-            ("x.png",), lambda folder: contact_sheet(vector_pack, folder / "x.png", clips=1, frames=2), True
-        ),
         "report of a check": Product(("x.json",), check_pack),
         "records": Product(("x.tfrecord",), lambda folder: write_records(folder / "x.tfrecord", [{"key": b"value"}])),
         "bench": Product(("x.json",), measure, True),

@@ -9,8 +9,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from foreframe.report.experiment.gather import Panel
 from foreframe.report.experiment.page import write_report
+from foreframe.report.experiment.panels import Panel
 from foreframe.video.write import encode_gif
 from tests.report.test_experiment import DIAGNOSIS, made, replace
 

@@ -9,6 +9,7 @@ import pytest
 
 from foreframe.errors import ForeframeError
 from foreframe.report.html import write_page
+from foreframe.report.plots import Chart, Line, line_figure
 from foreframe.video import write_gif, write_mp4, write_png
 
 
@@ -33,16 +34,16 @@ def page(tmp_path: Path) -> str:
     frames = np.zeros((2, 16, 16, 3), np.uint8)
     write_gif(tmp_path / "clip.gif", frames, 10)
     write_mp4(tmp_path / "clip.mp4", frames, 10)
-    write_png(tmp_path / "curve.png", np.zeros((40, 100, 3), np.uint8))
-    (tmp_path / "curve.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    write_png(tmp_path / "strip.png", np.zeros((40, 100, 3), np.uint8))
+    figure = line_figure(Chart("A <b>chart</b>", "frame", "PSNR", [Line("<i>line</i>", [1, 2], [3.0, 4.0], 0)]))
     path = tmp_path / "deep" / "page.html"
     write_page(
         path,
         title="A <b>title</b>",
         intro="First & foremost.\n\nSecond.",
         tables=[("Scores", ["", "PSNR", "N"], [["prediction", 21.456, 8], ["<i>x</i>", 9.0, 8], ["none", None, 8]])],
-        figures=[("Curve", tmp_path / "curve.png"), ("Vector", tmp_path / "curve.svg")],
-        media=[('A "clip"', tmp_path / "clip.gif"), ("Film", tmp_path / "clip.mp4")],
+        figures=[("Curve", figure), ("Again", figure)],
+        media=[('A "clip"', tmp_path / "clip.gif"), ("Film", tmp_path / "clip.mp4"), ("Strip", tmp_path / "strip.png")],
         details={"protocol": {"mode": "prediction", "exact": True, "sizes": [64, 64]}, "note": "</details><script>"},
     )
     assert [p.name for p in path.parent.iterdir()] == ["page.html"]
@@ -56,8 +57,8 @@ def test_every_tag_is_closed_and_nothing_is_fetched_or_run(page: str) -> None:
     assert "script" not in names
     for _, attributes in tags.seen:
         for key in ("src", "href"):
-            assert (attributes.get(key) or "data:").startswith("data:")
-    assert not re.search(r"url\(|@import|https?://", re.sub(r'src="data:[^"]*"', "", page))
+            assert (attributes.get(key) or "#").startswith(("data:", "#"))
+    assert not re.search(r"url\((?!#)|@import|https?://", re.sub(r'src="data:[^"]*"', "", page))
 
 
 def test_text_from_outside_is_escaped(page: str) -> None:
@@ -68,8 +69,17 @@ def test_text_from_outside_is_escaped(page: str) -> None:
 
 
 def test_pictures_and_videos_are_inside(page: str) -> None:
-    for kind in ("image/gif", "image/png", "image/svg+xml", "video/mp4"):
+    for kind in ("image/gif", "image/png", "video/mp4"):
         assert f'src="data:{kind};base64,' in page
+
+
+def test_figures_are_inside_as_svg_with_ids_of_their_own(page: str) -> None:
+    drawn = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawn) == 2
+    ids = re.findall(r'\bid="(figure-[^"]+)"', page)
+    assert len(ids) == len(set(ids)) > 0
+    assert "A &lt;b&gt;chart&lt;/b&gt;" in drawn[0]
+    assert "&lt;i&gt;line&lt;/i&gt;" in drawn[0]
 
 
 def test_a_small_gif_is_enlarged_by_a_whole_number_of_pixels(page: str) -> None:
@@ -99,7 +109,7 @@ def test_a_missing_picture_and_one_of_another_kind_are_refused_by_name(tmp_path:
     (tmp_path / "bad.png").write_text("text")
     for name in ("missing.png", "x.txt", "bad.png"):
         with pytest.raises(ForeframeError, match=name):
-            write_page(tmp_path / "x.html", "Title", "", figures=[("", tmp_path / name)])
+            write_page(tmp_path / "x.html", "Title", "", media=[("", tmp_path / name)])
     with pytest.raises(ValueError, match="expected 2 cells"):
         write_page(tmp_path / "x.html", "Title", "", tables=[("Scores", ["a", "b"], [["c"]])])
     assert not (tmp_path / "x.html").exists()

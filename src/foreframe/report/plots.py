@@ -192,7 +192,7 @@ def encoded(figure: Figure, path: str | Path) -> bytes:
     if kind not in ("png", "svg"):
         raise ValueError(f"{path}: expected a name ending in .png or .svg, got {Path(path).suffix!r}")
     FigureCanvasAgg(figure)
-    with _missing_glyphs():
+    with matplotlib.rc_context(STYLE), _missing_glyphs():
         figure.savefig(made := io.BytesIO(), format=kind, metadata={"Date": None} if kind == "svg" else None)
     return made.getvalue()
 

@@ -164,8 +164,8 @@ def _warnings(pack: Pack, stats: Sequence[ColumnStats], brightness: Brightness, 
         )
     if brightness.pairs and brightness.same > 0.1 * brightness.pairs:
         found.append(
-            f"{brightness.same / brightness.pairs:.0%} of the sampled frames equal the next one in every pixel; perhaps "
-            "the source repeats frames, and a stride would skip the copies."
+            f"{brightness.same / brightness.pairs:.0%} of the sampled frames equal the next one in every pixel; if the "
+            "source repeats frames, a stride skips the copies."
         )
     if pack.manifest.left_out:
         found.append(f"{count(len(pack.manifest.left_out), 'item')} of the source left out at import; see the end.")

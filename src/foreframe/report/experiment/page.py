@@ -52,6 +52,10 @@ class Section:
     pictures: Sequence[tuple[str, Sequence[Picture]]] = ()
     folded: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        return not any((self.tables, self.figures, self.notes, self.pictures, self.folded))
+
 
 def write_report(
     runs: Sequence[RunResults],
@@ -62,7 +66,7 @@ def write_report(
     """Write the page OUT/index.html, which needs no other file, after its figures and its table; returns its path.
 
     Runs that differ only in their seed are one variant, whose numbers are means over its runs; each variant is compared
-    with the first and with the best baseline, clip by clip.
+    with the first one, the best one and the best baseline, clip by clip.
 
     Args:
         runs: Of `gather`, with the same request.
@@ -102,7 +106,7 @@ def write_report(
         title=title,
         intro=[summary(variants), *caveats(variants)],
         notes=notes,
-        sections=[section for section in sections if section != Section(section.title)],
+        sections=[section for section in sections if not section.is_empty],
         inline=inline,
     )
     files[out / "index.html"] = page.encode()

@@ -32,7 +32,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def results(variants: Sequence[Variant], metric: str) -> TableText:
-    """Scores of variants and trivial baselines, each compared with the first variant and with the best baseline."""
+    """Scores of variants and baselines, each compared with the first variant, the best one and the best baseline."""
     several = any(len(variant.runs) > 1 for variant in variants)
     first = variants[0].runs[0]
     found, trivial = scores(variants, metric), baselines(first, metric)
@@ -42,11 +42,10 @@ def results(variants: Sequence[Variant], metric: str) -> TableText:
     if several:
         columns["seeds"] = [str(len(score.by_run)) if score.by_run else "" for score in every]
         columns["from seed to seed"] = [_seed_to_seed(metric, score) for score in every]
-    if len(variants) > 1:
-        columns[f"better than {variants[0].name}"] = _better(metric, every[0], every, noise)
-    if trivial:
-        hardest = list(trivial)[best(metric, list(trivial.values()))]
-        columns[f"better than {hardest}"] = _better(metric, trivial[hardest], every, noise)
+    references = {variants[place].name: found[place] for place in (0, best(metric, found))} if len(variants) > 1 else {}
+    hardest = list(trivial)[best(metric, list(trivial.values()))]
+    for name, reference in {**references, hardest: trivial[hardest]}.items():
+        columns[f"better than {name}"] = _better(metric, reference, every, noise)
     caption = f"{metric.upper()} of prediction, split {first.prediction.protocol.split}"
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return text_table(f"{caption}; in brackets 95 % intervals over clips", list(columns), rows)
@@ -64,9 +63,8 @@ def _seed_to_seed(metric: str, score: Score) -> str:
     return f"{format_number(metric, min(score.by_run))} to {format_number(metric, max(score.by_run))}"
 
 
-def runs(variants: Sequence[Variant], metrics: Sequence[str]) -> TableText:
+def runs(variants: Sequence[Variant], main: str) -> TableText:
     """Scores and lengths of each run."""
-    main = metrics[0]
     samples = variants[0].runs[0].prediction.protocol.samples
     header = ["run", "seed", "step scored", f"{label(main)}, prediction"]
     header += [f"best of {samples}"] if samples > 1 else []
