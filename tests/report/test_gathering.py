@@ -13,7 +13,9 @@ import pytest
 from foreframe import checkpoint, disk, evaluation
 from foreframe.errors import CheckpointError, DataError, DiskError, UsageError
 from foreframe.report.experiment import gather as gathering
+from foreframe.report.experiment import panels
 from foreframe.report.experiment.gather import Request, gather, total
+from foreframe.report.gif import limited_gif
 from tests.conftest import write_pack
 from tests.runs import CPU, TINY, make
 
@@ -143,21 +145,26 @@ def test_panels_show_the_very_samples_that_were_scored(run):
 
 
 def test_few_samples_are_not_called_what_they_are_not():
-    assert gathering._ranked([3.0]) == {"sample": 0}
-    assert gathering._ranked([3.0, 5.0]) == {"best": 1, "worst": 0}
-    assert gathering._ranked([3.0, 9.0, 5.0, 7.0]) == {"best": 1, "median": 2, "worst": 0}
+    assert panels._ranked([3.0]) == {"sample": 0}
+    assert panels._ranked([3.0, 5.0]) == {"best": 1, "worst": 0}
+    assert panels._ranked([3.0, 9.0, 5.0, 7.0]) == {"best": 1, "median": 2, "worst": 0}
 
 
-def test_a_gif_that_would_be_too_large_shows_fewer_frames(monkeypatch):
-    draw = np.random.default_rng(0)
-    monkeypatch.setattr(gathering, "GIF_BYTES", 10**9)
-    rows = [(name, draw.integers(0, 256, (24, 8, 8, 3), np.uint8)) for name in ("truth", "best")]
-    whole, shown = gathering._gif(rows, 2, 10)
-    assert shown == 24
-    monkeypatch.setattr(gathering, "GIF_BYTES", len(whole) // 2)
-    made, shown = gathering._gif(rows, 2, 10)
+def test_a_gif_that_would_be_too_large_shows_fewer_frames():
+    pictures = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
+    asked = []
+
+    def draw(frames, factor):
+        asked.append((frames, factor))
+        return pictures[:frames]
+
+    whole, *shown = limited_gif(draw, 10, 10**9, frames=24, min_frames=12)
+    assert shown == [24, 1.0]
+    made, shown, _ = limited_gif(draw, 10, len(whole) * 3 // 4, frames=24, min_frames=12)
     assert 12 <= shown < 24
-    assert len(made) <= len(whole) // 2
+    assert len(made) <= len(whole) * 3 // 4
+    assert limited_gif(draw, 10, 1, frames=24, min_frames=12)[1] == 12, "not below the least"
+    assert {factor for _, factor in asked} == {1.0}
 
 
 def test_a_run_that_cannot_be_diagnosed_still_has_scores(run, monkeypatch):
