@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from foreframe import config as settings
-from foreframe import disk
+from foreframe import disk, models
 from foreframe.errors import CheckpointError, ConfigError, DiskError
 from foreframe.models import Model
 from foreframe.recipe import RunConfig
@@ -124,12 +124,16 @@ class TrainedModel:
         )
 
 
-def load_run(run: Path, which: str, device: torch.device) -> TrainedModel:
+def load_run(run: Path, which: str, device: torch.device, model_file: Path | None = None) -> TrainedModel:
     """The model of a run's checkpoint (`best`, `newest` or a step), with averaged weights where there are some.
 
+    Args:
+        model_file: For a model that is none of foreframe's: its Python file, which is run.
     Raises:
         CheckpointError, ConfigError: the folder is no run, or a file in it is damaged; the file is named.
     """
+    if model_file is not None:
+        models.run_file(model_file)
     config, model = RunConfig.read_with_model(run)
     chosen = choose(run, which)
     return TrainedModel(run, config, chosen, fill(model, chosen.tensors(chosen.scored, model.state_dict()), device))

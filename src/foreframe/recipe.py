@@ -134,6 +134,10 @@ class RunConfig:
     spec: ClipSpec
     data: DataSource
     train: TrainConfig[Any]
+    model_file: str = ""
+    """Where the user's file with the model was; empty: the model is one of foreframe's."""
+    model_sha256: str = ""
+    """Of that file, of which `model.py` beside `config.json` is a copy."""
     cond_names: tuple[str, ...] = ()
     cond_stats: tuple[ColumnStats, ...] = ()
     """Of each number of a vector condition, over the split that is trained on, in its own units."""
@@ -144,12 +148,15 @@ class RunConfig:
     @classmethod
     def of(cls, preset: str, train: TrainConfig[Any], pack: Pack) -> RunConfig:
         """The record of a run on these clips."""
+        file = models.file_of(train.model)
         return cls(
             preset=preset,
             model=models.name_of(train.model),
             spec=pack.spec,
             data=DataSource(str(pack.path.resolve()), pack.hash),
             train=train,
+            model_file="" if file is None else str(file.path),
+            model_sha256="" if file is None else file.sha256,
             cond_names=pack.cond_names,
             cond_stats=pack.stats(train.split) if train.split in pack.splits else (),
             fps=pack.fps or 10.0,
@@ -172,6 +179,9 @@ class RunConfig:
     def write(self, run: Path) -> None:
         """Write `run/config.json`, whole or not at all. Raises DiskError; ConfigError for what `read` would refuse."""
         self.check()
+        file = models.file_of(self.train.model)
+        if file is not None:
+            disk.put(run / models.COPY, file.content)
         disk.put(run / "config.json", settings.to_json(self))
 
     @classmethod
@@ -207,7 +217,11 @@ class RunConfig:
                     f"format: expected {FORMAT}, found {found}; made by foreframe {maker}, this is "
                     f"{foreframe.__version__}: use that one, or start a new run"
                 )
-            kind = models.module(str(head.get("model"))).Config
+            if head.get("model_file"):
+                module = models.user_module(str(head["model_file"]), str(head.get("model_sha256")))
+            else:
+                module = models.module(str(head.get("model")))
+            kind = module.Config
             config = settings.from_dict(cls, values, kinds={"train.model": kind})
             return config, config.check()
         except ConfigError as error:

@@ -1,29 +1,21 @@
-"""The contract of `foreframe.models.Model`, held against every file found in that folder."""
+"""The contract of `foreframe.models.Model`: every model in the package holds it, and each violation is found."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import inspect
+from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import nn
 
-from foreframe import models
+from foreframe import conformance, models
 from foreframe.clip import Clip, ClipSpec
+from foreframe.conformance import CHECKS, SPECS, Case, check_model, small
 from foreframe.errors import ConfigError
-from foreframe.rollout import draw_noise, predict
-from tests.conftest import random_clip
-
-SPECS = (ClipSpec(3, 64, 64, "vector", 3), ClipSpec(3, 32, 64, "image", 3), ClipSpec(3, 64, 64))
-CONTEXT, LENGTH = 2, 5
-
-
-def small(name: str):
-    """The model's default configuration, made quick: every whole number of 32 or more is divided by 8."""
-    config = models.module(name).Config()
-    wide = {
-        f.name: getattr(config, f.name) // 8 for f in fields(config) if getattr(config, f.name) in range(32, 10_000)
-    }
-    return replace(config, **wide)
+from foreframe.gaussian import Gaussian
+from foreframe.nn.condition import Standardize
+from foreframe.unrolled import Step, Unrolled
 
 
 def accepted() -> list[tuple[str, ClipSpec]]:
@@ -31,8 +23,7 @@ def accepted() -> list[tuple[str, ClipSpec]]:
     for name in models.names():
         for spec in SPECS:
             try:
-                with torch.device("meta"):
-                    models.build(small(name), spec)
+                models.build_on_meta(small(models.module(name).Config()), spec)
             except ConfigError:
                 continue
             found.append((name, spec))
@@ -40,123 +31,127 @@ def accepted() -> list[tuple[str, ClipSpec]]:
     return found
 
 
-@pytest.fixture(scope="module", params=accepted(), ids=lambda pair: f"{pair[0]}-{pair[1].cond}")
-def made(request):
-    name, spec = request.param
-    torch.manual_seed(0)
-    model = models.build(small(name), spec)
-    clip = random_clip(spec, 2, LENGTH)
-    # A few steps in training mode give BatchNorm statistics that differ from their start.
-    with torch.no_grad():
-        for _ in range(2):
-            model(clip, CONTEXT, torch.ones(2, LENGTH - 1, dtype=torch.bool), noise(model, 2))
-    return model.eval(), spec, clip
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(("name", "spec"), accepted(), ids=lambda part: part if isinstance(part, str) else part.cond)
+def test_every_model_holds_the_contract(name, spec, check):
+    assert list(check(Case.of(small(models.module(name).Config()), spec))) == []
 
 
-def noise(model, batch, length=LENGTH):
-    return torch.randn(batch, length - 1, *model.latent_shape, generator=torch.Generator().manual_seed(1))
+# ---------------------------------------------------------------- a model that breaks one promise at a time
 
 
-def roll(model, clip, draws, length=LENGTH, **options):
-    cond = None if clip.cond is None else clip.cond[:, :length]
-    return predict(model, clip.frames[:, :CONTEXT], cond, draws[:, : length - 1], **options)
+@dataclass(frozen=True)
+class Config:
+    """breaks: the promise not to keep."""
+
+    breaks: str = ""
 
 
-def test_frames_are_of_the_clips_shape_and_between_zero_and_one(made):
-    model, _, clip = made
-    with torch.no_grad():
-        out = model(clip, CONTEXT, torch.zeros(2, LENGTH - 1, dtype=torch.bool), noise(model, 2))
-    assert out.frames.shape == clip.frames[:, 1:].shape
-    assert out.frames.min() >= 0
-    assert out.frames.max() <= 1
-    if out.posterior is not None:
-        assert out.posterior.mean.shape == out.prior.mean.shape == (2, LENGTH - 1, *model.latent_shape)
+class Model(models.Model):
+    """Last frame, condition and z, mixed; vectors as condition only."""
+
+    def __init__(self, config: Config, spec: ClipSpec) -> None:
+        super().__init__()
+        if spec.cond != "vector" or config.breaks == "clips":
+            raise ConfigError(f"vectors only, these clips are {spec}")
+        self.breaks, self.latent_shape = config.breaks, (2,)
+        self.standardise = Standardize(spec.cond_size)
+        self.mix = nn.Linear(2 + spec.cond_size, spec.channels)
+        self.posterior = nn.Linear(spec.channels, 4)
+        if config.breaks == "idle":
+            self.unused = nn.Parameter(torch.ones(1))
+        self.calls = 0
+
+    def initial(self, clip: Clip, context: int) -> tuple[torch.Tensor, ...]:
+        if self.breaks == "raises":
+            raise KeyError("no such thing")
+        return (clip.cond[:, -1] if self.breaks == "reaches back" else clip.cond[:, 0],)
+
+    def step(self, state, frame, cond, noise, target=None, context_left=-1):
+        self.calls += self.breaks == "remembers"
+        rows = len(noise)
+        prior, posterior = Gaussian.standard_like(noise), None
+        if target is not None:
+            posterior = Gaussian.bounded(*self.posterior(target.mean((2, 3))).chunk(2, 1))
+        z = (posterior or prior).sample(noise)
+        if self.breaks == "draws":
+            z = z + torch.randn_like(z)
+        given = 0 * cond if self.breaks == "deaf" else cond
+        mixed = self.mix(torch.cat([z, self.standardise(given)], 1)) + state[0].mean(1, keepdim=True) * 0
+        if self.breaks == "mixes clips":
+            mixed = mixed + mixed.mean(0)
+        if self.breaks == "mixes samples" and rows > 2:
+            mixed = mixed + 1
+        shown = torch.sigmoid(mixed[:, :, None, None] + frame + self.calls)
+        return state, Step(2 * shown if self.breaks == "range" else shown, z, prior, posterior)
+
+    def forward(self, clip, context, forcing, noise, free_running=None):
+        steps, state = [], self.initial(clip, context)
+        for t in range(1, len(clip)):
+            fed = clip.frames[:, t - 1]
+            if t > context and self.breaks != "always forced":
+                keep = forcing[:1] if self.breaks == "one coin" else forcing
+                fed = torch.where(keep[:, t - 1, None, None, None], fed, steps[-1].frame)
+            state, step = self.step(state, fed, clip.cond[:, t], noise[:, t - 1], clip.frames[:, t], context - t)
+            steps.append(step)
+        out = Unrolled.of(steps)
+        if self.breaks == "shape":
+            return Unrolled(out.frames[:, 1:], out.prior, out.posterior)
+        if self.breaks == "latent":
+            return Unrolled(out.frames, out.prior, Gaussian(out.posterior.mean[..., :1], out.posterior.logvar[..., :1]))
+        return Unrolled(out.frames, None, out.posterior) if self.breaks == "half" else out
 
 
-def test_a_batch_gives_what_single_clips_give(made):
-    model, _, clip = made
-    draws = noise(model, 2)
-    together = roll(model, clip, draws)
-    for i in range(2):
-        one = Clip(clip.frames[i : i + 1], None if clip.cond is None else clip.cond[i : i + 1])
-        torch.testing.assert_close(roll(model, one, draws[i : i + 1])[0], together[i], atol=2e-5, rtol=1e-4)
+@pytest.mark.parametrize(
+    ("breaks", "sentence"),
+    [
+        ("shape", "forward: expected frames 1 .. T-1, (2, 4, 3, 64, 64), found (2, 3, 3, 64, 64)"),
+        ("range", "forward: expected pixels in [0, 1], found "),
+        ("half", "forward: expected both prior and posterior or neither, found one of them"),
+        ("latent", "forward: expected the posterior's mean and logvar as latent_shape says, (2, 4, 2), found "),
+        ("mixes clips", "clip 0 alone and in a batch: expected equal frames (within 2e-05), found a difference of "),
+        ("mixes samples", "sample 0 alone and among three: expected equal frames (within 2e-05), found a difference "),
+        ("deaf", "cond[:, 2]: expected it to change frame 2, found that frame unchanged"),
+        ("always forced", "forcing of zeros and the reconstruction: expected equal frames (within 2e-05), found a "),
+        ("one coin", "a free clip beside a forced one: expected equal frames (within 2e-05), found a difference of "),
+        ("draws", "a rollout taken twice: expected the same frames, found others; noise and state come from outside"),
+        ("remembers", "a rollout taken twice: expected the same frames, found others; noise and state come from outsi"),
+        ("idle", "parameters: expected a gradient for each, found none for unused"),
+        ("raises", "outputs: expected no error, found KeyError: 'no such thing'"),
+    ],
+)
+def test_a_broken_promise_is_one_sentence(breaks, sentence, figure):
+    found = check_model(Config(breaks), SPECS[0])
+    assert [line for line in found if line.startswith(sentence)], found
+    figure("broken promises of a model found", 1, 1)
 
 
-def test_samples_of_a_clip_are_what_they_are_one_by_one(made):
-    model, _, clip = made
-    draws = noise(model, 6)
-    together = roll(model, clip, draws).unflatten(0, (3, 2))
-    for sample, frames in enumerate(together):
-        alone = roll(model, clip, draws[2 * sample : 2 * sample + 2])
-        torch.testing.assert_close(frames, alone, atol=2e-5, rtol=1e-4)
-    with pytest.raises(ValueError, match="multiple of the 2 clips"):
-        roll(model, clip, draws[:5])
+def test_a_model_that_holds_the_contract_is_left_alone_and_one_that_takes_no_clips_is_not():
+    assert check_model(Config()) == []
+    (sentence,) = check_model(Config("clips"))
+    assert sentence.startswith("clips: expected at least one of the usual kinds to be taken, found none: ")
 
 
-def test_the_condition_of_a_frame_changes_that_frame_and_none_before(made):
-    model, _, clip = made
-    if clip.cond is None:
-        return
-    draws = noise(model, 2)
-    before = roll(model, clip, draws)
-    for t in range(CONTEXT, LENGTH):
-        cond = clip.cond.clone()
-        cond[:, t] = 1 - cond[:, t]
-        after = roll(model, Clip(clip.frames, cond), draws)
-        changed = (after - before).abs().flatten(2).amax((0, 2)) > 0
-        assert not changed[: t - CONTEXT].any(), f"cond[:, {t}] reaches back"
-        assert changed[t - CONTEXT], f"cond[:, {t}] does not reach frame {t}"
+def test_a_condition_that_reaches_back_and_frames_that_are_looked_at_are_found(monkeypatch):
+    case = Case.of(Config(), SPECS[0])
+    real = Case.rolled
+
+    def cheats(self, clip=None, *arguments, **named):
+        frames = real(self, clip, *arguments, **named).clone()
+        clip = clip or self.clip
+        return frames + clip.cond[:, 4].mean() + clip.frames[:, 4].mean()
+
+    monkeypatch.setattr(Case, "rolled", cheats)
+    found = [*conformance.check_condition(case), *conformance.check_unseen_frames(case)]
+    assert "cond[:, 4]: expected it to leave frames before 4 alone, found frame 2 changed" in found
+    assert "prediction: expected it not to depend on the frames it predicts, found that it does" in found
 
 
-def test_prediction_never_looks_at_the_frames_it_predicts(made):
-    model, _, clip = made
-    draws = noise(model, 2)
-    spoilt = clip.frames.clone()
-    spoilt[:, CONTEXT:] = 1 - spoilt[:, CONTEXT:]
-    torch.testing.assert_close(roll(model, clip, draws), roll(model, Clip(spoilt, clip.cond), draws), rtol=0, atol=0)
-
-
-def test_forcing_of_ones_equals_the_teacher_forced_rollout_and_of_zeros_the_reconstruction(made):
-    model, _, clip = made
-    draws = noise(model, 2)
-    for forced, mode in ((True, "teacher-forced"), (False, "reconstruction")):
-        forcing = torch.full((2, LENGTH - 1), forced)
-        with torch.no_grad():
-            trained = model(clip, CONTEXT, forcing, draws).frames[:, CONTEXT - 1 :]
-        rolled = roll(model, clip, draws, mode=mode, truth=clip.frames)
-        torch.testing.assert_close(rolled, trained, atol=2e-5, rtol=1e-4)
-
-
-def test_mixed_forcing_follows_each_clips_own_coins(made):
-    model, _, clip = made
-    draws = noise(model, 2)
-    forcing = torch.tensor([[True] * (LENGTH - 1), [False] * (LENGTH - 1)])
-    with torch.no_grad():
-        mixed = model(clip, CONTEXT, forcing, draws).frames
-        forced = model(clip, CONTEXT, torch.ones_like(forcing), draws).frames
-        free = model(clip, CONTEXT, torch.zeros_like(forcing), draws).frames
-    torch.testing.assert_close(mixed[0], forced[0], atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(mixed[1], free[1], atol=2e-5, rtol=1e-4)
-
-
-def test_a_rollout_goes_on_beyond_the_trained_length(made):
-    model, _, clip = made
-    long = random_clip(clip.spec, 1, 12)
-    draws = draw_noise(model, [0], 12, seed=3)
-    frames = roll(model, long, draws, length=12)
-    assert frames.shape[1] == 12 - CONTEXT
-    assert torch.isfinite(frames).all()
-
-
-def test_every_parameter_learns(made):
-    model, _, clip = made
-    model.train().requires_grad_(True)
-    out = model(clip, CONTEXT, torch.zeros(2, LENGTH - 1, dtype=torch.bool), noise(model, 2))
-    loss = out.frames.square().mean()
-    if out.posterior is not None:
-        loss = loss + sum(part.square().mean() for part in (*out.posterior, *out.prior))
-    loss.backward()
-    idle = [name for name, p in model.named_parameters() if p.grad is None]
-    model.zero_grad()
-    model.eval()
-    assert not idle
+def test_a_file_of_a_user_is_checked_as_it_is(tmp_path):
+    source = inspect.getsource(inspect.getmodule(Config))
+    head, tail = source.split("# -----", 1)
+    file = tmp_path / "mine.py"
+    imports = [line for line in head.splitlines() if line.startswith(("from", "import")) and "pytest" not in line]
+    body = tail.partition("\n")[2].partition("@pytest")[0]
+    file.write_text("\n".join([*imports, body]))
+    assert check_model(file, SPECS[0]) == []

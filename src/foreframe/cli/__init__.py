@@ -61,9 +61,15 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its stack traces would surround our one message
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    model_files, arguments = _model_files(arguments)
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         with signals.handle_signals():
+            for file in model_files:
+                import_torch()
+                from foreframe.models import run_file
+
+                print(f"running the code of {run_file(file).path}", file=sys.stderr)
             _dispatch(arguments)
     except signals.Stopped as stopped:
         kept = KEPT.get(" ".join(arguments[: 2 if arguments[:1] == ["data"] else 1]))
@@ -104,8 +110,25 @@ def _told(error: Exception) -> str:
     return str(disk.refused(Path(named), error)) if error.errno in CANNOT_WRITE else f"{named}: {error.strerror}"
 
 
+def _model_files(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """The files that `--model-file` names, with any verb, and the other arguments."""
+    files, others = [], []
+    left = iter(arguments)
+    for argument in left:
+        if argument.startswith("--model-file="):
+            files.append(Path(argument.partition("=")[2]))
+        elif argument == "--model-file":
+            files.append(Path(next(left, "")))
+        else:
+            others.append(argument)
+    return files, others
+
+
 def _dispatch(arguments: list[str]) -> None:
-    description = "foreframe learns to predict video from what is about to be done."
+    description = (
+        "foreframe learns to predict video from what is about to be done. Every verb takes --model-file FILE.py for "
+        "runs whose model is in a file of your own: its code is run."
+    )
     if arguments[:1] == ["--version"]:
         from foreframe import __version__
 

@@ -1,18 +1,23 @@
 """Models. One file each: a frozen `Config` beside a `Model`; the file's name is the model's name.
 
-A new file in this folder is found, built, trained and tested without any other file being touched.
-`Model` below is the contract; `conformance.check_model` tests a model against it.
+A new file in this folder is found, built, trained and tested without any other file being touched. A user's own model
+is a file anywhere that holds `Config` and `Model`; it is code, so it is run only when the user names it (`run_file`).
+`Model` below is the contract; `foreframe.conformance.check_model` tests a model against it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import math
 import os
 import pkgutil
+import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -20,11 +25,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from foreframe.clip import Clip, ClipSpec
-from foreframe.errors import ConfigError, nearest
+from foreframe.errors import ConfigError, UsageError, nearest
 from foreframe.unrolled import Step, Unrolled
 
 SIZE = 2**16
 """Largest whole number in a model's configuration: channels, units."""
+COPY = "model.py"
+"""A user's file in the folder of a run that trained its model: kept, and run only when it is named."""
 LAYERS = 64
 """Largest of those whose names end in `layers`; each layer is an object, even before it has memory."""
 
@@ -108,6 +115,69 @@ def name_of(config: Any) -> str:
     return type(config).__module__.rsplit(".", 1)[-1]
 
 
+@dataclasses.dataclass(frozen=True)
+class UserFile:
+    """A user's Python file that was run."""
+
+    path: Path
+    content: bytes
+    module: Any
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+_FILES: dict[str, UserFile] = {}
+"""Those run in this process, by their SHA-256."""
+
+
+def run_file(path: Path) -> UserFile:
+    """Run a user's Python file; the same content is run once. It is code: call this only for a file the user named.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: there is no such Python file ({error.strerror})") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in _FILES:
+        module = ModuleType(f"foreframe_user_{digest[:16]}.{path.stem}")
+        module.__file__ = str(path.resolve())
+        sys.modules[module.__name__] = module  # where dataclasses look for the types of their fields
+        exec(compile(content, str(path), "exec"), vars(module))  # noqa: S102 (the very bytes that were hashed)
+        _FILES[digest] = UserFile(path.resolve(), content, module)
+    return _FILES[digest]
+
+
+def file_of(config: Any) -> UserFile | None:
+    """The user's file that holds the model of a configuration; None for one of foreframe's own."""
+    found = sys.modules[type(config).__module__]
+    if found.__name__.startswith(f"{__name__}."):
+        return None
+    known = [file for file in _FILES.values() if file.module is found]
+    path = Path(found.__file__ or "")
+    return known[0] if known else UserFile(path.resolve(), path.read_bytes(), found)
+
+
+def user_module(path: str, sha256: str) -> Any:
+    """The module of a model in a user's file, which was run in this process.
+
+    Raises:
+        ConfigError: it was not run, or is another file now; both hashes are printed.
+    """
+    if sha256 in _FILES:
+        return _FILES[sha256].module
+    others = [f"{file.path} has SHA-256 {digest}" for digest, file in _FILES.items()]
+    raise ConfigError(
+        f"model_file: this model is in a file of its own, {path[:200]}, with SHA-256 {sha256[:64]}; its code is run "
+        f"only if you name it: --model-file FILE, the original or the run's copy {COPY}"
+        + (f" (not the same file: {', '.join(others)})" if others else "")
+    )
+
+
 def build_on_meta(config: Any, spec: ClipSpec) -> Model:
     """The model with tensors that have a shape and no memory, in some milliseconds.
 
@@ -126,7 +196,7 @@ def build_on_meta(config: Any, spec: ClipSpec) -> Model:
     try:
         with warnings.catch_warnings(), torch.device("meta"), _NoDraws():
             warnings.filterwarnings("error", message="Initializing zero-element tensors")
-            model = cast(Model, module(name).Model(config, spec))
+            model = _made(config, spec)
     except (ValueError, RuntimeError, UserWarning) as error:
         cause = str(error).partition("\n")[0]
         raise ConfigError(
@@ -178,4 +248,15 @@ def build(config: Any, spec: ClipSpec) -> Model:
         ConfigError: as for `build_on_meta`, before memory is taken.
     """
     build_on_meta(config, spec)
-    return cast(Model, module(name_of(config)).Model(config, spec).to(memory_format=torch.channels_last))
+    untyped: Any = _made(config, spec)  # torch's annotations know no memory_format
+    return cast(Model, untyped.to(memory_format=torch.channels_last))
+
+
+def _made(config: Any, spec: ClipSpec) -> Model:
+    kind = getattr(sys.modules[type(config).__module__], "Model", None)
+    if not isinstance(kind, type) or not issubclass(kind, Model):
+        raise ConfigError(
+            f"model: expected beside {type(config).__name__} a class Model that inherits from foreframe.models.Model, "
+            f"found {kind} in {sys.modules[type(config).__module__].__file__}"
+        )
+    return kind(config, spec)

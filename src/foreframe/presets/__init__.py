@@ -1,19 +1,20 @@
 """Named experiments: functions without arguments that return a `TrainConfig`.
 
 Every public function of a file in this folder is a preset; `svg_bair_fixed` is called `svg-bair-fixed`.
-The first line of its docstring is shown by `foreframe presets`. A user's own is named `my_file.py:my_preset`.
+The first line of its docstring is shown by `foreframe presets`. A user's own is named `my_file.py:my_preset`;
+that file may define the model, too.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from foreframe import models
 from foreframe.errors import UsageError, nearest
 from foreframe.recipe import TrainConfig
 
@@ -55,12 +56,7 @@ def functions_of(path: Path) -> list[tuple[str, Callable[[], Any]]]:
     Raises:
         UsageError: there is no such file.
     """
-    spec = importlib.util.spec_from_file_location(f"foreframe_preset_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"{path}: there is no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return public_functions(module)
+    return public_functions(models.run_file(path).module)
 
 
 def public_functions(module: Any) -> list[tuple[str, Callable[[], Any]]]:

@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreframe import __version__, config, disk, signals
+from foreframe import __version__, config, disk, models, signals
 from foreframe.data.pack.pack import Pack
 from foreframe.device import DeviceName, choose_device
 from foreframe.errors import ForeframeError
@@ -31,13 +31,14 @@ MESSAGE = "foreframe: "
 
 @dataclass(frozen=True)
 class Job:
-    """The work of such a process. threads: of the CPU; None: torch's choice."""
+    """The work of such a process. threads: of the CPU; None: torch's choice. model_file: run first, if there is one."""
 
     run: str
     pack: str
     request: Request
     device: DeviceName = "auto"
     threads: int | None = None
+    model_file: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(config.to_dict(self))
@@ -55,6 +56,8 @@ def finish(job: Job) -> str:
     """
     run, pack = Path(job.run), Pack.open(job.pack)
     device = choose_device(job.device, job.threads)
+    if job.model_file is not None:
+        models.run_file(Path(job.model_file))
     trainer = Trainer(RunConfig.read(run), pack, run, device)
     ended = trainer.run()
     if not signals.asked():

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from foreframe import config, disk, signals
+from foreframe import config, disk, models, signals
 from foreframe.data.pack.pack import Pack
 from foreframe.device import DeviceName
 from foreframe.errors import ConfigError, TrainingError, UsageError
@@ -60,7 +60,7 @@ def plan(grid: Grid, pack: Pack, out: Path, scale: ScaleName, seeds: int) -> lis
 def identity(record: RunConfig) -> str:
     """Eight digits of the hash of a run's settings and data, without its name."""
     values = config.to_dict(record)
-    for name in ("preset", "foreframe"):
+    for name in ("preset", "foreframe", "model_file", *([] if record.model_file else ["model_sha256"])):
         del values[name]
     values["data"] = {"hash": record.data.hash}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
@@ -108,7 +108,14 @@ def run_all(
         TrainingError: a run failed; the others were completed, and each failed one is named.
     """
     jobs = {
-        cell.folder: Job(str(cell.folder), str(pack.path.resolve()), request, device, threads).to_json()
+        cell.folder: Job(
+            str(cell.folder),
+            str(pack.path.resolve()),
+            request,
+            device,
+            threads,
+            str(cell.folder / models.COPY) if cell.record.model_file else None,
+        ).to_json()
         for cell in cells
     }
     for cell in cells:

@@ -95,9 +95,10 @@ def _compare(setup: Setup, found: checkpoint.Checkpoint, accept_changes: bool) -
     """Refuse another configuration than the checkpoint's; print what else has changed."""
     then, now = dict(found.state.get("config") or {}), settings.to_dict(setup.config)
     for values in (then, now):
-        # The clips' path may change, their content is compared by its hash; other code is printed below.
+        # The paths of clips and model may change, their content is compared by its hash; other code is printed below.
         values["data"] = {**values.get("data", {}), "path": ""}
-        values["foreframe"] = ""
+        values["foreframe"] = values["model_file"] = ""
+        values.setdefault("model_sha256", "")  # unknown to earlier versions
     changed = settings.differences(then, now)
     if changed and not accept_changes:
         listed = "\n  ".join(changed)
