@@ -56,7 +56,7 @@ def small(config: Any) -> Any:
 
 
 def _violations(config: Any, spec: ClipSpec) -> list[str]:
-    found = []
+    found: list[str] = []
     for check in CHECKS:
         try:
             found += check(Case.of(config, spec))
