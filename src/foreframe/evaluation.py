@@ -106,7 +106,7 @@ class Result:
 
 
 def full_horizon(pack: Pack, split: str, context: int) -> int:
-    """How many frames can be predicted in every clip of a split: to the end of the shortest."""
+    """Frames that can be predicted in every clip of a split: to the end of the shortest."""
     return min(episode.length for episode in pack.split(split)) - context
 
 
@@ -143,47 +143,44 @@ def evaluate(
     model = ready(model)
     windows = Windows(pack, protocol.split, length, "first")
     chosen = evenly_spaced(len(windows), protocol.clips)
-    samples: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
-    score = _Scores(protocol.metrics, lpips)
-    distance = None if fvd is None else _Distance(fvd, pack, protocol, len(chosen))
-    baselines = _Baselines(pack, protocol, score, distance)
+    scores = _Scores(protocol, pack, len(chosen), lpips, fvd)
+    median = _median_frame(pack)
     for start in range(0, len(chosen), batch):
         signals.poll()
         indices = chosen[start : start + batch]
         clip = windows.batch(indices).to(device).unit()
         given = Clip(clip.frames, conditions_given(clip.cond, protocol))
-        truth = clip.frames[:, protocol.context :]
-        if distance is not None:
-            distance.add("real", clip, truth)
-        scored: dict[str, list[Tensor]] = {name: [] for name in protocol.metrics}
+        scores.add_truth(clip)
         together = max(1, ROWS // len(indices))
         for first in range(0, protocol.samples, together):
             numbers = range(first, min(first + together, protocol.samples))
             draws = [draw_noise(model, indices, length, protocol.seed, n, protocol.temperature) for n in numbers]
             predicted = unroll(model, given, torch.cat(draws).to(device), protocol.context, protocol.mode)
-            predicted = predicted.unflatten(0, (len(numbers), -1))
-            for name, values in score(predicted, truth).items():
-                scored[name].append(values.cpu())
-            if distance is not None:
-                distance.add("model", clip, predicted)
+            scores.add("model", start, numbers, clip, predicted.unflatten(0, (len(numbers), -1)))
             if advance is not None:
                 advance(len(numbers) * len(indices))
-        for name in protocol.metrics:
-            samples[name].append(torch.cat(scored[name]).transpose(0, 1))
-        baselines.add(clip)
-    all_scores = {name: torch.cat(parts) for name, parts in samples.items()}  # (N, S, T)
-    measured = _measured(protocol, pack, windows, chosen, score)
+        guesses = {"repeat_last": clip.frames[:, protocol.context - 1 : protocol.context]}
+        if median is not None:
+            guesses["median_frame"] = median.to(device)
+        for baseline, guess in guesses.items():
+            future = guess.expand_as(clip.frames[:, protocol.context :])
+            scores.add(baseline, start, range(1), clip, future[None])
+    everything = scores.by_name  # (N, S, T) by metric
+    ours = everything.pop("model")
     return Result(
-        protocol=measured if distance is None else replace(measured, fvd=distance.protocol_values()),
-        scores={name: summarize(values.mean(1)) for name, values in all_scores.items()},
-        baselines=baselines.summaries(),
+        protocol=_measured(protocol, pack, windows, chosen, scores),
+        scores={name: summarize(values.mean(1)) for name, values in ours.items()},
+        baselines={
+            baseline: {name: summarize(values.mean(1)) for name, values in found.items()}
+            for baseline, found in everything.items()
+        },
         data=pack.path.name,
         hardware=describe(device),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        best_of_n={name: summarize(_best(name, values)) for name, values in all_scores.items()}
+        best_of_n={name: summarize(_best(name, values)) for name, values in ours.items()}
         if protocol.samples > 1
         else None,
-        fvd=None if distance is None else distance.score(),
+        fvd=scores.fvd_score(),
     )
 
 
@@ -235,80 +232,62 @@ def unroll(model: Model, clip: Clip, noise: Tensor, context: int, mode: ModeName
 
 
 class _Scores:
-    """The metrics of a protocol, of the same frames together."""
+    """The scores of the model and of the baselines, and features of their frames for the Frechet video distance."""
 
-    def __init__(self, names: tuple[str, ...], lpips: Lpips | None) -> None:
-        if "lpips" in names and lpips is None:
+    def __init__(self, protocol: Protocol, pack: Pack, clips: int, lpips: Lpips | None, fvd: Fvd | None) -> None:
+        if "lpips" in protocol.metrics and lpips is None:
             without_weights()
-        self.by_network = lpips
-        self.by_formula = [name for name in names if name != "lpips"]
-        self.names = names
+        if fvd is not None:
+            fvd.check(pack.spec.channels, protocol.context, protocol.horizon, clips)
+        self.protocol, self.clips, self.lpips, self.fvd = protocol, clips, lpips, fvd
+        self.by_name: dict[str, dict[str, Tensor]] = {}
+        """(N, S, T) by model or baseline and by metric."""
+        self.features: dict[str, list[Tensor]] = {}
 
-    def __call__(self, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
-        found = score_frames(predicted, true, self.by_formula)
-        if "lpips" in self.names:
-            assert self.by_network is not None
-            found["lpips"] = self.by_network(predicted, true)
-        return {name: found[name] for name in self.names}
+    def add_truth(self, clip: Clip) -> None:
+        self._add_features("real", clip, clip.frames[:, self.protocol.context :])
+
+    def add(self, name: str, start: int, numbers: range, clip: Clip, predicted: Tensor) -> None:
+        """Samples `numbers` of the clips from `start` on: frames after the context, (S, B, T-K, C, H, W)."""
+        true = clip.frames[:, self.protocol.context :]
+        scores = score_frames(predicted, true, [metric for metric in self.protocol.metrics if metric != "lpips"])
+        if "lpips" in self.protocol.metrics and self.lpips is not None:
+            scores["lpips"] = self.lpips(predicted, true)
+        samples = self.protocol.samples if name == "model" else 1
+        for metric in self.protocol.metrics:
+            values = scores[metric].transpose(0, 1).cpu()
+            whole = self.by_name.setdefault(name, {})
+            if metric not in whole:
+                whole[metric] = values.new_empty(self.clips, samples, self.protocol.horizon)
+            whole[metric][start : start + len(values), numbers.start : numbers.stop] = values
+        self._add_features(name, clip, predicted)
 
     def definitions(self) -> dict[str, str]:
         """The definition of each metric, with the weights of its network."""
-        found = {name: METRICS[name].definition for name in self.names}
-        if "lpips" in found and self.by_network is not None:
-            found["lpips"] += f" Weights: SHA-256 {self.by_network.sha256}."
+        found = {name: METRICS[name].definition for name in self.protocol.metrics}
+        if self.lpips is not None and "lpips" in found:
+            found["lpips"] += f" Weights: SHA-256 {self.lpips.sha256}."
         return found
 
+    def fvd_protocol(self) -> FvdProtocol | None:
+        known, horizon, samples = self.protocol.context, self.protocol.horizon, self.protocol.samples
+        return None if self.fvd is None else self.fvd.protocol(known, horizon, self.clips, samples)
 
-class _Distance:
-    """The Frechet video distance of the model and of the baselines: it keeps features of each clip, no frames."""
+    def fvd_score(self) -> FvdScore | None:
+        if self.fvd is None:
+            return None
+        features = {name: torch.cat(parts) for name, parts in self.features.items()}
+        real = features.pop("real")
+        found = {name: frechet_distance(real, other) for name, other in features.items()}
+        return FvdScore(found.pop("model"), found, bias(self.clips))
 
-    def __init__(self, fvd: Fvd, pack: Pack, protocol: Protocol, clips: int) -> None:
-        fvd.check(pack.spec.channels, protocol.context, protocol.horizon, clips)
-        self.fvd, self.protocol, self.clips = fvd, protocol, clips
-        self.features: dict[str, list[Tensor]] = {}
-
-    def add(self, who: str, clip: Clip, future: Tensor) -> None:
-        """Frames after the context, (B, T-K, C, H, W) or (S, B, ...), as `who` has them."""
+    def _add_features(self, name: str, clip: Clip, future: Tensor) -> None:
+        if self.fvd is None:
+            return
         if self.fvd.context:
             known = clip.frames[:, : self.protocol.context]
             future = torch.cat((known.expand(*future.shape[:-4], *known.shape[-4:]), future), -4)
-        self.features.setdefault(who, []).append(self.fvd(future).flatten(0, -2))
-
-    def score(self) -> FvdScore:
-        features = {who: torch.cat(parts) for who, parts in self.features.items()}
-        real = features.pop("real")
-        found = {who: frechet_distance(real, other) for who, other in features.items()}
-        return FvdScore(found.pop("model"), found, bias(self.clips))
-
-    def protocol_values(self) -> FvdProtocol:
-        return self.fvd.protocol(self.protocol.context, self.protocol.horizon, self.clips, self.protocol.samples)
-
-
-class _Baselines:
-    """Trivial baselines: the last context frame repeated, and the median frame of the training split."""
-
-    def __init__(self, pack: Pack, protocol: Protocol, score: _Scores, distance: _Distance | None) -> None:
-        self.protocol, self.score, self.distance = protocol, score, distance
-        self.median = _median_frame(pack)
-        self.parts: dict[str, dict[str, list[Tensor]]] = {}
-
-    def add(self, clip: Clip) -> None:
-        truth = clip.frames[:, self.protocol.context :]
-        last = clip.frames[:, self.protocol.context - 1 : self.protocol.context]
-        guesses = {"repeat_last": last.expand_as(truth)}
-        if self.median is not None:
-            guesses["median_frame"] = self.median.to(truth.device).expand_as(truth)
-        for baseline, guess in guesses.items():
-            for name, values in self.score(guess, truth).items():
-                self.parts.setdefault(baseline, {}).setdefault(name, []).append(values.cpu())
-            if self.distance is not None:
-                self.distance.add(baseline, clip, guess)
-
-    def summaries(self) -> dict[str, dict[str, Summary]]:
-        return {
-            baseline: {name: summarize(torch.cat(parts)) for name, parts in metrics.items()}
-            for baseline, metrics in self.parts.items()
-        }
+        self.features.setdefault(name, []).append(self.fvd(future).flatten(0, -2))
 
 
 def _median_frame(pack: Pack) -> Tensor | None:
@@ -355,7 +334,7 @@ def evenly_spaced(count: int, limit: int) -> list[int]:
     return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 
 
-def _measured(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], score: _Scores) -> MeasuredProtocol:
+def _measured(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], scores: _Scores) -> MeasuredProtocol:
     switches = MODES[protocol.mode]
     values = asdict(protocol) | {
         "feed": switches.feed,
@@ -365,7 +344,8 @@ def _measured(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int
         "clips": len(chosen),
         "clip_names_sha256": hashlib.sha256("\n".join(windows.names(chosen)).encode()).hexdigest(),
         "too_short": tuple(episode.name for episode in windows.short),
-        "metrics": score.definitions(),
+        "metrics": scores.definitions(),
         "data_sha256": pack.hash,
+        "fvd": scores.fvd_protocol(),
     }
     return MeasuredProtocol(**values)

@@ -542,7 +542,7 @@ def test_the_table_shows_the_distance_beside_the_scores(model, pack, capsys):
     header, rows = result_table(result)
     assert header[-1] == "FVD"
     assert [row[-1] for row in rows] == [
-        f"{result['fvd']['value']:.2f}",
+        f"{result.fvd.value:.2f}",
         "",
         *(f"{value:.2f}" for value in result.fvd.baselines.values()),
     ]
