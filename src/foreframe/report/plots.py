@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from foreframe import disk
 
-# Okabe and Ito (2008): distinct under the common kinds of colour blindness. Yellow is left out: faint on white.
+# Okabe and Ito (2008): distinct under the common kinds of color blindness. Yellow is left out: faint on white.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _GRAY, _INK, _EDGE, _GRID = "#6b7280", "#1e2126", "#9aa0a8", "#e4e6ea"
 STYLE: dict[Any, Any] = {

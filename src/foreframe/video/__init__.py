@@ -1,4 +1,4 @@
-"""Pictures and videos: from disk, to disk, and arranged for people to look at."""
+"""Pictures and videos: from disk, to disk, and arranged for people."""
 
 from foreframe.video.panels import GREEN, RED, Row, bordered, error_picture, grid, strip
 from foreframe.video.pixels import Pixels, pictures

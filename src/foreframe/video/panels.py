@@ -1,4 +1,4 @@
-"""Panels that people look at: bordered frames, labelled grids, strips over time, maps of the error.
+"""Panels for people: bordered frames, labelled grids, strips over time, maps of the error.
 
 Frames are numbered from 1 in what people see. Green is given, red is predicted, as is usual in this field.
 """
@@ -33,7 +33,7 @@ def bordered(frames: Pixels, context: int, width: int = 2) -> Pixels:
 def error_picture(predicted: Pixels, true: Pixels, gain: float = 4.0) -> Pixels:
     """Absolute error of pictures (..., H, W, 3), mean over channels, times `gain`, on a map from black to pale yellow.
 
-    The brightest colour stands for an error of 255 / gain levels or more.
+    The brightest color stands for an error of 255 / gain levels or more.
     """
     if predicted.shape != true.shape:
         raise ValueError(f"predicted and true: expected one shape, got {predicted.shape} and {true.shape}")
@@ -65,7 +65,7 @@ def grid(
     labels = [_text_width(font, label) for label, _ in rows]
     counter = f"frame {steps} of {steps}, predicted"
     lines = math.ceil(len(rows) / columns)
-    columns = math.ceil(len(rows) / lines)  # five in four columns: 3 + 2 looks better than 4 + 1
+    columns = math.ceil(len(rows) / lines)  # five in four columns: 3 + 2 is better than 4 + 1
     gap = line // 2
     cell_w = max(width * scale + 2 * border, *labels)
     cell_h = line + height * scale + 2 * border
@@ -88,9 +88,9 @@ def grid(
     if context is not None:
         for t in range(steps):
             note = Image.new("RGB", (total_w, line), PAPER)
-            word, colour = ("given", GREEN) if t < context else ("predicted", RED)
-            text = f"frame {t + 1} of {steps}, {word}"
-            ImageDraw.Draw(note).text((total_w / 2, line / 2), text, colour, font, anchor="mm")
+            kind, color = ("given", GREEN) if t < context else ("predicted", RED)
+            text = f"frame {t + 1} of {steps}, {kind}"
+            ImageDraw.Draw(note).text((total_w / 2, line / 2), text, color, font, anchor="mm")
             video[t, -foot : -foot + line] = np.asarray(note)
     return video
 
@@ -115,9 +115,9 @@ def strip(rows: Sequence[Row], every: int, context: int, scale: int | None = Non
     draw = ImageDraw.Draw(sheet)
     draw.text((left - margin, 1.5 * line), "frame", INK, font, anchor="rm")
     given = sum(t < context for t in times)
-    for word, colour, start, count in (("given", GREEN, 0, given), ("predicted", RED, given, len(times) - given)):
+    for word, color, start, count in (("given", GREEN, 0, given), ("predicted", RED, given, len(times) - given)):
         if _text_width(font, word) < count * cell_w:
-            draw.text((left + start * cell_w, 0.6 * line), word, colour, font, anchor="lm")
+            draw.text((left + start * cell_w, 0.6 * line), word, color, font, anchor="lm")
     for column, t in enumerate(times):
         centre = left + column * cell_w + (cell_w - gap) / 2
         draw.text((centre, 1.5 * line), str(t + 1), GREEN if t < context else RED, font, anchor="mm")

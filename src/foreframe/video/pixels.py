@@ -16,7 +16,7 @@ Size = tuple[int, int]
 
 
 def pictures(frames: Tensor) -> Pixels:
-    """Frames (..., C, H, W), floats in [0, 1] or uint8, as uint8 pictures (..., H, W, 3); one channel becomes grey.
+    """Frames (..., C, H, W), floats in [0, 1] or uint8, as uint8 pictures (..., H, W, 3); one channel becomes gray.
 
     Floats outside [0, 1] are cut off there and the rest rounded to the nearest of 256 levels.
 

@@ -2,7 +2,7 @@
 
 A pose is a float array (J, 3): x and y in pixels of the picture, x to the right and y down, with the centres of
 pixels at whole numbers, and a confidence. A joint of confidence 0 is not there. Limbs are coloured on black; the
-right and the left side of a body have colours of their own, so that a pose seen from behind differs from one seen
+right and the left side of a body have colors of their own, so that a pose seen from behind differs from one seen
 from the front.
 """
 
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 FARTHEST = 1e6
-"""Joints may lie outside of the picture, up to so many pixels away from its corner."""
+"""Joints may lie outside of the picture, up to this many pixels away from its corner."""
 
 
 @dataclass(frozen=True)
 class Bone:
-    """A line from joint `start` to joint `stop` in an RGB colour."""
+    """A line from joint `start` to joint `stop` in an RGB color."""
 
     start: int
     stop: int
-    colour: Colour
+    color: Color
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def draw_pose(
     points: (J, 3) as said above; bones with an end of confidence 0 or less are left out.
     width_px: width of the lines in pixels; by default 1/40 of the height, and at least 1.
 
-    A pixel is covered by as much as its centre lies within half a width and half a pixel of the bone; colours are
+    A pixel is covered by as much as its centre lies within half a width and half a pixel of the bone; colors are
     blended in float64 and rounded after each bone.
 
     Raises:
@@ -67,7 +67,7 @@ def draw_pose(
             raise ValueError(f"bones: expected joints 0 to {len(places) - 1}, got {bone.start} to {bone.stop}")
         if places[bone.start, 2] > 0 and places[bone.stop, 2] > 0:
             ends = places[[bone.start, bone.stop], :2].tolist()
-            _draw_line(picture, (*ends[0], *ends[1]), radius, bone.colour)
+            _draw_line(picture, (*ends[0], *ends[1]), radius, bone.color)
     return picture
 
 
@@ -77,7 +77,7 @@ def draw_poses(joints: NDArray[np.float32], bones: Sequence[Bone], size: tuple[i
 
 
 def _draw_line(
-    picture: NDArray[np.uint8], ends: tuple[float, float, float, float], radius: float, colour: Colour
+    picture: NDArray[np.uint8], ends: tuple[float, float, float, float], radius: float, color: Color
 ) -> None:
     """Blend one line into the part of the picture that it can touch."""
     x0, y0, x1, y1 = ends
@@ -95,7 +95,7 @@ def _draw_line(
         x, y = x - share * along_x, y - share * along_y
     cover = np.clip(reach - np.sqrt(x * x + y * y), 0, 1)[..., None]
     part = picture[top:bottom, left:right]
-    part[:] = np.rint(part + cover * (np.array(colour, np.float64) - part))
+    part[:] = np.rint(part + cover * (np.array(color, np.float64) - part))
 
 
 _HEAD, _TRUNK = (200, 80, 220), (70, 80, 255)
@@ -106,9 +106,9 @@ _RIGHT_SHIN, _LEFT_SHIN = (255, 110, 50), (60, 230, 130)
 _RIGHT_FOOT, _LEFT_FOOT = (255, 190, 40), (110, 255, 70)
 
 
-def _skeleton(joints: str, bones: Sequence[tuple[str, str, Colour]]) -> Skeleton:
+def _skeleton(joints: str, bones: Sequence[tuple[str, str, Color]]) -> Skeleton:
     names = tuple(joints.split())
-    return Skeleton(names, tuple(Bone(names.index(start), names.index(stop), colour) for start, stop, colour in bones))
+    return Skeleton(names, tuple(Bone(names.index(start), names.index(stop), color) for start, stop, color in bones))
 
 
 COCO_17 = _skeleton(

@@ -45,8 +45,8 @@ def encode_gif(frames: Pixels, fps: float, scale: int = 1) -> bytes:
     """An endless GIF with exactly T pictures, equal neighbours included, each pixel `scale` pixels wide.
 
     GIF counts time in 10 ms: the end of each frame is rounded to that, so the sum never drifts from T / fps by more
-    than 5 ms. One palette of 256 colours serves all frames, so what does not move does not flicker; videos of no more
-    colours are kept exactly.
+    than 5 ms. One palette of 256 colors serves all frames, so what does not move does not flicker; videos of no more
+    colors are kept exactly.
 
     Args:
         fps: Above 0 and at most 50 frames a second; browsers slow down anything faster.
@@ -59,7 +59,7 @@ def encode_gif(frames: Pixels, fps: float, scale: int = 1) -> bytes:
     height, width = frames.shape[1] * scale, frames.shape[2] * scale
     if max(height, width) > 65535:
         raise ValueError(f"frames: a GIF holds at most 65535 pixels a side, got {width}x{height}")
-    palette, indices = _quantised(frames)
+    palette, indices = _quantized(frames)
     parts = [b"GIF89a", struct.pack("<HHBBB", width, height, 0xF7, 0, 0), palette.tobytes()]
     parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # loop for ever
     for t, picture in enumerate(indices):
@@ -113,16 +113,16 @@ class _Reader:
         return self.at
 
 
-def _quantised(frames: Pixels) -> tuple[Pixels, Pixels]:
-    """A palette (256, 3) for the whole video and indices (T, H, W): each pixel's nearest colour in it, undithered."""
+def _quantized(frames: Pixels) -> tuple[Pixels, Pixels]:
+    """A palette (256, 3) for the whole video and indices (T, H, W): each pixel's nearest color in it, undithered."""
     codes = frames[..., 0].astype(np.int32) << 16 | frames[..., 1].astype(np.int32) << 8 | frames[..., 2]
-    table = np.zeros(1 << 24, np.uint8)  # colour -> index; far quicker than sorting all pixels
+    table = np.zeros(1 << 24, np.uint8)  # color -> index; far quicker than sorting all pixels
     table[codes] = 1
     unique = table.nonzero()[0]
-    colours = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.uint8)
+    colors = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.uint8)
     palette = np.zeros((256, 3), np.uint8)
-    if len(colours) <= 256:
-        palette[: len(colours)], table[unique] = colours, np.arange(len(colours))
+    if len(colors) <= 256:
+        palette[: len(colors)], table[unique] = colors, np.arange(len(colors))
         return palette, table[codes]
     some = np.random.default_rng(0).integers(codes.size, size=(1, 2**16))  # enough to choose by, however long the video
     chosen = Image.fromarray(frames.reshape(-1, 3)[some]).quantize(
@@ -132,6 +132,6 @@ def _quantised(frames: Pixels) -> tuple[Pixels, Pixels]:
     palette[: len(found)] = found
     points = palette.astype(np.float32)
     for start in range(0, len(unique), 4096):
-        far = (points**2).sum(1) - 2 * colours[start : start + 4096].astype(np.float32) @ points.T
+        far = (points**2).sum(1) - 2 * colors[start : start + 4096].astype(np.float32) @ points.T
         table[unique[start : start + 4096]] = far.argmin(1)
     return palette, table[codes]
