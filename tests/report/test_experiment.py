@@ -28,7 +28,7 @@ from foreframe.recipe import DataSource, RunConfig, TrainConfig
 from foreframe.report.experiment import figures as experiment_figures
 from foreframe.report.experiment import page as experiment
 from foreframe.report.experiment import statistics, tables
-from foreframe.report.experiment.gather import RunResults
+from foreframe.report.experiment.collect import RunResults
 from foreframe.report.experiment.page import write_report
 from foreframe.report.experiment.panels import Panel
 from foreframe.report.experiment.statistics import (

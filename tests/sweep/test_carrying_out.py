@@ -14,7 +14,7 @@ from rich.console import Console
 from foreframe import disk, signals
 from foreframe.errors import ConfigError, TrainingError, UsageError
 from foreframe.presets import find as preset
-from foreframe.report.experiment.gather import Request
+from foreframe.report.experiment.collect import Request
 from foreframe.sweep import Grid, cell, table
 from foreframe.sweep.cell import DONE, Job, is_finished, mark
 from foreframe.sweep.engines import OUTPUT

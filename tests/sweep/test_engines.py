@@ -12,7 +12,7 @@ import pytest
 
 from foreframe import signals
 from foreframe.errors import UsageError
-from foreframe.report.experiment.gather import Request
+from foreframe.report.experiment.collect import Request
 from foreframe.sweep import cell, engines
 from foreframe.sweep.cell import DONE, MESSAGE, Job, is_finished
 from foreframe.sweep.engines import OUTPUT, LocalTask, engine
@@ -69,7 +69,7 @@ def test_a_run_is_trained_scored_and_marked(tmp_path):
         assert is_finished(tmp_path / "run", REQUEST)
         assert (tmp_path / "run" / "eval" / "report" / "gathered.json").exists()
         (tmp_path / "run" / DONE).unlink()
-        patch.setattr(cell, "gather", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(cell, "collect", lambda *_: signal.raise_signal(signal.SIGINT))
         assert cell.main([job.to_json()]) == 0
         assert not is_finished(tmp_path / "run", REQUEST)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from foreframe.data.pack.pack import Pack
-    from foreframe.report.experiment.gather import Request, RunResults
+    from foreframe.report.experiment.collect import Request, RunResults
 
 
 def sweep(
@@ -57,7 +57,7 @@ def sweep(
     """
     from foreframe.data.open import open_clips
     from foreframe.device import choose_device
-    from foreframe.report.experiment.gather import Request
+    from foreframe.report.experiment.collect import Request
     from foreframe.report.experiment.page import write_report
     from foreframe.sweep import engines, find, run
 
@@ -71,10 +71,10 @@ def sweep(
     with run.lock_sweep(out):
         shared = 1 / workers if chosen.type == "cuda" else 0.0
         run.run_all(cells, pack, request, engines.engine(engine, threads, shared), workers, device, threads)
-        gathered = _gathered([cell.folder for cell in cells], request, chosen, pack)
+        collected = _collect_all([cell.folder for cell in cells], request, chosen, pack)
         groups = {cell.folder.name: cell.variant for cell in cells}
         title = f"{found.question} ({scale} scale)" if scale != "paper" else found.question
-        page = write_report(gathered, out / found.name, title, groups)
+        page = write_report(collected, out / found.name, title, groups)
     print(f"page: {page}")
 
 
@@ -102,7 +102,7 @@ def report(
         metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian.
     """
     from foreframe.data.open import open_clips
-    from foreframe.report.experiment.gather import Request
+    from foreframe.report.experiment.collect import Request
     from foreframe.report.experiment.page import write_report
 
     known_metrics(metrics)
@@ -121,7 +121,7 @@ def report(
         diagnosis,
         metrics,
     )
-    print(f"page: {write_report(_gathered(runs, request, device, pack), out, title)}")
+    print(f"page: {write_report(_collect_all(runs, request, device, pack), out, title)}")
 
 
 def diagnose(
@@ -153,15 +153,15 @@ def diagnose(
     print(f"written: {path}")
 
 
-def _gathered(runs: Sequence[Path], request: Request, device: torch.device, pack: Pack | None) -> list[RunResults]:
+def _collect_all(runs: Sequence[Path], request: Request, device: torch.device, pack: Pack | None) -> list[RunResults]:
     """The results of each run for a report; prints which were made again."""
     from foreframe.log import Bar
-    from foreframe.report.experiment.gather import gather, total
+    from foreframe.report.experiment.collect import collect, total
 
     found = []
     for run in runs:
-        with Bar(f"gathering {run.name}", total(run, request, device, pack)) as bar:
-            found.append(gather(run, request, device, pack, bar.done))
+        with Bar(f"scoring {run.name}", total(run, request, device, pack)) as bar:
+            found.append(collect(run, request, device, pack, bar.done))
         for note in found[-1].notes:
             print(note)
     return found

@@ -20,7 +20,7 @@ from foreframe.data.pack.pack import Pack
 from foreframe.device import DeviceName, choose_device
 from foreframe.errors import ForeframeError
 from foreframe.recipe import RunConfig
-from foreframe.report.experiment.gather import Request, gather
+from foreframe.report.experiment.collect import Request, collect
 from foreframe.training.trainer import Trainer
 
 DONE = "cell.json"
@@ -61,7 +61,7 @@ def finish(job: Job) -> str:
     trainer = Trainer(RunConfig.read(run), pack, run, device)
     ended = trainer.run()
     if not signals.asked():
-        gather(run, job.request, device, pack)
+        collect(run, job.request, device, pack)
         disk.put(run / DONE, json.dumps(mark(job.request), indent=1) + "\n")
     return ended
 

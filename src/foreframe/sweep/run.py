@@ -20,7 +20,7 @@ from foreframe.data.pack.pack import Pack
 from foreframe.device import DeviceName
 from foreframe.errors import ConfigError, TrainingError, UsageError
 from foreframe.recipe import RunConfig
-from foreframe.report.experiment.gather import Request
+from foreframe.report.experiment.collect import Request
 from foreframe.sweep import Grid
 from foreframe.sweep.cell import MESSAGE, Job, is_finished
 from foreframe.sweep.engines import OUTPUT, Engine, Task

@@ -8,7 +8,7 @@ from foreframe.diagnose import Diagnosis
 from foreframe.diagnose.obedience import DecoderResult
 from foreframe.diagnose.unrolling import Kind
 from foreframe.metrics import Difference, Summary, format_mean
-from foreframe.report.experiment.gather import RunResults
+from foreframe.report.experiment.collect import RunResults
 from foreframe.report.experiment.statistics import Variant
 from foreframe.report.html import TableText, text_table
 

@@ -18,8 +18,8 @@ from PIL import Image
 from foreframe import config, disk, signals
 from foreframe.errors import UsageError
 from foreframe.report.experiment import diagnosis, figures, tables
+from foreframe.report.experiment.collect import RunResults
 from foreframe.report.experiment.figures import Drawn
-from foreframe.report.experiment.gather import RunResults
 from foreframe.report.experiment.panels import Panel
 from foreframe.report.experiment.statistics import Variant, caveats, group, run_names, summary
 from foreframe.report.gif import data_url
@@ -69,7 +69,7 @@ def write_report(
     with the first one, the best one and the best baseline, clip by clip.
 
     Args:
-        runs: Of `gather`, with the same request.
+        runs: Of `collect`, with the same request.
         groups: Name of each run to that of its variant, where that is known better.
     Raises:
         UsageError: no run; or runs scored on unlike data or by unlike protocols, each difference named.

@@ -15,7 +15,7 @@ from foreframe.data.ingest.report import count
 from foreframe.errors import UsageError
 from foreframe.metrics import METRICS, Difference, Summary, format_mean, summarize, t_quantile
 from foreframe.metrics.statistics import paired_difference
-from foreframe.report.experiment.gather import RunResults
+from foreframe.report.experiment.collect import RunResults
 from foreframe.report.results import BASELINES
 
 NAMED = 6

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from foreframe.report.experiment.gather import RunResults
+from foreframe.report.experiment.collect import RunResults
 from foreframe.report.experiment.statistics import (
     Score,
     SeedNoise,

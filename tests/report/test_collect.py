@@ -1,4 +1,4 @@
-"""What is gathered of a run is made once, kept, and made again when anything about it is not as it was."""
+"""What is collected about a run is made once, kept, and made again when anything about it is not as it was."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from foreframe import checkpoint, disk, evaluation
 from foreframe.errors import CheckpointError, DataError, DiskError, UsageError
-from foreframe.report.experiment import gather as gathering
+from foreframe.report.experiment import collect as collecting
 from foreframe.report.experiment import panels
-from foreframe.report.experiment.gather import Request, gather, total
+from foreframe.report.experiment.collect import Request, collect, total
 from foreframe.report.gif import limited_gif
 from tests.conftest import write_pack
 from tests.runs import CPU, TINY, make
@@ -26,7 +26,7 @@ REQUEST = Request(samples=3, panels=1, diagnose=False)
 def trained(vector_pack, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "tiny"
     make(vector_pack, run, replace(TINY, steps=2, save_every=1, validate_every=0)).run()
-    gather(run, REQUEST, CPU)
+    collect(run, REQUEST, CPU)
     return run
 
 
@@ -45,8 +45,8 @@ def scored(monkeypatch):
     return calls
 
 
-def test_what_is_gathered_is_scored_once_and_kept(run, scored):
-    found = gather(run, REQUEST, CPU)
+def test_what_is_collected_is_scored_once_and_kept(run, scored):
+    found = collect(run, REQUEST, CPU)
     assert not scored
     assert found.notes == ()
     assert found.name == "tiny"
@@ -58,9 +58,9 @@ def test_what_is_gathered_is_scored_once_and_kept(run, scored):
 
 
 def test_what_is_kept_is_what_was_made(run):
-    kept = gather(run, REQUEST, CPU)
+    kept = collect(run, REQUEST, CPU)
     shutil.rmtree(run / "eval")
-    again = gather(run, REQUEST, CPU)
+    again = collect(run, REQUEST, CPU)
     for mode in ("prediction", "reconstruction"):
         assert getattr(kept, mode).scores == getattr(again, mode).scores
     assert kept.panels == again.panels
@@ -68,7 +68,7 @@ def test_what_is_kept_is_what_was_made(run):
 
 @pytest.mark.parametrize("change", [{"samples": 2}, {"seed": 1}, {"horizon": 2}, {"metrics": ("psnr",)}])
 def test_another_request_is_scored_anew(run, scored, change):
-    found = gather(run, Request(**{"samples": 3, "panels": 1, "diagnose": False, **change}), CPU)
+    found = collect(run, Request(**{"samples": 3, "panels": 1, "diagnose": False, **change}), CPU)
     assert len(scored) == 2
     assert found.notes == ()
 
@@ -76,12 +76,12 @@ def test_another_request_is_scored_anew(run, scored, change):
 def test_other_weights_are_scored_anew(run, scored):
     step = checkpoint.choose(run).step
     other = next(path.name for path in (run / "checkpoints").iterdir() if path.name != f"step-{step:08d}")
-    gather(run, Request(samples=3, panels=1, diagnose=False, checkpoint=str(int(other[5:]))), CPU)
+    collect(run, Request(samples=3, panels=1, diagnose=False, checkpoint=str(int(other[5:]))), CPU)
     assert len(scored) == 2
 
 
 def test_other_clips_are_scored_anew(run, scored, vector_pack, tmp_path):
-    gather(run, REQUEST, CPU, write_pack(tmp_path / "more", clips=12))
+    collect(run, REQUEST, CPU, write_pack(tmp_path / "more", clips=12))
     assert len(scored) == 2
 
 
@@ -90,10 +90,10 @@ def test_a_score_that_was_edited_is_made_again_with_a_note(run, scored):
     values = json.loads(path.read_text())
     values["prediction"]["scores"]["psnr"]["mean"] += 1
     path.write_text(json.dumps(values))
-    found = gather(run, REQUEST, CPU)
+    found = collect(run, REQUEST, CPU)
     assert len(scored) == 2
     assert found.notes == (f"{path}: changed since it was written; made again",)
-    assert gather(run, REQUEST, CPU).notes == ()
+    assert collect(run, REQUEST, CPU).notes == ()
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "gone"])
@@ -104,7 +104,7 @@ def test_a_damaged_picture_is_made_again_and_named(run, scored, how):
         path.unlink()
     else:
         path.write_bytes(whole[:-9] if how == "cut" else whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
-    found = gather(run, REQUEST, CPU)
+    found = collect(run, REQUEST, CPU)
     assert len(scored) == 2
     assert str(path) in found.notes[0]
     assert found.notes[0].endswith("made again")
@@ -115,7 +115,7 @@ def test_a_damaged_picture_is_made_again_and_named(run, scored, how):
 def test_what_is_no_record_is_made_again_with_a_note(run, scored, content):
     path = run / "eval" / "report" / "gathered.json"
     path.write_bytes(content)
-    found = gather(run, REQUEST, CPU)
+    found = collect(run, REQUEST, CPU)
     assert len(scored) == 2
     assert str(path) in found.notes[0]
 
@@ -123,20 +123,20 @@ def test_what_is_no_record_is_made_again_with_a_note(run, scored, content):
 def test_a_run_without_a_checkpoint_is_refused_by_name(run):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(CheckpointError, match=r"tiny: no checkpoint yet"):
-        gather(run, REQUEST, CPU)
+        collect(run, REQUEST, CPU)
 
 
 def test_a_run_that_is_being_trained_is_refused_by_name(run):
     lock = disk.Lock(run / ".lock")
     assert lock.take() == ""
     with pytest.raises(CheckpointError, match=r"tiny: still being trained \(process \d+"):
-        gather(run, REQUEST, CPU)
+        collect(run, REQUEST, CPU)
     lock.release()
-    gather(run, REQUEST, CPU)
+    collect(run, REQUEST, CPU)
 
 
 def test_panels_show_the_very_samples_that_were_scored(run):
-    found = gather(run, Request(samples=3, clips=1, panels=2, diagnose=False, metrics=("psnr",)), CPU)
+    found = collect(run, Request(samples=3, clips=1, panels=2, diagnose=False, metrics=("psnr",)), CPU)
     (panel,) = found.panels
     best, median, worst = (panel.psnr[name] for name in ("best", "median", "worst"))
     assert best == pytest.approx(found.prediction.best_of_n["psnr"].mean, abs=1e-4)
@@ -171,19 +171,19 @@ def test_a_run_that_cannot_be_diagnosed_still_has_scores(run, monkeypatch):
     def fails(*_):
         raise DataError("these clips are odd")
 
-    monkeypatch.setattr(gathering.diagnose, "diagnose", fails)
-    found = gather(run, Request(samples=1, panels=0, metrics=("psnr",)), CPU)
+    monkeypatch.setattr(collecting.diagnose, "diagnose", fails)
+    found = collect(run, Request(samples=1, panels=0, metrics=("psnr",)), CPU)
     assert (found.diagnosis, found.undiagnosed) == (None, "these clips are odd")
     assert found.panels == ()
-    monkeypatch.setattr(gathering.diagnose, "diagnose", lambda *_: (_ for _ in ()).throw(DiskError("full")))
+    monkeypatch.setattr(collecting.diagnose, "diagnose", lambda *_: (_ for _ in ()).throw(DiskError("full")))
     with pytest.raises(DiskError, match="full"):
-        gather(run, Request(samples=2, panels=0), CPU)
+        collect(run, Request(samples=2, panels=0), CPU)
 
 
 def test_a_diagnosis_is_of_the_clips_and_samples_that_were_scored(run, monkeypatch):
     asked = []
-    monkeypatch.setattr(gathering.diagnose, "diagnose", lambda *given: asked.append(given[2]) or {"gap": {}})
-    found = gather(run, Request(samples=2, panels=0, clips=1, seed=5), CPU)
+    monkeypatch.setattr(collecting.diagnose, "diagnose", lambda *given: asked.append(given[2]) or {"gap": {}})
+    found = collect(run, Request(samples=2, panels=0, clips=1, seed=5), CPU)
     assert found.diagnosis == {"gap": {}}
     (wanted,) = asked
     assert (wanted.split, wanted.horizon, wanted.samples, wanted.clips, wanted.seed) == ("test", 3, 2, 1, 5)
@@ -192,7 +192,7 @@ def test_a_diagnosis_is_of_the_clips_and_samples_that_were_scored(run, monkeypat
 def test_the_work_is_known_beforehand(run):
     shutil.rmtree(run / "eval")
     done = []
-    gather(run, REQUEST, CPU, advance=done.append)
+    collect(run, REQUEST, CPU, advance=done.append)
     assert sum(done) == total(run, REQUEST, CPU) == 2 * (3 + 1)
 
 
@@ -208,4 +208,4 @@ def test_the_work_is_known_beforehand(run):
 )
 def test_a_request_that_cannot_be_is_refused(run, request_, message):
     with pytest.raises(UsageError, match=message):
-        gather(run, request_, CPU)
+        collect(run, request_, CPU)

@@ -100,7 +100,7 @@ class RunResults:
         return self.prediction.model
 
 
-def gather(
+def collect(
     run: Path,
     request: Request,
     device: torch.device,
@@ -158,7 +158,7 @@ def gather(
 
 
 def total(run: Path, request: Request, device: torch.device, pack: Pack | None = None) -> int:
-    """How many rollouts `gather` makes where nothing was kept, but for those of panels. Raises as it does."""
+    """How many rollouts `collect` makes where nothing was kept, but for those of panels. Raises as it does."""
     request.check()
     trained = checkpoint.load_run(run, request.checkpoint, device)
     pack = pack or Pack.open(trained.config.data.path)
