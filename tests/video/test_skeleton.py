@@ -88,7 +88,7 @@ def test_skeletons_name_each_joint_once_and_use_them_all(skeleton):
 
 @pytest.mark.parametrize("skeleton", [COCO_17, OPENPOSE_25])
 def test_left_and_right_differ_in_colour(skeleton):
-    by_joint = {skeleton.joints[bone.stop]: bone.colour for bone in skeleton.bones}
+    by_joint = {skeleton.joints[bone.stop]: bone.color for bone in skeleton.bones}
     for joint in ("wrist", "knee", "ankle"):
         assert by_joint[f"left_{joint}"] != by_joint[f"right_{joint}"]
 
