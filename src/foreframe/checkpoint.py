@@ -29,8 +29,6 @@ from foreframe.tensors import read_tensors, tensor_bytes
 FORMAT = 2
 MANIFEST, STATE = "manifest.json", "state.json"
 KEEP = 2
-OLD = f"{disk.TEMPORARY}old-"
-"""The beginning of the name of a checkpoint that is being replaced, before its step."""
 
 
 @dataclass(frozen=True)
@@ -159,28 +157,15 @@ def save(
     Raises:
         DiskError: the disk refused (full, read-only, not permitted); older checkpoints are untouched.
     """
-    folder = run / "checkpoints"
     final = _folder(run, step)
-    temporary = folder / f"{disk.TEMPORARY}{step:08d}"
-    needed = size(tensors)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        recover(run)
-        temporary.mkdir()
-        files: dict[str, dict[str, Any]] = {}
-        for name, content in _contents(tensors, {**state, "step": step}):
-            files[name] = {"size": len(content), "sha256": disk.write(temporary / name, content)}
-        disk.write(temporary / MANIFEST, _manifest({"format": FORMAT, "step": step, "files": files}))
-        disk.sync(temporary)
-        if final.exists():
-            final.rename(folder / f"{OLD}{step:08d}")
-        temporary.rename(final)
-        disk.sync(folder)
+        with disk.new_folder(final) as draft:
+            files: dict[str, dict[str, Any]] = {}
+            for name, content in _contents(tensors, {**state, "step": step}):
+                files[name] = {"size": len(content), "sha256": disk.write(draft / name, content)}
+            disk.write(draft / MANIFEST, _manifest({"format": FORMAT, "step": step, "files": files}))
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if folder.is_dir():
-            recover(run)
-        refused = disk.refused(final, error, needed)
+        refused = disk.refused(final, error, size(tensors))
         raise DiskError(f"{refused}; earlier checkpoints are untouched") from error
     steps = sorted(_steps(run))
     newest = [known for known in steps if known <= step][-KEEP:]
@@ -188,7 +173,7 @@ def save(
         # A checkpoint beyond this step was damaged, or this step would not have been taken again.
         if old not in (*newest, best_step):
             _remove(run, old)
-    disk.sweep(folder)
+    disk.sweep(final.parent)
     return final
 
 
@@ -198,16 +183,8 @@ def size(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
 
 
 def recover(run: Path) -> None:
-    """Bring `checkpoints` in order after a writer that was killed; only for who holds the run's lock.
-
-    A checkpoint that was to be replaced and was not is put back; what is unfinished is removed.
-    """
-    folder = run / "checkpoints"
-    for aside in folder.glob(f"{OLD}*"):
-        final = folder / f"step-{aside.name.removeprefix(OLD)}"
-        if not final.exists():
-            aside.rename(final)
-    disk.sweep(folder)
+    """Bring `checkpoints` in order after a writer that was killed; only for who holds the run's lock."""
+    disk.recover(run / "checkpoints")
 
 
 def newest(run: Path, say: Callable[[str], None] | None = None) -> Checkpoint | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreframe import disk, placing
+from foreframe import disk
 from foreframe.clip import ClipSpec
 from foreframe.data.exports.run import export
 from foreframe.data.ingest import pool
@@ -367,6 +367,6 @@ def test_only_what_a_process_that_is_gone_has_left_is_swept(folder: Path, monkey
         real(pid, number)
 
     monkeypatch.setattr(os, "kill", kill)
-    placing.sweep(folder / "pack")
+    disk.sweep_drafts(folder / "pack")
     assert {path.name for path in folder.iterdir()} == set(names)
-    placing.sweep(folder / "nowhere" / "pack")
+    disk.sweep_drafts(folder / "nowhere" / "pack")

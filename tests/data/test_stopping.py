@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from foreframe import disk, placing, signals
+from foreframe import disk, signals
 from foreframe.cli import main
 from foreframe.data.exports import bair_lab as bair_form
 from foreframe.data.exports import lerobot
@@ -55,7 +55,7 @@ STAGES = {
     "statistics": (writer, "column_stats"),
     "file": (disk, "write"),
     "folder": (disk, "sync"),
-    "place": (placing, "put"),
+    "place": (disk, "replace_folder"),
     "verify": (Pack, "verify"),
     "pictures": (bair_form, "write_pictures"),
     "episode": (lerobot, "_episode"),

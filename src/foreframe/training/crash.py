@@ -6,8 +6,6 @@ step, and `crash.json` with the values seen. Nothing else is needed to take the 
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,20 +105,15 @@ def write(
     """
     number = seen.step + 1
     final = run / "crash" / f"step-{number:08d}"
-    temporary = final.with_name(f"{disk.TEMPORARY}{final.name}")
     free_running = tuple(tuple(sorted(part)) for part in inputs.free_running)
     record = Record(number, tuple(clips), free_running, _texts(seen.values), first)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        disk.write(temporary / "weights.safetensors", tensor_bytes(model.state_dict()))
-        disk.write(temporary / "batch.safetensors", tensor_bytes(_batch(inputs)))
-        disk.write(temporary / RECORD, (json.dumps(settings.to_dict(record), indent=1) + "\n").encode())
-        config.write(temporary)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        with disk.new_folder(final) as draft:
+            disk.write(draft / "weights.safetensors", tensor_bytes(model.state_dict()))
+            disk.write(draft / "batch.safetensors", tensor_bytes(_batch(inputs)))
+            disk.write(draft / RECORD, settings.to_json(record).encode())
+            config.write(draft)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise disk.refused(final, error) from error
     return final
 

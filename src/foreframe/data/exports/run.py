@@ -8,7 +8,7 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
-from foreframe import __version__, disk, placing, signals
+from foreframe import __version__, disk, signals
 from foreframe.data.exports import Export, exports
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import DiskError, UsageError, nearest
@@ -44,9 +44,9 @@ def export(pack: Pack, dst: Path, to: str, *, overwrite: bool = False, progress:
     size = sum(record.size for record in pack.manifest.files.values())  # no form takes much more
     with signals.defer_signals():
         try:
-            placing.sweep(dst)
+            disk.sweep_drafts(dst)
             dst.parent.mkdir(parents=True, exist_ok=True)
-            folder = placing.temporary(dst)
+            folder = disk.new_draft(dst)
         except OSError as error:
             raise disk.refused(dst, error, size) from error
         try:
@@ -77,11 +77,11 @@ def _fill(folder: Path, pack: Pack, dst: Path, form: Export, overwrite: bool, pr
         os.sync()  # once for all of the files, which may be a million small ones
     signals.poll()
     _refuse_existing(dst, overwrite)
-    placing.put(folder, dst)
+    disk.replace_folder(folder, dst)
     disk.sync(dst.parent)
     return notes
 
 
 def _refuse_existing(dst: Path, overwrite: bool) -> None:
     """DataError where an export must not be made: something is there, or it is no export and would be lost."""
-    placing.refuse(dst, overwrite, "an export", (RECORD,))
+    disk.check_replaceable(dst, overwrite, "an export", (RECORD,))

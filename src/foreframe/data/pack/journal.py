@@ -77,7 +77,7 @@ class Journal:
         return self._safe
 
     @property
-    def worth(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether anything is safely on the disk with which another writer could go on."""
         return self._safe > 0
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe import config, disk, placing, signals
+from foreframe import config, disk, signals
 from foreframe.clip import ClipSpec
 from foreframe.data.pack.journal import ARRAYS, Journal, StoppedError
 from foreframe.data.pack.manifest import (
@@ -138,24 +138,24 @@ class PackWriter:
                     self._files[name].write(bytes(HEADER_BYTES))
             except OSError as error:
                 problem = self._refused(error)
-                self._let_go(problem)
+                self._release(problem)
                 raise problem from error
         return self
 
     def _take_folder(self) -> None:
-        placing.sweep(self.dst)
+        disk.sweep_drafts(self.dst)
         refuse_existing(self.dst, self.overwrite)
         partial = self.dst.parent / f".{self.dst.name[:100]}.partial"
-        self._insist_on_room(partial / ARRAYS)
+        self._check_free_space(partial / ARRAYS)
         self.dst.parent.mkdir(parents=True, exist_ok=True)
         if self.resume:
             journal = Journal(partial, f"{self.resume} {self.spec}")
             self._safe = journal.open({name: (HEADER_BYTES, self._frame_bytes(name)) for name in self._arrays})
             self._journal, self._folder = journal, journal.arrays
         else:
-            self._folder = placing.temporary(self.dst)
+            self._folder = disk.new_draft(self.dst)
 
-    def _insist_on_room(self, left: Path) -> None:
+    def _check_free_space(self, left: Path) -> None:
         """DataError where less is free than the pack will take; `left` is what a killed writer may have left of it."""
         free = disk.free(self.dst.parent)
         if not self.expected or free is None:
@@ -277,9 +277,9 @@ class PackWriter:
                 error = problem
                 raise
             finally:
-                self._let_go(error)
+                self._release(error)
 
-    def _let_go(self, error: BaseException | None) -> None:
+    def _release(self, error: BaseException | None) -> None:
         """Close everything, and remove it unless the pack is in place or another writer may go on with it."""
         # What was asked to stop may be asked to go on; what is wrong with a clip would only be so again.
         stopped = isinstance(error, StoppedError | DiskError) or not isinstance(error, Exception | None)
@@ -290,7 +290,7 @@ class PackWriter:
             with suppress(OSError):  # closing writes what is left; a full disk was reported already
                 file.close()
         if self._journal is not None:
-            self._journal.close(remove=self._placed or not (stopped and self._journal.worth))
+            self._journal.close(remove=self._placed or not (stopped and self._journal.is_resumable))
         elif not self._placed:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -325,7 +325,7 @@ class PackWriter:
             self.fps,
             count_splits(episodes),
             self.source,
-            (*self.left_out, *self._rest()),
+            (*self.left_out, *self._unlisted_count()),
             records,
         )
         signals.poll()  # from here on it is only a moment
@@ -337,14 +337,14 @@ class PackWriter:
         self._placed = True
         disk.sync(self.dst.parent)
 
-    def _rest(self) -> tuple[LeftOut, ...]:
+    def _unlisted_count(self) -> tuple[LeftOut, ...]:
         why = "too many to be listed; `foreframe data check` of the source tells of them"
         return (LeftOut(f"{self._unlisted:,} more", (why,)),) if self._unlisted else ()
 
     def _put_in_place(self) -> None:
         refuse_existing(self.dst, self.overwrite)
         try:
-            placing.put(self._folder, self.dst)
+            disk.replace_folder(self._folder, self.dst)
         except OSError:
             refuse_existing(self.dst, self.overwrite)  # another process was quicker: say so
             raise
@@ -402,4 +402,4 @@ def alignment(spec: ClipSpec, shift: int) -> str:
 
 def refuse_existing(dst: Path, overwrite: bool) -> None:
     """DataError where a pack must not be made: something is there, or it is no pack and would be lost."""
-    placing.refuse(dst, overwrite, "a pack", (MANIFEST, FRAMES))
+    disk.check_replaceable(dst, overwrite, "a pack", (MANIFEST, FRAMES))
