@@ -160,10 +160,10 @@ def _read(hint: Any, value: Any, path: str, kinds: Mapping[str, type], unknown: 
             raise FieldError(path, "an object", shown(value))
         inner = arguments[1]
         return {key: _read(inner, part, _join(path, key[:80]), kinds, unknown) for key, part in value.items()}
-    return value if hint is Any else _plain_value(hint, value, path)
+    return value if hint is Any else read_value(hint, value, path)
 
 
-def _plain_value(hint: Any, value: Any, path: str) -> Any:
+def read_value(hint: Any, value: Any, path: str) -> Any:
     """A number, text, true or false, or one of a few."""
     kind, limits = (hint.__origin__, hint.__metadata__[0]) if typing.get_origin(hint) is Annotated else (hint, Range())
     if typing.get_origin(kind) is Literal:

@@ -35,7 +35,7 @@ from foreframe.data.formats.parquet import Table
 from foreframe.data.formats.tables import read_json, read_named_table, read_table
 from foreframe.data.formats.tfrecord import crc32c, index_records
 from foreframe.data.ingest.check import check_pack
-from foreframe.data.layouts.lerobot.meta import MAX_STATS_BYTES, _json
+from foreframe.data.layouts.lerobot import files as lerobot_files
 from foreframe.data.pack.manifest import read_bytes, read_episodes
 from foreframe.errors import Fault, ForeframeError
 from foreframe.video import probe_video, read_at, read_frames, read_image, read_video
@@ -311,7 +311,7 @@ def settings(path: Path) -> object:
 
 def lines_of(path: Path) -> list[Fault]:
     finds = Findings(path.parent)
-    assert _json(path, finds, MAX_STATS_BYTES, strict=False) is None
+    assert lerobot_files.read_json(path, finds, finite=False) is None
     return finds.faults
 
 

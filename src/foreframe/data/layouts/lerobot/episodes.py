@@ -18,7 +18,8 @@ from foreframe.data.formats.images import LARGE, picture_size, size_of
 from foreframe.data.formats.parquet import Table, holds_numbers, load_pyarrow, numbers, opened
 from foreframe.data.layouts._shared import safely
 from foreframe.data.layouts.contract import RawChunk
-from foreframe.data.layouts.lerobot.meta import MAX_ROWS, Episode, inside
+from foreframe.data.layouts.lerobot.files import MAX_ROWS
+from foreframe.data.layouts.lerobot.meta import Episode, inside
 from foreframe.errors import DataError, Fault, NumberFault, printable
 from foreframe.video import Pixels, decode_image, read_at, read_image
 from foreframe.video.pixels import Size
