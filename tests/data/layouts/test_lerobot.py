@@ -23,6 +23,7 @@ from foreframe.data.formats import parquet
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.lerobot import episodes as episode_files
+from foreframe.data.layouts.lerobot import files as meta_files
 from foreframe.data.layouts.lerobot import layout as lerobot
 from foreframe.data.layouts.lerobot.meta import fill, inside
 from foreframe.data.layouts.options import Options
@@ -885,9 +886,9 @@ def test_features_may_not_have_more_numbers_together_than_one_may(v3: Path):
 @pytest.mark.parametrize(
     ("feature", "words"),
     [
-        ({"shape": [0]}, "features.action, shape: expected 1 to 65536 numbers, found [0]"),
-        ({"shape": [65537]}, "features.action, shape: expected 1 to 65536 numbers, found [65537]"),
-        ({"names": "xyz"}, 'features.action, names: expected a list, a dictionary or null, found "xyz"'),
+        ({"shape": [0]}, "features.action.shape: expected 1 to 65536 numbers, found 0"),
+        ({"shape": [65537]}, "features.action.shape: expected 1 to 65536 numbers, found 65537"),
+        ({"names": "xyz"}, "features.action.names: expected a list, a dictionary or null, found 'xyz'"),
     ],
 )
 def test_a_feature_that_cannot_be_is_a_fault(v3: Path, feature: Any, words: str):
@@ -953,7 +954,7 @@ def test_behind_very_many_faults_the_rest_of_a_file_is_not_looked_at(v2: Path, v
     assert len(found) == 6
     assert found[-1] == (
         "meta/tasks.parquet, row 6: expected fewer than 5 faults in one file, found as many; the rest of it was not "
-        "looked at"
+        "read"
     )
 
 

@@ -22,7 +22,7 @@ def export(pack: Pack, dst: Path, to: str, *, overwrite: bool = False, progress:
     """Write a pack in the form `to` into the folder `dst`, after comparing every file of it with its hash.
 
     Any exception while writing, Ctrl-C included, removes everything that was written. A signal that asks to stop is
-    heard between two pieces of a clip.
+    handled between two pieces of a clip.
 
     Args:
         dst: The folder to make; it must be empty or absent unless `overwrite`, and then only an export is replaced.

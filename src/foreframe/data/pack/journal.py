@@ -1,4 +1,4 @@
-"""What a writer of a pack has done so far, so that a killed one can be taken up where it was."""
+"""What a writer of a pack has done so far, so that a killed one can be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BusyError(DataError):
 
 
 class StoppedError(DataError):
-    """Reading cannot go on, through no fault of the clips; what is done so far is worth going on with."""
+    """Reading had to stop, through no fault of the clips; the next writer can continue."""
 
 
 class Journal:
@@ -78,7 +78,7 @@ class Journal:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether anything is safely on the disk with which another writer could go on."""
+        """Whether anything is safely on the disk with which another writer could continue."""
         return self._safe > 0
 
     def note(self, clip: str, start: int, length: int, files: Collection[BinaryIO]) -> None:
@@ -91,13 +91,13 @@ class Journal:
             self.sync(files)
 
     def close(self, *, remove: bool) -> None:
-        """Let go of the folder. `remove`: leave nothing of it, as the work is done or given up."""
+        """Release the folder. `remove`: delete it, as the work is done or given up."""
         if remove:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
     def sync(self, files: Collection[BinaryIO]) -> None:
-        """Bring everything to the disk, and then say so."""
+        """Bring everything to the disk, and then record it."""
         if not self._lines:
             return
         for file in files:

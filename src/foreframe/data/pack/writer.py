@@ -68,7 +68,7 @@ class PackWriter:
 
     Any exception inside the block, Ctrl-C included, removes everything that was written; with `resume`, what was
     stopped through no fault of the clips (a signal, the disk, too little memory) is kept. A signal that asks to stop is
-    heard while files are hashed, and not while the pack is put in place.
+    handled while files are hashed, and not while the pack is put in place.
 
     Args:
         dst: The folder to make; it must not exist unless `overwrite`, and then only a pack is ever replaced.
@@ -78,7 +78,7 @@ class PackWriter:
         source: What the clips came from: layout, folder name, options. JSON; goes into the manifest as it is.
         shift: Row t of the source led into frame t + shift; conditions are given to the writer as cond[t], shifted
             already.
-        resume: What the source is, in one word that changes when it does. A writer that was killed is then taken up by
+        resume: A key of the source, which changes when it does. A writer that was killed is then resumed by
             the next one with the same `dst` and `resume`; see `left_behind`. Empty: a new start, always.
         expected: How many frames are to come, as far as that is known: where there is no room for them the writer does
             not begin.
@@ -280,8 +280,8 @@ class PackWriter:
                 self._release(error)
 
     def _release(self, error: BaseException | None) -> None:
-        """Close everything, and remove it unless the pack is in place or another writer may go on with it."""
-        # What was asked to stop may be asked to go on; what is wrong with a clip would only be so again.
+        """Close everything, and remove it unless the pack is in place or another writer may continue it."""
+        # What was asked to stop may be resumed; a fault of a clip would only come again.
         stopped = isinstance(error, StoppedError | DiskError) or not isinstance(error, Exception | None)
         if self._journal is not None and stopped:
             with suppress(OSError):
@@ -338,7 +338,7 @@ class PackWriter:
         disk.sync(self.dst.parent)
 
     def _unlisted_count(self) -> tuple[LeftOut, ...]:
-        why = "too many to be listed; `foreframe data check` of the source tells of them"
+        why = "too many to be listed; `foreframe data check` of the source lists them"
         return (LeftOut(f"{self._unlisted:,} more", (why,)),) if self._unlisted else ()
 
     def _put_in_place(self) -> None:
@@ -379,13 +379,13 @@ class PackWriter:
         return ", ".join(str(side) for side in picture_shape(self.spec))
 
     def _bytes(self, frames: int) -> int:
-        """Of so many frames, their conditions, and the headers."""
+        """Of this many frames, their conditions, and the headers."""
         return sum(HEADER_BYTES + frames * self._frame_bytes(name) for name in self._arrays)
 
     def _refused(self, error: OSError) -> DiskError:
         kept = "nothing was kept"
         if self._journal is not None and self.episodes:
-            kept = "what was done is kept, the same command goes on"
+            kept = "what was done is kept, the same command continues"
         return DiskError(f"{disk.refused(self.dst, error, self._needed)}; {kept}")
 
 

@@ -62,7 +62,7 @@ _META_V3 = {"meta/info.json", "meta/stats.json", "meta/tasks.parquet"}
 
 
 def recognises(folder: Path) -> bool:
-    """Whether meta/info.json names a codebase_version, or something else in meta/ tells what a broken one was."""
+    """Whether meta/info.json names a codebase_version, or other files in meta/ show what a broken one was."""
     meta = folder / "meta"
     try:
         if not not_plain((meta / "info.json").stat().st_mode):

@@ -304,6 +304,8 @@ def _feature(key: str, entry: _FeatureEntry, path: Path, finds: Findings) -> Fea
     if not 1 <= width <= MAX_WIDTH:
         finds.fault(path, f"1 to {MAX_WIDTH} numbers", str(width), f"{where}.shape")
         return Feature(key, "", words)
+    if not isinstance(entry.names, list | dict | None):
+        finds.fault(path, "a list, a dictionary or null", config.shown(entry.names), f"{where}.names")
     return Feature(key, "numbers", words, _names(entry.names, width))
 
 
