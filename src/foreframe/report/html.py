@@ -19,13 +19,6 @@ from foreframe.report.gif import data_url
 from foreframe.report.plots import inline
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
-_KINDS = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".gif": "image/gif",
-    ".mp4": "video/mp4",
-}
 
 _LEAST_WIDTH = 256  # media narrower than this are enlarged by a whole number
 _WIDE = 640  # media wider than this keep their size on a phone and scroll inside their frame
@@ -39,8 +32,7 @@ class Cell(NamedTuple):
 class _Embedded(NamedTuple):
     caption: str
     source: str
-    video: bool
-    width: int  # shown, in CSS pixels; 0 where it is not known
+    width: int  # shown, in CSS pixels
     enlarged: bool
     wide: bool
 
@@ -62,7 +54,7 @@ def write_page(
         intro: Plain text; an empty line begins a new paragraph.
         tables: (caption, header, rows); the floats of a column get the same decimals, None becomes a dash.
         figures: (caption, figure of `plots`), drawn in the colors of the page.
-        media: (caption, path) of GIF, MP4, PNG or JPEG, enlarged without blurring.
+        media: (caption, path) of GIF, PNG or JPEG, enlarged without blurring.
         details: Settings, shown folded; keys of nested mappings become dotted paths.
     Raises:
         ForeframeError: a medium is missing or of another kind.
@@ -163,18 +155,11 @@ def flat(details: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
 
 
 def _embed(caption: str, path: str | Path) -> _Embedded:
-    path = Path(path)
-    kind = _KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise ForeframeError(f"{path}: expected one of {', '.join(_KINDS)} for a report page, got {path.suffix!r}")
     try:
-        data = path.read_bytes()
-        width = 0
-        if kind in ("image/png", "image/jpeg", "image/gif"):
-            with Image.open(io.BytesIO(data)) as image:
-                width = image.width
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data), formats=("GIF", "PNG", "JPEG")) as image:
+            width, kind = image.width, Image.MIME[str(image.format)]
     except OSError as error:
         raise ForeframeError(f"{path}: cannot be put on the report page: {error}") from error
-    times = math.ceil(_LEAST_WIDTH / width) if width else 1
-    source = data_url(kind, data)
-    return _Embedded(caption, source, kind.startswith("video/"), width * times, times > 1, width > _WIDE)
+    times = math.ceil(_LEAST_WIDTH / width)
+    return _Embedded(caption, data_url(kind, data), width * times, times > 1, width > _WIDE)
