@@ -58,13 +58,16 @@ def test_an_import_killed_twice_ends_with_the_same_bytes_and_leaves_no_process(t
         started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         partial = tmp_path / ".pack.partial" / "frames.npy"
         size = partial.stat().st_size if partial.exists() else 0
-        for _ in range(600):
+        for _ in range(6000):
             time.sleep(0.05)
             if started.poll() is not None or (partial.exists() and partial.stat().st_size > size + 2_000_000):
                 break
         os.kill(started.pid, signal.SIGKILL)
         landed += started.wait() == -signal.SIGKILL
-        time.sleep(1.5)
+        for _ in range(6000):
+            if not processes_of(started.pid):
+                break
+            time.sleep(0.02)
         assert not processes_of(started.pid)
     assert landed == 2
     assert not (tmp_path / "pack").exists()

@@ -146,15 +146,13 @@ def lost_in_a_finalizer():
     with signals.handle_signals():
         Loses()
         gc.collect()
-        time.sleep(10)
+        time.sleep(120)  # for a test that hangs
 
 
 @pytest.mark.parametrize("lost", [made_into_another_error, lost_in_a_finalizer])
 def test_being_stopped_comes_through_whatever_a_library_does(lost):
-    begun = time.monotonic()
     with pytest.raises(signals.Stopped):
         lost()
-    assert time.monotonic() - begun < 5
 
 
 def fails_by_itself():

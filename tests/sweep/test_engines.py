@@ -35,7 +35,7 @@ def stands_in(monkeypatch):
 
 
 def wait_for(said, path):
-    for _ in range(500):
+    for _ in range(6000):
         if path.exists() and said in path.read_text():
             return
         time.sleep(0.02)
