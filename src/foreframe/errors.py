@@ -50,10 +50,6 @@ class PeerError(TrainingError):
     """Another process of the same training has ended, so that this one has to."""
 
 
-class PeerError(TrainingError):
-    """Another process of the same training has ended, so that this one has to."""
-
-
 class NotFiniteError(ForeframeError):
     """A model predicted a frame that is not finite; the message has its number."""
 
