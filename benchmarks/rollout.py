@@ -24,7 +24,7 @@ from foreframe.metrics import METRICS
 from foreframe.models import Model
 from foreframe.models.svg import Config
 from foreframe.onnx import OnnxModel, Recorder, quantise, write_steps
-from foreframe.rollout import predict, ready
+from foreframe.rollout import predict, prepare_for_inference
 
 CONTEXT = 2
 SPEC = ClipSpec(3, 64, 64)
@@ -58,13 +58,13 @@ class Predictor:
 
 
 def _fast(model: Model, context: Tensor, noise: Tensor) -> Callable[[], Tensor]:
-    return partial(predict, ready(model), context, None, noise)
+    return partial(predict, prepare_for_inference(model), context, None, noise)
 
 
 def _onnx(model: Model, context: Tensor, noise: Tensor, small: bool = False) -> Callable[[], Tensor]:
     """The exported files. In int8 ranges are those of this prediction, since only the time is looked at."""
     with tempfile.TemporaryDirectory() as folder:
-        step = write_steps(ready(model), SPEC, Path(folder) / "step.onnx")
+        step = write_steps(prepare_for_inference(model), SPEC, Path(folder) / "step.onnx")
         predictor = OnnxModel(step)
         if small:
             recorder = Recorder.of(predictor)
@@ -142,7 +142,7 @@ def _best_of_n(model: Model, plain: PlainSvg, backbone: str, sizes: Sizes, setti
     """All samples in one batch through the plain loop; in chunks, and a quarter of them in chunks, through ours."""
     context, noise = given(model, sizes, sizes.samples, setting.device)
     truth = torch.rand(sizes.horizon, *context.shape[2:], generator=seeds.generator(1, "bench")).to(context)
-    few, model = noise[: sizes.samples // 4], ready(model)
+    few, model = noise[: sizes.samples // 4], prepare_for_inference(model)
 
     def plainly() -> float:
         copies = context.expand(len(noise), *context.shape[1:])

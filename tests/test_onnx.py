@@ -27,7 +27,7 @@ from foreframe.onnx.int8 import _subpixel
 from foreframe.onnx.runner import companion
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
-from foreframe.rollout import predict, ready
+from foreframe.rollout import predict, prepare_for_inference
 from foreframe.unrolled import Step
 from tests.conftest import random_clip
 
@@ -94,7 +94,7 @@ def exported(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return ready(checkpoint.load_run(run, "best", CPU).model)
+    return prepare_for_inference(checkpoint.load_run(run, "best", CPU).model)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -389,7 +389,7 @@ CASES = {
 def test_every_kind_of_model_is_exported(case, tmp_path):
     config, spec = CASES[case]
     torch.manual_seed(0)
-    made = ready(lively(models.build(config, spec), spec, 4 if case.startswith("svg") else 1))
+    made = prepare_for_inference(lively(models.build(config, spec), spec, 4 if case.startswith("svg") else 1))
     files = written(made, spec, tmp_path)
     for context in (1, 2, 3):
         assert largest_difference(made, files, spec, context) < 1e-5

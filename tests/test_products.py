@@ -38,7 +38,7 @@ from foreframe.report import rollout as gallery
 from foreframe.report.clips.page import write_clips_page
 from foreframe.report.html import write_page
 from foreframe.report.results import write_json
-from foreframe.rollout import ready
+from foreframe.rollout import prepare_for_inference
 
 CAUSES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
 CALLS = ("open", "write", "fsync", "replace")
@@ -131,7 +131,7 @@ def trained(vector_pack: Pack) -> TrainedModel:
     model = models.build(
         svg.Config(backbone="dcgan", width=4, g_dim=8, z_dim=3, rnn_size=8, predictor_layers=1), vector_pack.spec
     )
-    return Unsaved(Path("run"), config, None, ready(model))  # type: ignore[arg-type]
+    return Unsaved(Path("run"), config, None, prepare_for_inference(model))  # type: ignore[arg-type]
 
 
 @pytest.fixture

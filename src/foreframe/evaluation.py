@@ -27,7 +27,7 @@ from foreframe.metrics.fvd import FvdProtocol, FvdScore, bias, frechet_distance
 from foreframe.metrics.lpips import without_weights
 from foreframe.models import Model
 from foreframe.recipe import RunConfig
-from foreframe.rollout import MODES, ModeName, draw_noise, predict, ready
+from foreframe.rollout import MODES, ModeName, draw_noise, predict, prepare_for_inference
 
 ROWS = 64
 """Rollouts (samples of clips) at once: memory does not grow with their number."""
@@ -140,7 +140,7 @@ def evaluate(
             f"split '{protocol.split}': its clips leave no frame to predict after {protocol.context} of context"
         )
     length = protocol.context + protocol.horizon
-    model = ready(model)
+    model = prepare_for_inference(model)
     windows = Windows(pack, protocol.split, length, "first")
     chosen = evenly_spaced(len(windows), protocol.clips)
     scores = _Scores(protocol, pack, len(chosen), lpips, fvd)

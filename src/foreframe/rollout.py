@@ -41,7 +41,7 @@ MODES: dict[ModeName, Mode] = {
 assert tuple(MODES) == get_args(ModeName)
 
 
-def ready(model: M) -> M:
+def prepare_for_inference(model: M) -> M:
     """A copy of a model for prediction alone: in eval mode, with BatchNorm folded into the convolutions before it.
 
     Its frames are those of the model up to rounding (1e-6), sooner.

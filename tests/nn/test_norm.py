@@ -8,7 +8,7 @@ from foreframe.errors import ConfigError
 from foreframe.models import svg
 from foreframe.nn.backbones import Join, add_per_segment
 from foreframe.nn.norm import StepNorm
-from foreframe.rollout import draw_noise, predict, ready
+from foreframe.rollout import draw_noise, predict, prepare_for_inference
 from tests.conftest import random_clip
 
 
@@ -113,7 +113,7 @@ def test_a_folded_model_predicts_the_same_frames(backbone, vector_pack):
             model(clip, 2, torch.ones(2, 7, dtype=torch.bool), torch.randn(2, 7, 3))
     model.eval()
     noise = draw_noise(model, [0, 1], 8, 0)
-    folded = ready(model)
+    folded = prepare_for_inference(model)
     assert not any(isinstance(part, StepNorm) for part in folded.decoder.modules())
     torch.testing.assert_close(
         predict(folded, clip.frames[:, :2], clip.cond, noise),

@@ -16,7 +16,7 @@ from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import NotFiniteError
 from foreframe.models import Model
-from foreframe.rollout import ModeName, draw_noise, ready, rollout
+from foreframe.rollout import ModeName, draw_noise, prepare_for_inference, rollout
 from foreframe.unrolled import Step
 
 Kind = Literal["true", "shuffled", "zeroed", "shifted", "swapped"]
@@ -75,7 +75,7 @@ class Rollouts:
     """
 
     def __init__(self, model: Model, pack: Pack, request: Request, context: int, device: torch.device) -> None:
-        self.model, self.request, self.context, self.device = ready(model), request, context, device
+        self.model, self.request, self.context, self.device = prepare_for_inference(model), request, context, device
         self.latent = 0 not in model.latent_shape
         self.samples = request.samples if self.latent else 1
         """Samples of each clip; without a latent all are equal, and one is made."""

@@ -1,11 +1,11 @@
 """A small, quick CVAE for a camera that stands still: a person painted over the scene, after a picture of the pose.
 
-    b   = background(x_ref, p_ref)                             once: the reference frame, mended where the person stood
+    b   = background(x_ref, p_ref)                             once: the reference frame, filled in where the person stood
     h_t = encode(p_t, b) + appearance(x_ref, p_ref)            a U-Net, most of its work at 1/4 and 1/8 of the size
-    z_t ~ q(z | h_t, see(x_t - b))   in training               z_t ~ p(z | h_t, see(x^_t-1 - b))   in prediction
+    z_t ~ q(z | h_t, encode(x_t - b))   in training            z_t ~ p(z | h_t, encode(x^_t-1 - b))   in prediction
     m, c = decode(h_t, z_t)          x^_t = m * c + (1 - m) * b
 
-The pose says nearly everything about a frame; the previous frame speaks only through the prior of z, a coarse
+The pose determines nearly everything in a frame; the previous frame enters only through the prior of z, a coarse
 map of few numbers. So the errors of one frame hardly reach the next, and a rollout of hundreds of frames does
 not drift; nor can the network learn to copy, which is easy in training and leaves ghosts in prediction.
 """
@@ -49,10 +49,10 @@ class Config:
 
 
 class State(NamedTuple):
-    """What a rollout carries along beside its last frame.
+    """Carried along in a rollout beside its last frame.
 
-    background: (B, C, H, W), the scene; where it is mended in part only, the decoder paints over the person.
-    appearance: (B, 3 * width), what the person looks like. pose: (B, C, H, W), that of the last frame, with
+    background: (B, C, H, W), the scene; where it is filled in only in part, the decoder paints over the person.
+    appearance: (B, 3 * width), of the person. pose: (B, C, H, W), that of the last frame, with
     which that frame may become the new reference.
     """
 
@@ -86,12 +86,14 @@ class Model(models.Model):
         self.shrink = _conv(quarter, eighth, 2)
         self.encode_eighth = nn.Sequential(Residual(eighth), Residual(eighth))
 
-        self.see = nn.Sequential(
+        # Checkpoints know these two, `encode_frame` and `embed_latent`, by their first names.
+        person = nn.Sequential(
             _conv(frame, half), nn.SiLU(), _conv(half, quarter, 2), nn.SiLU(), _conv(quarter, quarter, 2)
         )
+        self.add_module("see", person)
         self.prior = _gaussian_head(eighth, quarter, config.latent)
         self.posterior = _gaussian_head(eighth, quarter, config.latent)
-        self.hear = nn.Conv2d(config.latent, eighth, 1)
+        self.add_module("hear", nn.Conv2d(config.latent, eighth, 1))
 
         self.decode_eighth = nn.Sequential(Residual(eighth), Residual(eighth))
         self.to_quarter = Up(eighth, quarter)
@@ -103,11 +105,19 @@ class Model(models.Model):
             _conv(config.detail + spec.channels + spec.cond_size, config.detail),
             nn.GroupNorm(1, config.detail),
             nn.SiLU(),
-            _quiet(_conv(config.detail, spec.channels + 1), 0.3),
+            _scaled_init(_conv(config.detail, spec.channels + 1), 0.3),
         )
 
+    @property
+    def encode_frame(self) -> nn.Module:
+        return self.get_submodule("see")
+
+    @property
+    def embed_latent(self) -> nn.Module:
+        return self.get_submodule("hear")
+
     def initial(self, clip: Clip, context: int) -> State:
-        """Frame 0 as the reference; `step` moves on to later context frames as it comes by them."""
+        """Frame 0 as the reference; `step` moves on to later context frames as it encounters them."""
         assert clip.cond is not None
         return self._refer(clip.frames[:, 0], clip.cond[:, 0])
 
@@ -137,13 +147,13 @@ class Model(models.Model):
         posterior = None if target is None else self._gaussian(self.posterior, at_eighth, target, state)
         z = (posterior or prior).sample(noise)
 
-        maps = self.decode_eighth(at_eighth + self.hear(z))
+        maps = self.decode_eighth(at_eighth + self.embed_latent(z))
         maps = self.decode_quarter(torch.cat([self.to_quarter(maps), at_quarter], 1))
         maps = self.decode_half(torch.cat([self.to_half(maps), at_half], 1))
         painted = torch.sigmoid(self.paint(torch.cat([self.to_full(maps), ink, scene], 1)))
-        color, mask = painted[:, :-1], painted[:, -1:]
-        shown = mask * color + (1 - mask) * state.background
-        return State(state.background, state.appearance, cond), Step(shown, z, prior, posterior)
+        colour, mask = painted[:, :-1], painted[:, -1:]
+        predicted = mask * colour + (1 - mask) * state.background
+        return State(state.background, state.appearance, cond), Step(predicted, z, prior, posterior)
 
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
@@ -168,7 +178,7 @@ class Model(models.Model):
 
     def _gaussian(self, head: nn.Module, maps: Tensor, frame: Tensor, state: State) -> Gaussian:
         """A frame is seen as its difference from the background: what is there of the person."""
-        person = self.see(_fold(2 * (frame - state.background)))
+        person = self.encode_frame(_fold(2 * (frame - state.background)))
         mean, logvar = head(torch.cat([maps, person], 1)).chunk(2, 1)
         return Gaussian.bounded(mean, LOGVAR_SOFT * torch.tanh(logvar / LOGVAR_SOFT))
 
@@ -185,18 +195,18 @@ class Background(nn.Module):
             Residual(width), _conv(width, coarse, 2), Residual(coarse), Residual(coarse), Up(coarse, width)
         )
         self.out = nn.Sequential(
-            nn.GroupNorm(1, 2 * width), nn.SiLU(), _quiet(_conv(2 * width, 4 * (spec.channels + 1)), 0.3)
+            nn.GroupNorm(1, 2 * width), nn.SiLU(), _scaled_init(_conv(2 * width, 4 * (spec.channels + 1)), 0.3)
         )
 
     def forward(self, frame: Tensor, seen: Tensor) -> Tensor:
         maps = self.join(torch.cat([seen, self.scene.expand(len(seen), -1, -1, -1)], 1))
         painted = torch.sigmoid(functional.pixel_shuffle(self.out(torch.cat([maps, self.around(maps)], 1)), 2))
-        color, keep = painted[:, :-1], painted[:, -1:]
-        return keep * frame + (1 - keep) * color
+        colour, keep = painted[:, :-1], painted[:, -1:]
+        return keep * frame + (1 - keep) * colour
 
 
 class Appearance(nn.Module):
-    """What the person looks like: a mean over the reference frame, without where and how they stand."""
+    """The person's appearance: a mean over the reference frame, without where and how they stand."""
 
     def __init__(self, channels: int, width: int, features: int) -> None:
         super().__init__()
@@ -215,7 +225,7 @@ class Residual(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
         self.first = _conv(channels, channels)
-        self.second = _quiet(_conv(channels, channels), 0.2)
+        self.second = _scaled_init(_conv(channels, channels), 0.2)
 
     def forward(self, maps: Tensor) -> Tensor:
         changed: Tensor = self.second(functional.silu(self.first(functional.silu(self.norm(maps)))))
@@ -223,7 +233,7 @@ class Residual(nn.Module):
 
 
 class Up(nn.Sequential):
-    """Twice the height and width: a 1x1 convolution to four times the channels, spread over 2x2 pixels."""
+    """Twice the height and width: a 1x1 convolution to four times the channels, rearranged to 2x2 pixels."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(nn.Conv2d(before, 4 * after, 1), nn.PixelShuffle(2))
@@ -238,8 +248,8 @@ def _conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, stride, 1)
 
 
-def _quiet(layer: nn.Conv2d, scale: float) -> nn.Conv2d:
-    """The layer, saying little at first. A mask that begins far from one half is soon all of one kind, and stays so."""
+def _scaled_init(layer: nn.Conv2d, scale: float) -> nn.Conv2d:
+    """The layer with small initial weights. A mask that begins far from one half soon saturates, and stays so."""
     with torch.no_grad():
         layer.weight.mul_(scale)
         if layer.bias is not None:
@@ -249,5 +259,5 @@ def _quiet(layer: nn.Conv2d, scale: float) -> nn.Conv2d:
 
 def _gaussian_head(maps: int, seen: int, latent: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(maps + seen, maps, 1), Residual(maps), nn.SiLU(), _quiet(nn.Conv2d(maps, 2 * latent, 1), 0.1)
+        nn.Conv2d(maps + seen, maps, 1), Residual(maps), nn.SiLU(), _scaled_init(nn.Conv2d(maps, 2 * latent, 1), 0.1)
     )

@@ -1,6 +1,6 @@
 """SVG's recurrent parts. Their memory goes in and comes out as a value; no module keeps it.
 
-All of them take a stretch of steps, (T, B, ...): one step in prediction, many where their inputs are known before.
+All of them take a segment of steps, (T, B, ...): one step in prediction, many where their inputs are known before.
 They compute in float32 at least, whatever precision the convolutions have: heads of a Gaussian in bfloat16 make the
 KL of an untrained model several times too large.
 """
@@ -43,7 +43,7 @@ class LstmStack(nn.Module):
 
 
 class FramePredictor(nn.Module):
-    """The LSTM that says the next frame's vector (T, B, G), in (-1, 1).
+    """The LSTM that predicts the next frame's vector (T, B, G), in (-1, 1).
 
     `norm` adds the BatchNorm before the tanh that the action lab's template has and SVG does not.
     """
@@ -57,10 +57,10 @@ class FramePredictor(nn.Module):
     def forward(self, memory: Memory, inputs: Tensor) -> tuple[Memory, Tensor]:
         with torch.autocast(inputs.device.type, enabled=False):
             memory, values = self.lstm(memory, wide(inputs))
-            said = self.out(values)
+            vectors = self.out(values)
             if self.norm is not None:
-                said = self.norm(said.flatten(0, 1), len(said)).unflatten(0, said.shape[:2])
-            return memory, torch.tanh(said)
+                vectors = self.norm(vectors.flatten(0, 1), len(vectors)).unflatten(0, vectors.shape[:2])
+            return memory, torch.tanh(vectors)
 
 
 class GaussianLstm(nn.Module):

@@ -5,7 +5,7 @@ them, which is other mathematics (its gradients differ by 7 %); here each step k
 
     y[t] = leaky_relu(weight * (x[t] - mean[t]) / sqrt(var[t] + eps) + bias),   mean[t], var[t] over B, H, W
 
-Running statistics, used in eval mode, are moved step by step in the order of time.
+Running statistics, used in eval mode, are moved step by step, chronologically.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from foreframe.errors import ConfigError
 
 NormKind = Literal["step", "batch", "group"]
 """step: statistics of each time step, as SVG has it. batch: of all steps that are worked on together.
-group: GroupNorm, of each picture by itself, the same in training and in use."""
+group: GroupNorm, of each picture alone, the same in training and in use."""
 
 EPS = 1e-5
 MOMENTUM = 0.1
@@ -116,7 +116,7 @@ def _mean_over(values: Tensor, group: ProcessGroup) -> Tensor:
 
 
 class Folded(nn.Module):
-    """What is left of a `StepNorm` whose scale and shift the layer before it has taken over: the rectifier."""
+    """The rectifier of a `StepNorm` whose scale and shift the layer before it has taken over."""
 
     def forward(self, maps: Tensor, steps: int = 1, slope: float = 1.0) -> Tensor:
         return _rectified(maps, slope)
@@ -124,7 +124,7 @@ class Folded(nn.Module):
 
 @torch.no_grad()
 def fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module | None) -> nn.Module | None:
-    """Scale and shift a convolution as `norm`, which follows it, does in eval mode; gives what is left of `norm`."""
+    """Scale and shift a convolution as `norm`, which follows it, does in eval mode; returns the rest of `norm`."""
     if not isinstance(norm, StepNorm) or norm.kind == "group" or conv.bias is None:
         return norm
     scale, shift = norm.affine()

@@ -29,7 +29,7 @@ from foreframe.onnx.graphs import graphs, random_step
 from foreframe.onnx.int8 import Recorder, quantise
 from foreframe.onnx.proto import package
 from foreframe.onnx.runner import COMPANIONS, OnnxModel, companion
-from foreframe.rollout import draw_noise, predict, ready
+from foreframe.rollout import draw_noise, predict, prepare_for_inference
 
 LARGEST_DIFFERENCE = 1e-4
 """Of pixels in [0, 1] from those of torch: what is further off is no copy of the model."""
@@ -108,7 +108,7 @@ def export(
     choose_device("cpu", threads)
     trained = load_run(run, checkpoint, torch.device("cpu"))
     pack = _clips(trained, data) if int8 else None
-    model, spec = ready(trained.model), trained.config.spec
+    model, spec = prepare_for_inference(trained.model), trained.config.spec
 
     draft = onnx.parent / f"{disk.TEMPORARY}{os.getpid()}-{onnx.name[:100]}"
     try:
@@ -145,7 +145,7 @@ def write_steps(model: Model, spec: ClipSpec, path: Path, about: dict[str, Any] 
     """Write a model's steps and nothing else: `path`, and the files beside it where it has a state.
 
     Args:
-        model: From `ready`.
+        model: From `prepare_for_inference`.
         spec: The clips it takes.
         path: NAME.onnx.
         about: What the files say of themselves, as from `notes`.

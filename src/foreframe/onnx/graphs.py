@@ -11,7 +11,7 @@ from foreframe import seeds
 from foreframe.clip import Clip, ClipSpec
 from foreframe.models import Model
 from foreframe.onnx.proto import NEXT, cut, describe, needed, quietly
-from foreframe.rollout import ready
+from foreframe.rollout import prepare_for_inference
 
 Graph = Literal["start", "context", "step"]
 
@@ -20,7 +20,7 @@ def graphs(model: Model, spec: ClipSpec, about: dict[str, Any]) -> dict[Graph, A
     """The graphs as ONNX protos, `step` alone where the model has no state. Takes seconds for each.
 
     Args:
-        model: From `ready`.
+        model: From `prepare_for_inference`.
         spec: The clips it takes.
         about: Written into each, with the names of the state's tensors and the meaning of every input.
     """
@@ -142,7 +142,7 @@ def _like(state: tuple[Any, ...], parts: list[Any]) -> Any:
 
 def _contiguous(model: Model) -> Model:
     """With channels last, strides of unknown batches make the exporter three times as slow."""
-    model = ready(model)
+    model = prepare_for_inference(model)
     untyped: Any = model  # torch's annotations know no memory_format
     untyped.to(memory_format=torch.contiguous_format)
     for module in model.modules():

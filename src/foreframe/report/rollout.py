@@ -28,7 +28,7 @@ from foreframe.errors import DataError
 from foreframe.evaluation import check_spec, default_horizon
 from foreframe.metrics import METRICS
 from foreframe.report.plots import encoded, line_figure, over_frames, per_frame
-from foreframe.rollout import ModeName, draw_noise, predict, ready
+from foreframe.rollout import ModeName, draw_noise, predict, prepare_for_inference
 from foreframe.video.write import encode_gif, encode_mp4, encode_png
 
 STRIP_COLUMNS = 12
@@ -146,7 +146,7 @@ def write_rollout(
         [draw_noise(trained.model, [start.number], start.length, seed, s, temperature) for s in range(samples)]
     ).to(device)
     futures, files = [], {}
-    model = ready(trained.model)
+    model = prepare_for_inference(trained.model)
     for sample in range(samples):
         predicted = predict(model, start.context.to(device), cond, noise[sample : sample + 1], mode, truth)
         futures.append(predicted[0].cpu())

@@ -15,7 +15,7 @@ from foreframe.data.pack.pack import Pack
 from foreframe.evaluation import MeasuredProtocol, evenly_spaced
 from foreframe.metrics import METRICS
 from foreframe.report.gif import MAX_FPS, limited_gif
-from foreframe.rollout import draw_noise, ready
+from foreframe.rollout import draw_noise, prepare_for_inference
 
 FRAMES, MIN_FRAMES = 60, 12
 """Frames of a panel: at most, and the least it is cut down to where its GIF would be too large."""
@@ -50,7 +50,7 @@ def draw_panels(
     if panels == 0:
         return []
     known, length = protocol.context, protocol.context + protocol.horizon
-    windows, model = Windows(pack, protocol.split, length, "first"), ready(trained.model)
+    windows, model = Windows(pack, protocol.split, length, "first"), prepare_for_inference(trained.model)
     scored = evenly_spaced(len(windows), protocol.clips)
     made = []
     for number in [scored[i] for i in evenly_spaced(len(scored), panels)]:
