@@ -1,6 +1,6 @@
 """A small, quick CVAE for a camera that stands still: a person painted over the scene, after a picture of the pose.
 
-    b   = background(x_ref, p_ref)                             once: the reference frame, filled in where the person stood
+    b   = background(x_ref, p_ref)                             once: the reference frame, the person filled in
     h_t = encode(p_t, b) + appearance(x_ref, p_ref)            a U-Net, most of its work at 1/4 and 1/8 of the size
     z_t ~ q(z | h_t, encode(x_t - b))   in training            z_t ~ p(z | h_t, encode(x^_t-1 - b))   in prediction
     m, c = decode(h_t, z_t)          x^_t = m * c + (1 - m) * b
