@@ -227,7 +227,7 @@ def test_lists_of_clips_decide_and_what_does_not_match_is_a_fault(tmp_path: Path
         ("{", "splits.json, line 1, column 2: expected JSON, found"),
         ("[" * 1_000_000, "splits.json: expected JSON, found a number of too many digits or brackets nested too deep"),
         ('{"train": ["a"], "train": ["b"]}', "splits.json: expected each key once, found two keys 'train'"),
-        ('{"train": [NaN]}', "splits.json, line 1, column 12: expected finite numbers, found NaN"),
+        ('{"train": [NaN]}', "splits.json, line 1, column 12: expected JSON, found NaN is not a JSON number"),
         ("", "splits.json: expected a table of 1 to .* bytes, found 0 bytes"),
         ('{"train": [1]}', "expected JSON of the form"),
         ('{"vall": ["a"]}', "there is no split 'vall', only train, val, test; did you mean 'val'"),

@@ -188,7 +188,7 @@ GOOD = pose(0).ravel().tolist()
         ({"people": [{"pose_keypoints_2d": [1e7, *GOOD[1:]]}]}, ", frame 1: expected numbers within a million pixels"),
         ({"persons": []}, ", frame 1: expected an object with a list of people, found none"),
         ([1, 2], ", frame 1: expected an object with a list of people, found none"),
-        ('{"people": [NaN]}', ", line 1, column 13: expected finite numbers, found NaN"),
+        ('{"people": [NaN]}', ", line 1, column 13: expected JSON, found NaN is not a JSON number"),
         ('{"people": [', ", line 1, column 13: expected JSON"),
         ("", ": expected a table of 1 to"),
     ],
