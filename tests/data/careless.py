@@ -61,6 +61,10 @@ def take(start: int, stop: int) -> RawChunk:
     return RawChunk(np.zeros((2**28, 1, 1, 3), np.uint8))
 
 
+def no_memory(start: int, stop: int) -> RawChunk:
+    raise MemoryError
+
+
 def pictures(value: int, start: int, stop: int) -> RawChunk:
     return RawChunk(np.full((stop - start, 4, 6, 3), value, np.uint8))
 

@@ -224,7 +224,7 @@ def test_an_interrupted_import_leaves_no_pack_and_goes_on_where_it_was(
         read = []
         patched.setattr(pool, "_read", lambda clip, start, stop: read.append(clip.name) or clip.read(start, stop))
         assert import_clips(bair, tmp_path / "pack", progress=True).hash == plain.hash
-    assert "going on with 2 clips done before" in capsys.readouterr().err
+    assert "continuing with 2 clips done before" in capsys.readouterr().err
     assert len(read) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bair", "pack", "plain"]
 

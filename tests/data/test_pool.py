@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
 import zipfile
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 
 import h5py
@@ -16,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from foreframe.data.formats.tfrecord import crc32c
-from foreframe.data.ingest import pool
+from foreframe.data.ingest import pool, reading
 from foreframe.data.ingest.check import scan
-from foreframe.data.ingest.pool import ALLOWANCE, Limits, Readers
+from foreframe.data.ingest.pool import Readers
+from foreframe.data.ingest.reading import ALLOWANCE, Limits
 from foreframe.data.ingest.run import import_clips, pack_source
 from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts import frame_folders
@@ -29,7 +32,7 @@ from tests.conftest import Figure
 from tests.data import careless
 
 SMALL = Limits(memory=2**26, cpu=20, seconds=600.0)
-pytestmark = pytest.mark.skipif(pool.resource is None, reason="no limits on this system")
+pytestmark = pytest.mark.skipif(reading.resource is None, reason="no limits on this system")
 
 
 @pytest.fixture
@@ -152,6 +155,107 @@ def test_the_index_of_every_import_and_check_is_read_in_another_process(
     assert len(plain.episodes) == len(scan(tmp_path / "source", workers=1).clips)
     with pytest.raises(pytest.fail.Exception, match="read in this process"):
         scan(tmp_path / "source", workers=0)
+
+
+class Ended(BaseException):
+    """Instead of the end of a reading process that is played in this one."""
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch):
+    """A reading process in this one: what it sets the limits of resources to, and the hook that it installs."""
+    calls: dict[int, tuple[int, int]] = {}
+    hooks: list = []
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(reading.signals, "ignore", lambda: None)
+    monkeypatch.setattr(reading.os, "_exit", end)
+    monkeypatch.setattr(reading.sys, "addaudithook", hooks.append)
+    monkeypatch.setattr(reading.resource, "setrlimit", calls.__setitem__)
+    for name in ("limits", "_file", "_folder", "_parent"):
+        monkeypatch.setattr(reading.Guard, name, getattr(reading.Guard, name))
+    return calls, hooks
+
+
+class File:
+    """In the place of the shared name of a file."""
+
+    value = b""
+
+
+def no_memory() -> None:
+    raise MemoryError
+
+
+def test_a_reading_process_sets_its_limits_does_its_jobs_and_ends_with_its_connection(played, tmp_path: Path):
+    here, there = Pipe()
+    here.send(reading.Call(no_memory, str(tmp_path)))
+    index = SourceIndex("t", (SourceClip("a", "train", 9, careless.no_memory),), (4, 6))
+    here.send(reading.Clips(shape(index, Options()).clips, 64, ""))
+    file = File()
+
+    class Closing:
+        """A connection whose other end is closed after two jobs."""
+
+        def __getattr__(self, name: str):
+            return getattr(there, name)
+
+        def recv(self):
+            if not there.poll():
+                raise EOFError
+            return there.recv()
+
+    with pytest.raises(Ended, match="0"):
+        reading.work(Closing(), Limits(2**20, 5, 1.0), file, os.getppid())
+    assert here.recv() is None
+    assert str(here.recv().faults[0]).startswith(f"{tmp_path}: expected a file that is read within 1 MiB of memory")
+    outcome, last = here.recv()
+    assert last
+    assert str(outcome.faults[0]).startswith("a: expected a file that is read within 1 MiB of memory")
+    calls, (note,) = played
+    assert set(calls) == {reading.resource.RLIMIT_CORE, reading.resource.RLIMIT_DATA, reading.resource.RLIMIT_CPU}
+    reading.Guard.watch("/source")
+    for arguments in (("/source/a", "r", 0), ("/elsewhere", "r", 0), (3, "r", 0)):
+        note("open", arguments)
+    note("import", ("/source/b",))
+    assert file.value == b"/source/a"
+    reading.Guard._parent = -1
+    with pytest.raises(Ended, match="1"):
+        note("open", ("/source/c", "r", 0))
+
+
+def test_a_reading_process_ends_when_nobody_takes_its_results(tmp_path: Path):
+    here, there = Pipe()
+    here.close()
+    with pytest.raises(ConnectionError):
+        reading.serve(there, reading.Call(Path.cwd, str(tmp_path)))
+
+
+def test_where_the_system_has_no_such_limits_there_are_none(played, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    calls, _ = played
+    monkeypatch.setattr(reading, "STATUS", tmp_path / "none")
+    reading.Guard.start(Limits(), File(), 1)
+    assert reading.resource.RLIMIT_DATA not in calls
+    (tmp_path / "none").write_text("Name: x\n")
+    reading.Guard.start(Limits(), File(), 1)
+    assert reading.resource.RLIMIT_DATA not in calls
+    calls.clear()
+    monkeypatch.setattr(reading, "resource", None)
+    reading.Guard.start(Limits(), File(), 1)
+    assert calls == {}
+    monkeypatch.delattr(pool.signal, "pthread_sigmask")
+    with pool._signals_blocked():
+        pass
+
+
+def test_a_limit_is_never_set_above_that_of_the_system(played, monkeypatch: pytest.MonkeyPatch):
+    calls, _ = played
+    for hard, soft in ((reading.resource.RLIM_INFINITY, 700), (500, 500)):
+        monkeypatch.setattr(reading.resource, "getrlimit", lambda _, hard=hard: (0, hard))
+        reading._set_soft(1, 700)
+        assert calls[1] == (soft, hard)
 
 
 def test_limits_are_scaled_by_a_factor_that_must_be_a_number(monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,7 @@ import pytest
 
 from foreframe import disk
 from foreframe.clip import ClipSpec
-from foreframe.data.ingest import pool
+from foreframe.data.ingest import pool, reading
 from foreframe.data.ingest.run import import_clips, pack_source
 from foreframe.data.ingest.transform import shape
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
@@ -56,7 +56,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from tests.data.test_restart import _slowly, ready
-from foreframe.data.ingest import pool
+from foreframe.data.ingest import pool, reading
 from foreframe.data.ingest.run import pack_source
 clips = ready(*(partial(_slowly, n) for n in range(90)))
 try:
@@ -347,13 +347,13 @@ def test_reading_processes_that_cannot_all_be_started_leave_none(monkeypatch: py
     ("reads", "sent"),
     [
         ([partial(_frames, 3)], [("ClipChunk", False), ("DataError", True)]),
-        ([_divide, partial(_frames, 1)], ["_Raised"]),
-        ([partial(_frames, 1), _no_memory], [("ClipChunk", False)] * 2 + [("ClipChunk", True), "_Raised"]),
+        ([_divide, partial(_frames, 1)], ["Raised"]),
+        ([partial(_frames, 1), _no_memory], [("ClipChunk", False)] * 2 + [("ClipChunk", True), "Raised"]),
     ],
 )
 def test_a_reading_process_sends_what_reading_gave_up_to_what_ends_it(reads: list, sent: list):
     here, there = Pipe()
-    pool.serve(there, pool._Clips(ready(*reads).clips, 64, ""))
+    reading.serve(there, reading.Clips(ready(*reads).clips, 64, ""))
     there.close()
     for kind in sent:
         found = here.recv()

@@ -23,7 +23,7 @@ from foreframe.cli import main
 from foreframe.data.exports import bair_lab as bair_form
 from foreframe.data.exports import lerobot
 from foreframe.data.exports import run as exporting
-from foreframe.data.ingest import pool
+from foreframe.data.ingest import pool, reading
 from foreframe.data.layouts import bair_lab
 from foreframe.data.pack import journal, writer
 from foreframe.data.pack.journal import Journal
@@ -47,7 +47,7 @@ STAGES = {
     "survey": (pool.Readers, "call"),
     "start": (pool, "_Reader"),
     "chunk": (pool.Readers, "_next"),
-    "read": (pool, "_read"),
+    "read": (reading, "_read"),
     "write": (PackWriter, "_write"),
     "note": (Journal, "note"),
     "header": (writer, "header"),
@@ -69,7 +69,7 @@ STARTING = """
 import os, signal, sys, time
 from pathlib import Path
 from foreframe.cli import main
-from foreframe.data.ingest import pool
+from foreframe.data.ingest import pool, reading
 start, begun = pool._Reader, []
 def signalled(*arguments):
     reader = start(*arguments)
@@ -230,7 +230,7 @@ def packs(tmp_path: Path, command: list[object], tries: list[tuple[Moment, int]]
             again = run([*arguments, "--workers", "0"], place / "again")
             assert again.code == 0, (moment, again)
             done = moment.number + 1 if moment.stage == "note" else CLIPS if moment.stage in LATE else 0
-            assert done < 1 or f"going on with {done} clip" in again.said, (moment, again)
+            assert done < 1 or f"continuing with {done} clip" in again.said, (moment, again)
         else:  # the signal came when nothing was left to do but to put the pack in place
             assert moment.stage in ("folder", "place", "file", "scan"), moment
         pack = Pack.open(place / "pack")

@@ -25,7 +25,7 @@ def data_import(
     overwrite: bool = False,
     workers: int | None = None,
 ) -> None:
-    """Check a folder of clips and pack it for training. Started again after a kill, it goes on where it was.
+    """Check a folder of clips and pack it for training. Started again after a kill, it continues where it was.
 
     Args:
         src: The folder; its layout is recognised (`foreframe data layouts` lists those there are).
@@ -127,7 +127,7 @@ def data_make(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Simulate clips and pack them (needs the extra `sim`). Started again after a kill, it goes on where it was.
+    """Simulate clips and pack them (needs the extra `sim`). Started again after a kill, it continues where it was.
 
     Args:
         kind: push: a robot arm pushes objects about. dance: a person dances; the pose of each frame is known.

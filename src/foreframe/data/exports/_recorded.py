@@ -19,7 +19,7 @@ from foreframe.video.write import encode_png
 PIECE = 256
 """Frames in memory at a time, where they are small."""
 PIECE_BYTES = 2**25
-"""At most so many bytes of pictures in memory at a time."""
+"""Bytes of pictures in memory at a time, at most."""
 
 
 def ordered(pack: Pack) -> list[Episode]:

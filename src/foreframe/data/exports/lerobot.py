@@ -40,7 +40,7 @@ DESCRIBE = "LeRobotDataset v3.0 with lossless pictures, for Hugging Face's LeRob
 FILE_BYTES = 100 * 2**20
 """A parquet file gets no further episode beyond this size."""
 GROUP_BYTES = 2**23
-"""Rows are written together once they take so many bytes."""
+"""Rows are written together once they take this many bytes."""
 CHUNK_FILES = 1000
 """Files in a folder chunk-000."""
 EPISODES_AT_ONCE = 500
@@ -182,7 +182,7 @@ class _Files:
     def _abandon(self) -> None:
         """Leave the file as it is."""
         if self._writer is not None:
-            self._writer.is_open = False  # its destructor would go on writing
+            self._writer.is_open = False  # its destructor would continue to write
         if self._sink is not None:
             with suppress(OSError):
                 self._sink.close()

@@ -21,15 +21,15 @@ from foreframe.clip import ClipSpec
 Floats = NDArray[np.float64]
 
 SIDE = 16
-"""Pictures are looked at about this small, so that a step of several pixels is less than one."""
+"""Pictures are reduced to about this size, so that a step of several pixels is less than one."""
 REACH = 2
 """Shifts that are tried on either side."""
 PARTS = 4
-"""Change is looked at in so many parts a side; about smaller pictures nothing is said."""
+"""Change is measured in this many parts a side; smaller pictures are not judged."""
 MAX_FRAMES, MIN_FRAMES = 20_000, 20
 FOLDS = 8
 MANY = 20
-"""From so many frames for each number on, the fit can bear two conditions instead of one."""
+"""From this many frames for each number on, the fit supports two conditions instead of one."""
 CLOSE = 0.01
 """R2 by which an earlier shift may be worse and still be the answer."""
 UNSURE = 0.05
@@ -53,7 +53,7 @@ class AlignmentResult:
         """The result as one line."""
         table = ", ".join(f"{shift:+d}: {value:.2f}" for shift, value in self.r2.items())
         if self.best is None:
-            return f"alignment cannot be told: the condition explains little of the motion at any shift (R2 {table})"
+            return f"alignment is unclear: the condition explains little of the motion at any shift (R2 {table})"
         if self.best == 0:
             return f"alignment: the condition explains the motion into its own frame best (R2 at shift {table})"
         return (

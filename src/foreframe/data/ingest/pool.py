@@ -15,34 +15,39 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ctypes import c_char
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from foreframe import signals
+from foreframe.data.ingest.reading import (
+    PATH_BYTES,
+    Call,
+    Clips,
+    Limits,
+    Outcome,
+    Raised,
+    over_limit,
+    read_clip,
+    spans,
+    unreadable,
+    work,
+)
 from foreframe.data.ingest.transform import ReadyClip
 from foreframe.data.layouts.contract import ClipChunk
 from foreframe.data.pack.journal import StoppedError
-from foreframe.errors import DataError, Fault, UsageError
-
-try:
-    import resource
-except ImportError:  # Windows: no limits but that of the clock
-    resource = None  # type: ignore[assignment]
+from foreframe.errors import DataError, UsageError
 
 CHUNK = 64
 """Frames in memory at a time, where they are small."""
-CHUNK_BYTES = 2**26
-"""Bytes of recorded pictures in a chunk, at most."""
 AHEAD = 3
 AHEAD_BYTES = 2**27
 """Chunks, or bytes of packed pictures, of each process that may wait to be taken."""
@@ -50,42 +55,8 @@ MANY = 5_000
 """From this many frames on, more than one process pays for its start."""
 PATIENCE = 0.2
 """Seconds between two polls for a signal or a limit while waiting."""
-ALLOWANCE = "FOREFRAME_READER_LIMITS"
-"""Variable of the environment: a factor for all limits."""
-_PATH_BYTES = 4096
 
 T = TypeVar("T")
-Outcome = ClipChunk | DataError
-"""Result of reading a span of a clip; after a DataError nothing more of this clip is read."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a reading process may use.
-
-    memory: bytes more than it has when it starts. cpu: seconds of processor time for one file or chunk. seconds: by the
-    clock, without a new file or chunk.
-    """
-
-    memory: int = 2**32
-    cpu: int = 600
-    seconds: float = 1800.0
-
-    @classmethod
-    def from_environment(cls) -> Limits:
-        """The usual limits times $FOREFRAME_READER_LIMITS.
-
-        Raises:
-            UsageError: that is no positive number.
-        """
-        given = os.environ.get(ALLOWANCE, "1")
-        try:
-            factor = float(given)
-        except ValueError:
-            factor = 0.0
-        if not 0 < factor <= 1e6:
-            raise UsageError(f"{ALLOWANCE}: expected a factor for the limits, such as 4, found '{given}'")
-        return cls(int(cls.memory * factor), max(1, int(cls.cpu * factor)), cls.seconds * factor)
 
 
 class Readers:
@@ -124,7 +95,7 @@ class Readers:
         if self.workers == 0:
             return job()
         self._source = os.fspath(source)
-        reader = _Reader(self.limits, _Call(job, self._source))
+        reader = _Reader(self.limits, Call(job, self._source))
         self._idle.append(reader)
         while (message := reader.receive(PATIENCE)) is None:
             signals.poll()
@@ -142,7 +113,7 @@ class Readers:
         workers = self._wanted(clips)
         if not workers:
             for clip in clips:
-                for start, outcome in _read_clip(clip, CHUNK):
+                for start, outcome in read_clip(clip, CHUNK):
                     yield clip, start, outcome
             return
         lane_of = _assigned(clips, workers)
@@ -184,14 +155,6 @@ class Readers:
             receivable[connection].receive()  # type: ignore[index]
 
 
-def spans(clip: ReadyClip, chunk: int) -> Iterator[tuple[int, int]]:
-    """Where the chunks of a clip begin and end, of `chunk` frames at most."""
-    height, width = clip.transform.native
-    step = max(1, min(chunk, CHUNK_BYTES // (3 * height * width * clip.transform.stride)))
-    for start in range(0, clip.length, step):
-        yield start, min(start + step, clip.length)
-
-
 def _assigned(clips: Sequence[ReadyClip], workers: int) -> list[int]:
     """For each clip the number of the process that reads it."""
     files: dict[str, int] = {}
@@ -215,8 +178,8 @@ class _Lane:
             reader.connection.send(self._job())
         self.reader = reader or _Reader(limits, self._job())
 
-    def _job(self) -> _Clips:
-        return _Clips(tuple(self.todo), CHUNK, self.source)
+    def _job(self) -> Clips:
+        return Clips(tuple(self.todo), CHUNK, self.source)
 
     @property
     def full(self) -> bool:
@@ -257,12 +220,12 @@ class _Lane:
 class _Reader:
     """A process that does jobs, and the connection to it. It ignores signals to stop from its first moment on."""
 
-    def __init__(self, limits: Limits, job: _Call | _Clips) -> None:
+    def __init__(self, limits: Limits, job: Call | Clips) -> None:
         self.limits, self._job = limits, job
         context = multiprocessing.get_context("spawn")
         with signals.signals_blocked():
             resource_tracker.ensure_running()  # the first process would start it, and it would receive signals then
-        self._file = context.RawArray(c_char, _PATH_BYTES)
+        self._file = context.RawArray(c_char, PATH_BYTES)
         self.connection, there = context.Pipe()
         self.process = context.Process(target=work, args=(there, limits, self._file, os.getpid()), daemon=True)
         with there, signals.signals_blocked(), _no_main():
@@ -315,9 +278,9 @@ class _Death:
     def error(self, name: str) -> DataError:
         """What to report of it; `name` is that of the clip or folder that was being read."""
         if self.timed_out:
-            return _over(self.file or name, f"{self.limits.seconds:,.0f} s")
+            return over_limit(self.file or name, f"{self.limits.seconds:,.0f} s")
         if self.code == -getattr(signal, "SIGXCPU", 0):
-            return _over(self.file or name, f"{self.limits.cpu:,} s of processor time")
+            return over_limit(self.file or name, f"{self.limits.cpu:,} s of processor time")
         if self.code == -getattr(signal, "SIGKILL", 0):
             return StoppedError(
                 f"{name}: the process that was reading it was killed (out of memory?); what was done is kept: start "
@@ -325,17 +288,7 @@ class _Death:
             )
         how = signal.Signals(-self.code).name if self.code < 0 else f"exit status {self.code}"
         found = f"one that ends the process which reads it ({how})"
-        return _fault(self.file or name, "data that a library can read", found)
-
-
-def _over(name: str, limit: str) -> DataError:
-    found = f"one that needs more; if you trust it, set {ALLOWANCE}=4 for four times as much, otherwise leave it out"
-    return _fault(name, f"a file that is read within {limit}", found)
-
-
-def _fault(name: str, expected: str, found: str) -> DataError:
-    fault = Fault(name, "", expected, found)
-    return DataError(f"{name}: cannot be read", [fault])
+        return unreadable(self.file or name, "data that a library can read", found)
 
 
 @contextmanager
@@ -366,163 +319,6 @@ def _size(outcome: object) -> int:
 
 def _checked(message: Any) -> Any:
     """A message, unless it is an error that was raised in a reading process."""
-    if isinstance(message, _Raised):
+    if isinstance(message, Raised):
         raise message.error from RuntimeError(f"in a process that reads:\n{message.text}")
     return message
-
-
-# In the process that reads
-
-
-def work(connection: Connection, limits: Limits, file: Any, parent: int) -> None:
-    """Do jobs until nobody wants them any more: then the connection is closed."""
-    signals.ignore()
-    with suppress(EOFError, ConnectionError):
-        _Guard.start(limits, file, parent)
-        connection.send(None)  # ready to be sent a long list
-        while True:
-            serve(connection, connection.recv())
-    os._exit(0)  # nothing to tidy up, and taking the interpreter apart can take seconds
-
-
-def serve(connection: Connection, job: _Call | _Clips) -> None:
-    """Send what a job gives.
-
-    How far it gets ahead is up to the receiver: a connection that nobody reads is soon full, and sending waits.
-    """
-    try:
-        for outcome in job.outcomes():
-            connection.send(outcome)
-    except ConnectionError:
-        raise
-    except Exception as error:
-        connection.send(_Raised(error, traceback.format_exc()))
-
-
-@dataclass(frozen=True)
-class _Raised:
-    """An error that is no fault of the data: wrong usage, or a mistake of ours."""
-
-    error: Exception
-    text: str
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Read the index of a source."""
-
-    function: Callable[[], Any]
-    source: str
-
-    def outcomes(self) -> Iterator[Any]:
-        _Guard.watch(self.source)
-        try:
-            found = self.function()
-        except MemoryError:
-            found = _Guard.out_of_memory("")
-        yield found
-
-
-@dataclass(frozen=True)
-class _Clips:
-    """Read clips; gives (outcome, whether it is the last one of its clip)."""
-
-    clips: tuple[ReadyClip, ...]
-    chunk: int
-    source: str
-
-    def outcomes(self) -> Iterator[tuple[Outcome, bool]]:
-        for clip in self.clips:
-            _Guard.watch(self.source)
-            for start, outcome in _read_clip(clip, self.chunk):
-                done = isinstance(outcome, DataError) or start + len(outcome.frames) >= clip.length
-                yield outcome, done
-
-
-def _read_clip(clip: ReadyClip, chunk: int) -> Iterator[tuple[int, Outcome]]:
-    for start, stop in spans(clip, chunk):
-        _Guard.renew()
-        outcome = _read(clip, start, stop)
-        yield start, outcome
-        if isinstance(outcome, DataError):
-            break
-
-
-def _read(clip: ReadyClip, start: int, stop: int) -> Outcome:
-    try:
-        return clip.read(start, stop)
-    except DataError as error:
-        return DataError(str(error).split("\n")[0], error.faults)
-    except OSError as error:
-        return DataError(error.strerror or str(error))
-    except MemoryError as error:
-        if _Guard.limits is not None:
-            return _Guard.out_of_memory(clip.name)
-        raise StoppedError(
-            f"{clip.name}: not enough memory to read it; what was done is kept: start again with more memory"
-        ) from error
-    except Exception as error:
-        error.add_note(f"This happened while frames {start} to {stop - 1} of the clip {clip.name} were read.")
-        raise
-
-
-class _Guard:
-    """The limits of this process, if it is one that reads: they are the whole process's, so this is too."""
-
-    limits: Limits | None = None
-    _file: Any = None
-    _folder = ""
-    _parent = 0
-
-    @classmethod
-    def start(cls, limits: Limits, file: Any, parent: int) -> None:
-        cls.limits, cls._file, cls._parent = limits, file, parent
-        if resource is not None:
-            resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-            if (used := _data_bytes()) is not None:
-                _set_soft(resource.RLIMIT_DATA, used + limits.memory)
-        cls.renew()
-        sys.addaudithook(cls._note)
-
-    @classmethod
-    def renew(cls) -> None:
-        """Processor time for the next file or chunk."""
-        if cls.limits is not None and resource is not None:
-            _set_soft(resource.RLIMIT_CPU, int(time.process_time()) + cls.limits.cpu)
-
-    @classmethod
-    def watch(cls, folder: str) -> None:
-        """Note files of this folder as they are opened."""
-        cls._folder = folder
-        if cls._file is not None:
-            cls._file.value = b""
-
-    @classmethod
-    def _note(cls, event: str, arguments: tuple[Any, ...]) -> None:
-        """Python's audit hook: a library that opens files without Python calls `sys.audit("open", ...)` beforehand."""
-        if event == "open" and cls._folder and isinstance(arguments[0], str) and arguments[0].startswith(cls._folder):
-            cls._file.value = os.fsencode(arguments[0])[: _PATH_BYTES - 1]
-            cls.renew()
-            if os.getppid() != cls._parent:  # nobody waits for the result
-                os._exit(1)
-
-    @classmethod
-    def out_of_memory(cls, name: str) -> DataError:
-        assert cls.limits is not None
-        return _over(
-            name or os.fsdecode(cls._file.value) or cls._folder, f"{cls.limits.memory / 2**20:,.0f} MiB of memory"
-        )
-
-
-def _set_soft(kind: int, value: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def _data_bytes() -> int | None:
-    """Bytes of this process that count for RLIMIT_DATA (maps of files do not); None where only Linux would say."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmData:"):
-                return 1024 * int(line.split()[1])
-    return None

@@ -38,7 +38,7 @@ def import_clips(
 ) -> Pack:
     """Check the clips in `src` and pack them into the new folder `dst`; each picture is read once.
 
-    An import that was killed, stopped by a signal or refused by the disk goes on where it was when it is started again.
+    An import that was killed, stopped by a signal or refused by the disk continues where it was when it is started again.
 
     Args:
         layout: Name of the source's layout, or the file (.py) of one; found out when None.
@@ -85,7 +85,7 @@ def pack_source(
     readers: None: read in this process, without limits.
     """
     skip = on_bad == "skip"
-    advice = "nothing was packed; mend the source, or leave these clips out with --on-bad skip"
+    advice = "nothing was packed; fix the source, or leave these clips out with --on-bad skip"
     if source.spec is None or (source.faults and not skip) or not source.clips:
         _raise(inspect(source, src, readers=readers, progress=progress), source, advice)
     if source.spec is None:
@@ -103,7 +103,7 @@ def pack_source(
     )
     with signals.defer_signals(), writer:
         if progress and writer.left_behind:
-            print(f"going on with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
+            print(f"continuing with {count(len(writer.left_behind), 'clip')} done before", file=sys.stderr)
         report = inspect(source, src, writer, skip=skip, readers=readers, progress=progress)
         if not skip:
             report.raise_if_faults(advice)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from foreframe import signals
 from foreframe.data.ingest.alignment import Alignment
-from foreframe.data.ingest.pool import CHUNK, Outcome, Readers
+from foreframe.data.ingest.pool import CHUNK, Readers
+from foreframe.data.ingest.reading import Outcome
 from foreframe.data.ingest.report import ClipLine, Report
 from foreframe.data.ingest.transform import PreparedSource, ReadyClip
 from foreframe.data.layouts.contract import ClipChunk
@@ -39,7 +40,7 @@ def inspect(
     writer gets nothing more after the first fault, while the scan lists all others. readers: None: this process.
 
     Raises:
-        Stopped: a signal has asked to stop; it is heard after the chunk that is being read.
+        Stopped: a signal has asked to stop; after the chunk that is being read.
     """
     report = Report(str(folder), source.layout, source.spec)
     report.faults += source.faults
@@ -235,7 +236,7 @@ class _Inspection:
 
 
 def _between(bad: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
-    """The stretches (first, last + 1) of 0 to length-1 that hold none of `bad`."""
+    """The spans (first, last + 1) of 0 to length-1 that hold none of `bad`."""
     first = 0
     for index in (*bad, length):
         if index > first:

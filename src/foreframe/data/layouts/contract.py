@@ -37,7 +37,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class RawChunk:
-    """A stretch of a clip as its source holds it: pictures uint8 (T, H, W, 3), or rows float32 (T, D).
+    """A span of a clip as its source holds it: pictures uint8 (T, H, W, 3), or rows float32 (T, D).
 
     `faults` maps the index of a frame in this piece to what is wrong there; its values are zeros. What is wrong with
     single numbers of a row is a `NumberFault`.
@@ -100,7 +100,7 @@ class SourceIndex:
 
 @dataclass(frozen=True)
 class ClipChunk:
-    """A stretch of a clip made ready: frames uint8 (T, H, W, C), cond float32 (T, D), uint8 (T, H, W, 3) or None.
+    """A span of a clip made ready: frames uint8 (T, H, W, C), cond float32 (T, D), uint8 (T, H, W, 3) or None.
 
     `faults` maps the index of a frame in this chunk to what is wrong there.
     """
