@@ -38,7 +38,7 @@ def import_clips(
 ) -> Pack:
     """Check the clips in `src` and pack them into the new folder `dst`; each picture is read once.
 
-    An import that was killed, stopped by a signal or refused by the disk continues where it was when it is started again.
+    An import that was killed, stopped by a signal or refused by the disk continues where it was when started again.
 
     Args:
         layout: Name of the source's layout, or the file (.py) of one; found out when None.
