@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -17,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from foreframe import signals
 from foreframe.data.formats.tfrecord import crc32c
-from foreframe.data.ingest import pool, reading
+from foreframe.data.ingest import reading
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.reading import ALLOWANCE, Limits
@@ -245,8 +247,8 @@ def test_where_the_system_has_no_such_limits_there_are_none(played, monkeypatch:
     monkeypatch.setattr(reading, "resource", None)
     reading.Guard.start(Limits(), File(), 1)
     assert calls == {}
-    monkeypatch.delattr(pool.signal, "pthread_sigmask")
-    with pool._signals_blocked():
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    with signals.signals_blocked():
         pass
 
 
