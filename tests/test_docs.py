@@ -42,7 +42,16 @@ from foreframe.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXPECTED = {"start", "concepts", "from-the-labs", "add-a-model", "add-a-dataset", "reading-order", "data-format"} | {
+EXPECTED = {
+    "start",
+    "api",
+    "concepts",
+    "from-the-labs",
+    "add-a-model",
+    "add-a-dataset",
+    "reading-order",
+    "data-format",
+} | {
     "devices",
     "diagnose",
     "experiments",
@@ -140,6 +149,7 @@ def test_every_command_in_the_pages_parses(monkeypatch, capsys):
         for name, verb in list(table.items()):
             monkeypatch.setitem(table, name, _stub(verb))
     # `train` reads its settings in two passes and opens its clips after both.
+    monkeypatch.setattr("foreframe.api.open_clips", _parsed)  # first: what is imported under a patch keeps it
     monkeypatch.setattr("foreframe.data.open.open_clips", _parsed)
     monkeypatch.setattr("foreframe.device.choose_device", lambda *_: torch.device("cpu"))
     monkeypatch.setattr("foreframe.distributed.launch", _parsed)

@@ -30,6 +30,10 @@ class UsageError(ForeframeError):
     """The command itself is wrong (an unknown preset, an unknown flag): exit 2."""
 
 
+class InputError(UsageError, ValueError):
+    """Something given to a function of the Python API cannot be used."""
+
+
 class ConfigError(ForeframeError):
     """A configuration cannot be read as such; the message holds the dotted path of the key."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import tyro
 
 from foreframe import signals
 from foreframe.cli.shared import Device, import_torch
-from foreframe.errors import UsageError, printable
+from foreframe.errors import printable
 
 if TYPE_CHECKING:
     from foreframe.training.trainer import Trainer
@@ -75,39 +74,18 @@ def train(arguments: list[str]) -> None:
     request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
     import_torch()
     from foreframe import distributed
-    from foreframe.data.open import open_clips
-    from foreframe.recipe import RunConfig
+    from foreframe.api import begin, refuse_run
     from foreframe.training.speed import Speed
-    from foreframe.training.trainer import Trainer, describe_model
 
     config = _settings(request.preset, rest)
     chosen = {"steps": request.steps, "seed": request.seed}
     config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
-    _refuse_run(request.run)
+    refuse_run(request.run)
     if distributed.launch(request.device, request.devices, request.nodes):
         return
     with distributed.join(request.device, request.threads, request.devices) as world:
-        with world.main_process_first():
-            pack = open_clips(request.data, progress=world.is_main)
-        record = RunConfig.of(request.preset, config, pack)
         speed = Speed(request.compile, request.graphs)
-        trainer = Trainer(record, pack, request.run, world.device, world, speed)
-        if world.is_main:
-            trainer.acquire_lock()
-            _refuse_run(request.run)  # it may have been begun while this one got ready
-            record.write(request.run)
-            windows = f"{len(trainer.windows):,} windows of {config.length} frames"
-            print(f"{request.preset}: {describe_model(trainer.state.model)}, {windows}")
-            short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
-            if short:
-                left_out = f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}"
-                print(left_out, file=sys.stderr)
-        _run(trainer, request.max_minutes)
-
-
-def _refuse_run(run: Path) -> None:
-    if (run / "config.json").exists():
-        raise UsageError(f"{run}: holds a run already; `foreframe resume {run}` goes on with it")
+        _run(begin(request.preset, config, request.data, request.run, world, speed), request.max_minutes)
 
 
 def _settings(preset: str, arguments: list[str]) -> Any:
