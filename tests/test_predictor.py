@@ -258,8 +258,10 @@ def test_the_model_is_folded_once(predictor, vector_pack, monkeypatch):
     frames, rows = clip(vector_pack)
     fresh = Predictor(predictor.trained, CPU)
     calls = []
-    real = fresh.rollout.__globals__["ready"]
-    monkeypatch.setitem(fresh.rollout.__globals__, "ready", lambda model: (calls.append(1), real(model))[1])
+    real = fresh.rollout.__globals__["prepare_for_inference"]
+    monkeypatch.setitem(
+        fresh.rollout.__globals__, "prepare_for_inference", lambda model: (calls.append(1), real(model))[1]
+    )
     assert calls == []
     fresh.rollout(frames[:K], rows, 1)
     fresh.rollout(frames[:K], rows, 1)

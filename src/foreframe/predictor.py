@@ -25,7 +25,7 @@ from foreframe.checkpoint import TrainedModel
 from foreframe.clip import ClipSpec
 from foreframe.errors import InputError
 from foreframe.inputs import at_least, check_number, describe_condition, read_condition, read_pictures, same_batch
-from foreframe.rollout import draw_noise, map_state, observe, raise_if_not_finite, ready, shares_context
+from foreframe.rollout import draw_noise, map_state, observe, prepare_for_inference, raise_if_not_finite, shares_context
 from foreframe.unrolled import repeat_samples
 from foreframe.video.pixels import Pixels
 
@@ -342,7 +342,7 @@ class Predictor:
     @functools.cached_property
     def _model(self) -> Any:
         """The model with its normalization folded into its convolutions, made when it is first used."""
-        return ready(self.trained.model)
+        return prepare_for_inference(self.trained.model)
 
     @property
     def _size(self) -> tuple[int, int, int]:
