@@ -109,20 +109,20 @@ def count_step(
         context: K.
         horizon: Frames after the context; T = context + horizon.
         batch: B, at least 2, since BatchNorm refuses a single number per channel.
-        forcing: 1: the true frame is fed at every step, 0: the model's own; between, coins for each clip and step.
+        forcing: 1: the true frame is fed at every step, 0: the model's own; between, a draw for each clip and step.
         compute: Without it only shapes are followed: seconds at any width and batch, but nothing is seen of what our
             own operators do inside, nor of the scratch memory of an LSTM layer. With it the step is made, on the CPU.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with nullcontext() if compute else FakeCopyMode(fake):
         there = copy.deepcopy(model)
-    clip, coins, noise = training_input(model, spec, context, horizon, batch, forcing, "cpu")
+    clip, mask, noise = training_input(model, spec, context, horizon, batch, forcing, "cpu")
     if not compute:
         cond = None if clip.cond is None else fake.from_tensor(clip.cond)
         clip, noise = Clip(fake.from_tensor(clip.frames), cond), fake.from_tensor(noise)
 
     def forward() -> Tensor:
-        return elbo(there(clip, context, coins, noise), clip.frames[:, 1:], 1e-4, LossConfig()).loss
+        return elbo(there(clip, context, mask, noise), clip.frames[:, 1:], 1e-4, LossConfig()).loss
 
     return count(forward, list(there.parameters()))
 
@@ -137,7 +137,7 @@ def training_input(
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Clip, Tensor, Tensor]:
-    """(clip, coins, noise) for one training step: frames of noise, always the same; coins (B, T-1) on the CPU."""
+    """(clip, mask, noise) for one training step: frames of noise, always the same; mask (B, T-1) on the CPU."""
     length = context + horizon
     draw = torch.Generator().manual_seed(0)
     frames = torch.rand(batch, length, spec.channels, spec.height, spec.width, generator=draw)
@@ -145,10 +145,10 @@ def training_input(
     if spec.cond != "none":
         shape = (spec.cond_size,) if spec.cond == "vector" else (spec.cond_size, spec.height, spec.width)
         cond = torch.rand(batch, length, *shape, generator=draw).to(device, dtype)
-    coins = torch.rand(batch, length - 1, generator=draw) < forcing
+    mask = torch.rand(batch, length - 1, generator=draw) < forcing
     latent = latent_shape(model)
     noise = torch.randn(batch, length - 1, *latent, generator=draw)
-    return Clip(frames.to(device, dtype), cond), coins, noise.to(device, dtype)
+    return Clip(frames.to(device, dtype), cond), mask, noise.to(device, dtype)
 
 
 def latent_shape(model: Any) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ def run(setting: BenchContext) -> Suite:
     _rate_by_frame(found)
     # A GPU works while the host waits, so there the wall clock counts.
     key = clock(host) if setting.device.type == "cpu" else "wall_seconds"
-    reading, stepping = ([times[key] for times in row["rounds"]] for row in found["contestants"][1:])
+    reading, stepping = ([times[key] for times in row["rounds"]] for row in found["ways"][1:])
     suite.races.append(found)
     suite.checks = {
         "png_bytes": size,
@@ -72,10 +72,10 @@ def run(setting: BenchContext) -> Suite:
 
 def _rate_by_frame(found: dict[str, Any]) -> None:
     """Calls read different numbers of frames: the factor is of frames a second, round by round. A step reads none."""
-    base = found["contestants"][0]
+    base = found["ways"][0]
     key = found["clock"]
-    found["contestants"][-1]["factor"] = None
-    for row in found["contestants"][:-1]:
+    found["ways"][-1]["factor"] = None
+    for row in found["ways"][:-1]:
         share = row["frames"] / base["frames"]
         factors = ratios([times[key] * share for times in base["rounds"]], [times[key] for times in row["rounds"]])
         row["factor"] = spread(factors) if factors else None

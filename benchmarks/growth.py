@@ -102,7 +102,7 @@ def run(setting: BenchContext) -> Suite:
                     for way in (train.Variant("plain", plain=True), train.Variant("fast"))
                 ]
                 found = compare(case.name, candidates, setting.device, rounds, setting.advance)
-                for row in found["contestants"]:
+                for row in found["ways"]:
                     rows[row["name"]]["seconds"] = row["seconds"]["median"] / point.batch
                 suite.races.append({**found, "batch": point.batch})
             suite.counted += rows.values()

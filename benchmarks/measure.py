@@ -84,7 +84,7 @@ def compare(
     for row in ways:
         yardstick = best.get(row["precision"])
         row["share_of_matmul"] = row["gflops_per_second"] / yardstick if yardstick and row["flops"] else None
-    return {"race": name, "clock": clock(device), "contestants": ways, "yardsticks": yardsticks}
+    return {"race": name, "clock": clock(device), "ways": ways, "yardsticks": yardsticks}
 
 
 def clock(device: torch.device) -> str:

@@ -49,7 +49,7 @@ def run(setting: BenchContext) -> Suite:
                 checks = {each: max(apart[each], checks.get(each, 0.0)) for each in names}
         found = compare(name, candidates, torch.device("cpu"), setting.rounds, setting.advance)
         if module is None:
-            for row in found["contestants"]:
+            for row in found["ways"]:
                 row["factor"] = None  # there is nothing slow to compare with
         suite.races.append({**found, "largest_difference": checks})
     return suite

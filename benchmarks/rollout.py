@@ -113,14 +113,14 @@ def settled(backbone: str, sizes: Sizes) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Model = models.build(config, SPEC).train()
-    clip, coins, noise = training_input(model, SPEC, CONTEXT, 2, 2, 1.0, "cpu")
+    clip, mask, noise = training_input(model, SPEC, CONTEXT, 2, 2, 1.0, "cpu")
     with torch.no_grad():
-        model(clip, CONTEXT, coins, noise)
+        model(clip, CONTEXT, mask, noise)
     return model.eval()
 
 
 def given(model: Any, sizes: Sizes, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Context of one clip (1, K, C, H, W) and noise for so many samples (S, T-1, Z)."""
+    """Context of one clip (1, K, C, H, W) and noise for S samples (S, T-1, Z)."""
     draw = seeds.generator(0, "bench")
     context = torch.rand(1, CONTEXT, SPEC.channels, SPEC.height, SPEC.width, generator=draw)
     noise = torch.randn(samples, CONTEXT + sizes.horizon - 1, *model.latent_shape, generator=draw)

@@ -17,8 +17,8 @@ def comparison_table(comparison: dict[str, Any]) -> Rows:
     clock = {"cpu_seconds": "CPU time", "event_seconds": "GPU time"}[comparison["clock"]]
     header = [comparison["race"], clock, "times faster", "frames/s", "GFLOP/s", "of a matmul", "peak memory"]
     rows = []
-    for row in [*comparison["contestants"], *comparison["yardsticks"]]:
-        is_way = row in comparison["contestants"]
+    for row in [*comparison["ways"], *comparison["yardsticks"]]:
+        is_way = row in comparison["ways"]
         rows.append(
             [
                 row["name"] if row["precision"] == "float32" else f"{row['name']} ({row['precision']})",

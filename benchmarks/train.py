@@ -140,14 +140,17 @@ def make_step(way: Variant, case: Case, model: nn.Module, device: torch.device) 
     if way.compile:
         compile_parts(own)
     adam = torch.optim.Adam(own.parameters(), RATE, fused=None if way.plain else True, capturable=way.graphs)
-    clip, coins, noise = training_input(model, case.spec, CONTEXT, case.horizon, case.batch, case.forcing, device)
-    target, fed_back_at = clip.frames[:, 1:], {} if way.plain else {"free_running": free_running_steps(coins, CONTEXT)}
-    coins = coins if way.plain else coins.to(device)
+    clip, mask, noise = training_input(model, case.spec, CONTEXT, case.horizon, case.batch, case.forcing, device)
+    target, fed_back_at = (
+        clip.frames[:, 1:],
+        {} if way.plain else {"free_running": free_running_steps(mask, CONTEXT)},
+    )
+    mask = mask if way.plain else mask.to(device)
 
     def step() -> Terms:
         adam.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=way.precision == "bfloat16"):
-            unrolled = own(clip, CONTEXT, coins, noise, **fed_back_at)
+            unrolled = own(clip, CONTEXT, mask, noise, **fed_back_at)
         terms = elbo(unrolled, target, BETA, LossConfig())
         terms.loss.backward()
         adam.step()
@@ -188,8 +191,8 @@ def difference(model: nn.Module, case: Case) -> tuple[float, float]:
     return abs(float(losses[0] / losses[1]) - 1), float((apart / whole).sqrt())
 
 
-def _backward(model: nn.Module, clip: Any, coins: Tensor, noise: Tensor) -> Tensor:
-    loss = elbo(model(clip, CONTEXT, coins, noise), clip.frames[:, 1:], BETA, LossConfig()).loss
+def _backward(model: nn.Module, clip: Any, mask: Tensor, noise: Tensor) -> Tensor:
+    loss = elbo(model(clip, CONTEXT, mask, noise), clip.frames[:, 1:], BETA, LossConfig()).loss
     loss.backward()
     return loss.detach()
 

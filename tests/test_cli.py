@@ -447,7 +447,7 @@ def test_what_is_kept_is_said_by_verb(monkeypatch, capsys):
     for table, name in ((cli.VERBS, "demo"), (cli.DATA, "layouts")):
         monkeypatch.setitem(table, name, lambda: stops())
     assert call(capsys, "demo")[2] == (
-        "foreframe: stopped by SIGTERM; what was done is kept, the same command goes on\n"
+        "foreframe: stopped by SIGTERM; what was done is kept, the same command continues\n"
     )
     assert call(capsys, "data", "layouts")[2] == (
         "foreframe: stopped by SIGTERM; nothing is left half done, the same command starts again\n"

@@ -46,7 +46,7 @@ def test_a_row_whose_number_is_none_is_named(tmp_path, row, words, after):
     (tmp_path / "log.jsonl").write_text(f'{{"step": 1, "loss": 1, "note": "a\\nb"}}\n{{"step": 2, {row}}}\n{after}')
     with pytest.raises(ForeframeError) as caught:
         read_log(tmp_path)
-    assert f"log.jsonl, line 2: {words}; mend this line, or delete it" in str(caught.value)
+    assert f"log.jsonl, line 2: {words}; fix this line, or delete it" in str(caught.value)
 
 
 @pytest.mark.parametrize("loss", ["NaN", "1e999", "9" * 400, '"\\u001b[2J"', "[" * 100 + "]" * 100])

@@ -19,7 +19,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 def choose_device(name: DeviceName, threads: int | None = None) -> torch.device:
-    """The device of that name (`auto` takes a GPU where there is one), with so many CPU threads.
+    """The device of that name (`auto` takes a GPU where there is one), with this many CPU threads.
 
     Raises:
         UsageError: there is no such device here.
@@ -76,7 +76,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
 
 @functools.cache
 def _processor_flags() -> frozenset[str]:
-    """What the processor says it can do; nothing where the system does not tell."""
+    """What the processor says it can do; nothing where the system does not say."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     return frozenset(word for line in lines if line.startswith("flags") for word in line.split())
@@ -85,8 +85,8 @@ def _processor_flags() -> frozenset[str]:
 def keep_memory() -> None:
     """Have the C library keep freed memory for the next step instead of giving it back to the system at once.
 
-    Each step takes the same large blocks again. Given back, every page of them would be asked for, and zeroed by the
-    system, anew: measured, up to half the time of layers that only read and write. Linux with glibc; elsewhere nothing.
+    Each step takes the same large blocks again. Given back, every page of them would be requested, and zeroed by the
+    system, again: up to half the time of layers that only read and write. Linux with glibc; elsewhere nothing.
     """
     try:
         library = ctypes.CDLL("libc.so.6")

@@ -246,15 +246,15 @@ def _raise_first(failures: dict[int, ProcessFailure], size: int) -> None:
 
     def order(rank: int) -> tuple[bool, float]:
         failure = failures[rank]
-        told = failure.error_file_data
-        return bool(told.get("lost", failure.exitcode > 0)), float(told.get("moment", failure.timestamp))
+        report = failure.error_file_data
+        return bool(report.get("lost", failure.exitcode > 0)), float(report.get("moment", failure.timestamp))
 
     rank = min(failures, key=order)
-    failure, told = failures[rank], failures[rank].error_file_data
-    if told.get("signal"):
-        raise signals.Stopped(told["signal"])
-    if "moment" in told:
-        raise (UsageError if told["code"] == 2 else TrainingError)(told["message"])
+    failure, report = failures[rank], failures[rank].error_file_data
+    if report.get("signal"):
+        raise signals.Stopped(report["signal"])
+    if "moment" in report:
+        raise (UsageError if report["code"] == 2 else TrainingError)(report["message"])
     how = f"ended with exit code {failure.exitcode}"
     if failure.exitcode < 0:
         how = f"was killed by {failure.signal_name()}"
@@ -271,10 +271,10 @@ def record(error: BaseException, message: str, code: int) -> None:
     A text as `message`, and `timestamp`, are what torchrun reads; it takes the earliest for the cause.
     """
     moment, lost = time.time(), isinstance(error, PeerError)
-    told = {"message": message, "moment": moment, "timestamp": int(moment) + 10 * lost, "code": code, "lost": lost}
+    report = {"message": message, "moment": moment, "timestamp": int(moment) + 10 * lost, "code": code, "lost": lost}
     if isinstance(error, signals.Stopped):
-        told["signal"] = int(error.signal)
-    Path(os.environ[ERROR_FILE]).write_text(json.dumps(told), encoding="utf-8")
+        report["signal"] = int(error.signal)
+    Path(os.environ[ERROR_FILE]).write_text(json.dumps(report), encoding="utf-8")
 
 
 @contextmanager

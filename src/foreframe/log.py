@@ -111,7 +111,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
                 if type(value) not in kinds:
                     raise ForeframeError(
                         f"{path}, line {number}: {config.shown(name)}: expected {wanted}, found {config.shown(value)}; "
-                        "mend this line, or delete it"
+                        "fix this line, or delete it"
                     )
             rows.append(row)
     return rows

@@ -298,7 +298,7 @@ class Predictor:
         Args:
             frames, past, seed, temperature, clip: As for `rollout`.
             samples: S futures at once. Default: one, and frames without the axis S.
-            horizon: So many steps give the frames of a `rollout` of that length (noise is drawn for all of them at
+            horizon: This many steps give the frames of a `rollout` of that length (noise is drawn for all of them at
                 once); further ones draw their own. Default: `self.horizon`.
         Raises:
             InputError: as for `rollout`.

@@ -21,7 +21,7 @@ def made_up(monkeypatch, times):
     return [Candidate(name, lambda: None, flops=1e9, frames=10) for name, _ in zip("abc", times[0], strict=False)]
 
 
-def test_contestants_run_in_turn_after_their_warm_up():
+def test_candidates_run_in_turn_after_their_warm_up():
     said, order = [], []
     candidates = [Candidate(name, lambda name=name: order.append(name)) for name in "abc"]
     compare("r", candidates, CPU, Rounds(rounds=2, warmup=2), said.append)
@@ -32,7 +32,7 @@ def test_contestants_run_in_turn_after_their_warm_up():
 
 def test_a_factor_is_taken_inside_a_round(monkeypatch):
     candidates = made_up(monkeypatch, [(4.0, 1.0), (8.0, 4.0), (30.0, 10.0)])
-    rows = compare("r", candidates, CPU, Rounds(3), lambda _: None)["contestants"]
+    rows = compare("r", candidates, CPU, Rounds(3), lambda _: None)["ways"]
     assert rows[0]["factor"] == {"median": 1.0, "min": 1.0, "max": 1.0}
     # 4, 2 and 3 times faster; the medians of the times, 8 and 4, would say 2.
     assert rows[1]["factor"] == {"median": 3.0, "min": 2.0, "max": 4.0}
@@ -43,17 +43,17 @@ def test_a_factor_is_taken_inside_a_round(monkeypatch):
 def test_rates_come_from_the_median_round(monkeypatch):
     candidates = made_up(monkeypatch, [(4.0,), (2.0,), (1.0,)])
     found = compare("r", candidates, CPU, Rounds(3), lambda _: None)
-    row, yardstick = found["contestants"][0], found["yardsticks"][0]
+    row, yardstick = found["ways"][0], found["yardsticks"][0]
     assert row["gflops_per_second"] == 0.5
     assert row["frames_per_second"] == 5.0
     assert yardstick["gflops_per_second"] == pytest.approx(2 * 8**3 / 0.5 / 1e9)
     assert row["share_of_matmul"] == pytest.approx(0.5 / yardstick["gflops_per_second"])
 
 
-def test_a_contestant_without_a_yardstick_has_no_share():
+def test_a_candidate_without_a_yardstick_has_no_share():
     found = compare("r", [Candidate("a", lambda: None, flops=1, precision="int8")], CPU, Rounds(1), lambda _: None)
     assert found["yardsticks"] == []
-    assert found["contestants"][0]["share_of_matmul"] is None
+    assert found["ways"][0]["share_of_matmul"] is None
 
 
 def test_ratios_leave_out_rounds_in_which_no_time_passed():

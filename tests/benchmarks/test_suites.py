@@ -42,8 +42,8 @@ def _small(monkeypatch):
 def test_a_training_comparison_holds_plain_and_fast_with_their_work_and_first_kl():
     suite = train.run(QUICK)
     (comparison,) = suite.races
-    assert [row["name"] for row in comparison["contestants"]] == ["plain", "fast"]
-    assert all(len(row["rounds"]) == 2 and row["flops"] > 0 for row in comparison["contestants"])
+    assert [row["name"] for row in comparison["ways"]] == ["plain", "fast"]
+    assert all(len(row["rounds"]) == 2 and row["flops"] > 0 for row in comparison["ways"])
     assert comparison["first_kl_nats"]["plain"] == pytest.approx(comparison["first_kl_nats"]["fast"], rel=1e-3)
     assert [row["way"] for row in suite.counted] == ["plain", "fast"]
     assert suite.counted[0]["flops"] > suite.counted[1]["flops"]
@@ -52,7 +52,7 @@ def test_a_training_comparison_holds_plain_and_fast_with_their_work_and_first_kl
 @pytest.mark.usefixtures("_uncounted")
 def test_a_row_for_a_gpu_is_not_tried_on_a_cpu():
     assert any(way.graphs for way in train.WAYS)
-    assert len(train.run(QUICK).races[0]["contestants"]) == 2
+    assert len(train.run(QUICK).races[0]["ways"]) == 2
 
 
 @pytest.mark.usefixtures("_uncounted")
@@ -60,7 +60,7 @@ def test_a_new_way_is_one_entry_and_is_made_as_it_says(monkeypatch):
     compiled = []
     monkeypatch.setattr(train, "compile_parts", compiled.append)
     monkeypatch.setattr(train, "WAYS", (*train.WAYS, train.Variant("compiled", compile=True)))
-    assert train.run(QUICK).races[0]["contestants"][2]["name"] == "compiled"
+    assert train.run(QUICK).races[0]["ways"][2]["name"] == "compiled"
     assert len(compiled) == 1
 
 
@@ -110,7 +110,7 @@ def test_a_pack_and_its_pngs_hold_the_same_frames(tmp_path):
 
 def test_reading_is_compared_by_frames_and_set_beside_a_step():
     suite = data.run(QUICK)
-    rows = suite.races[0]["contestants"]
+    rows = suite.races[0]["ways"]
     assert rows[0]["factor"]["median"] == 1.0
     assert rows[2]["factor"] is None
     assert suite.checks["share_of_step"]["min"] > 0
@@ -137,7 +137,7 @@ def test_a_missing_package_leaves_its_loop_out_and_nothing_is_compared(monkeypat
     monkeypatch.setattr(metrics, "optional", lambda name: None)
     suite = metrics.run(QUICK)
     assert suite.left_out[0]["why"] == "scikit-image is not installed: pip install scikit-image"
-    assert all(row["factor"] is None for found in suite.races for row in found["contestants"])
+    assert all(row["factor"] is None for found in suite.races for row in found["ways"])
 
 
 @pytest.mark.nightly

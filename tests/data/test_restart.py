@@ -314,7 +314,7 @@ def test_processes_read_only_a_little_ahead_even_where_short_clips_come_before_l
     most = 0
     with pool.Readers(1) as readers:
         for _ in readers.read(clips):
-            most = max(most, readers._lanes[0].bytes)
+            most = max(most, readers._tracks[0].bytes)
     assert most <= 3 * 4 * 6 * (100 + 2 * 64)
 
 
@@ -322,7 +322,7 @@ def test_what_is_no_longer_wanted_is_not_read():
     with pool.Readers(1) as readers:
         _, _, outcome = next(readers.read(ready(*(partial(_slowly, n) for n in range(40))).clips))
         assert int(outcome.frames[0, 0, 0, 0]) == 0
-        process = readers._lanes[0].reader.process
+        process = readers._tracks[0].reader.process
         assert process.is_alive()
     assert process.exitcode == -signal.SIGKILL
 

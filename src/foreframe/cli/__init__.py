@@ -43,13 +43,13 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 
 KEPT = {
-    "train": "`foreframe resume RUN` goes on; if there is no RUN yet, the same command starts again",
-    "resume": "the newest checkpoint is kept, the same command goes on from it",
-    "demo": "what was done is kept, the same command goes on",
-    "sweep": "each run has saved, the same command goes on with all of them",
-    "report": "what was scored is kept, the same command goes on",
-    "data import": "what was packed is kept, the same command goes on",
-    "data make": "what was packed is kept, the same command goes on",
+    "train": "`foreframe resume RUN` continues; if there is no RUN yet, the same command starts again",
+    "resume": "the newest checkpoint is kept, the same command continues from it",
+    "demo": "what was done is kept, the same command continues",
+    "sweep": "each run has saved, the same command continues all of them",
+    "report": "what was scored is kept, the same command continues",
+    "data import": "what was packed is kept, the same command continues",
+    "data make": "what was packed is kept, the same command continues",
 }
 """What is left by a command that was stopped, where that is more than nothing."""
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, MemoryError, RuntimeError) as error:
         if debug:
             raise
-        _end(error, f"{printable(_told(error))}; --debug shows where", 1)
+        _end(error, f"{printable(_describe_error(error))}; --debug shows where", 1)
 
 
 def _end(error: BaseException, message: str, code: int) -> None:
@@ -98,7 +98,7 @@ def _end(error: BaseException, message: str, code: int) -> None:
         raise SystemExit(code) from None
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """One sentence on an error that nobody has put into words; where it is the system's, with path and cause."""
     if not isinstance(error, OSError) or not error.strerror:
         return f"{type(error).__name__}: {error}"

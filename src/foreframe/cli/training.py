@@ -49,7 +49,7 @@ class Train:
     steps: int | None = None
     """Length of the run; schedules stretch over it. Default: the preset's."""
     max_minutes: float | None = None
-    """Stop after this long and save; `foreframe resume RUN` goes on."""
+    """Stop after this long and save; `foreframe resume RUN` continues."""
     seed: int | None = None
     """All randomness follows from it. Default: the preset's."""
     device: Device = "auto"
@@ -57,7 +57,7 @@ class Train:
     devices: int = 1
     """How many of them, each with a process of its own; the batch is shared among them."""
     nodes: int = 1
-    """On how many machines, each with so many devices."""
+    """On how many machines, each with as many devices."""
     threads: int | None = None
     """CPU threads of each process. Default: torch's choice; with several processes, an equal share of the cores."""
     compile: bool = False
@@ -111,7 +111,7 @@ def resume(
     graphs: bool = False,
     accept_changes: bool = False,
 ) -> None:
-    """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
+    """Continue a run from its newest checkpoint, exactly as if it had never stopped.
 
     Args:
         run: Folder of the run.
@@ -119,11 +119,11 @@ def resume(
         max_minutes: Stop after this long and save.
         device: Where to compute.
         devices: How many of them; as many as before or not.
-        nodes: On how many machines, each with so many devices.
+        nodes: On how many machines, each with as many devices.
         threads: CPU threads of each process; bit-equal numbers need as many as before, and as many devices.
         compile: As for `train`; bit-equal numbers need what was given then.
         graphs: As for `train`; likewise.
-        accept_changes: Go on although config.json was changed since the newest checkpoint; the changes are listed.
+        accept_changes: Continue although config.json was changed since the newest checkpoint; the changes are listed.
     """
     from foreframe import distributed
     from foreframe.data.open import open_clips

@@ -5,7 +5,7 @@
     step:     frame t-1, cond and noise of t, state        -> frame t, state   z from the prior
 
 A state is that after the last known frame was looked at, so `step` may follow `start` or any `context`. What `step`
-leaves as it is (the maps that a decoder hears, the scene behind a person) goes into it and does not come out. Of a
+leaves as it is (the maps that a decoder uses, the scene behind a person) goes into it and does not come out. Of a
 model that remembers nothing but its last frame there is `step` alone.
 
 All of this is made from `initial` and `step` of `foreframe.models.Model`, so every model can be exported. The file of

@@ -92,7 +92,7 @@ def export(
         int8: Also write that step with its convolutions in int8, here; used in the place of the other.
         data: For int8: clips to find the ranges on (their training split) and to score on. Default: those of the run.
         split: For int8: the split that is scored. Default: test, or val where there is no test.
-        clips: For int8: score at most so many clips; 0: all.
+        clips: For int8: score at most this many clips; 0: all.
         checkpoint: best, newest, or a step.
         overwrite: Replace files that are there.
         threads: CPU threads. Default: torch's choice.

@@ -153,7 +153,7 @@ def _contiguous(model: Model) -> Model:
 
 
 def random_step(spec: ClipSpec, latent: tuple[int, ...], rows: int) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Frame, condition and noise of a step, for so many clips."""
+    """Frame, condition and noise of a step, for this many clips."""
     draw = seeds.generator(0, "onnx", rows)
     frame = torch.rand(rows, spec.channels, spec.height, spec.width, generator=draw)
     shape = (spec.cond_size,) if spec.cond == "vector" else (spec.cond_size, spec.height, spec.width)

@@ -99,7 +99,7 @@ def _rearranged(graph: Any, node: Any, weights: dict[str, Any]) -> list[Any]:
         graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), f"{name}.{part}"))
         return f"{name}.{part}"
 
-    # An even output pixel, 2i, hears inputs i-1 and i through rows 3 and 1 of the kernel, an odd one, 2i+1, inputs i
+    # An even output pixel, 2i, uses inputs i-1 and i through rows 3 and 1 of the kernel, an odd one, 2i+1, inputs i
     # and i+1 through rows 2 and 0. Window i of the convolution, which is padded by one, holds inputs i-1 and i.
     rows = ([3, 1], [2, 0])
     kernel = onnx.numpy_helper.to_array(weights[node.input[1]]).transpose(1, 0, 2, 3)

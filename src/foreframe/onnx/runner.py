@@ -24,7 +24,7 @@ class OnnxModel(Model):
     """Exported files with the interface of a model: `rollout`, `predict` and `evaluate` take it as it is.
 
     Modes `prediction` and `one-step` only: the files draw z from the posterior for context frames alone. A state is a
-    tuple of tensors; distributions are not told.
+    tuple of tensors; distributions are not returned.
 
     Args:
         path: The file of `step`; the others are looked for beside it.

@@ -57,7 +57,7 @@ def pose_dance_unet() -> TrainConfig[pose_unet.Config]:
     """A CVAE at several scales for the same dance clips: sized for some minutes on one CPU core.
 
     Each training clip is one reference frame and two more, up to 60 frames apart: the scene behind the person has
-    to be mended, and nothing can be copied. beta is that of pixels with a noise of 0.03, 2 * 0.03^2 / 6,144
+    to be filled in, and nothing can be copied. beta is that of pixels with a noise of 0.03, 2 * 0.03^2 / 6,144
     (a mean over pixels beside a sum over z). Even so, little is left for z to say once the pose is known: it
     settles at hundredths of a nat a frame, which the log says. Bending the clips more (`augment`) wakes it.
     """

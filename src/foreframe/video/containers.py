@@ -1,4 +1,4 @@
-"""The outer parts of video files, walked without FFmpeg: to tell formats apart, and to find files that are cut short.
+"""The outer parts of video files, walked without FFmpeg: to recognise formats, and to find files that are cut short.
 
 FFmpeg takes a file that is cut off for one that ends there, and makes a list of as many frames as a header claims.
 """

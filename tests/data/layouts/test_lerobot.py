@@ -994,7 +994,7 @@ def test_episodes_in_too_many_stretches_are_a_fault(v3: Path, monkeypatch: pytes
     assert problems(v3) == []
     edit(path, schema(), lambda rows: [each.update(episode_index=number % 2) for number, each in enumerate(rows)])
     assert problems(v3) == [
-        "data/chunk-000/file-000.parquet, episode_index: expected at most 6 stretches of episodes, found more"
+        "data/chunk-000/file-000.parquet, episode_index: expected at most 6 spans of episodes, found more"
     ]
 
 

@@ -54,9 +54,7 @@ def write(pack: Pack, dst: Path, tick: Tick) -> list[str]:
         notes.append(f"of {tests} test clips only the first frame and the poses are written, not the true frames")
     if (pack.spec.height, pack.spec.width) != SIZE:
         height, width = pack.spec.height, pack.spec.width
-        notes.append(
-            f"an import brings pictures of this form to {SIZE[0]}x{SIZE[1]} unless told --size {height} {width}"
-        )
+        notes.append(f"an import brings pictures of this form to {SIZE[0]}x{SIZE[1]} unless --size is {height} {width}")
     if pack.fps is not None:
         notes.append(f"this form has no place for the {pack.fps:g} frames a second")
     return [*notes, "clips follow each other in the order of the pack; their names are not kept"]

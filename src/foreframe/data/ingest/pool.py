@@ -75,9 +75,9 @@ class Readers:
         self.limits = Limits.from_environment()
         self._source = ""
         self._idle: list[_Reader] = []
-        self._lanes: list[_Lane] = []
+        self._tracks: list[_Track] = []
         # At the latest when the interpreter ends: it would wait for them for ever.
-        self._end = Finalize(self, _kill_all, (self._idle, self._lanes), exitpriority=1)
+        self._end = Finalize(self, _kill_all, (self._idle, self._tracks), exitpriority=1)
 
     def __enter__(self) -> Readers:
         return self
@@ -116,13 +116,13 @@ class Readers:
                 for start, outcome in read_clip(clip, CHUNK):
                     yield clip, start, outcome
             return
-        lane_of = _assigned(clips, workers)
+        track_of = _assigned(clips, workers)
         for number in range(workers):
-            own = deque(clip for clip, lane in zip(clips, lane_of, strict=True) if lane == number)
-            self._lanes.append(_Lane(own, self._source, self.limits, self._idle.pop() if self._idle else None))
-        for clip, lane in zip(clips, lane_of, strict=True):
+            own = deque(clip for clip, track in zip(clips, track_of, strict=True) if track == number)
+            self._tracks.append(_Track(own, self._source, self.limits, self._idle.pop() if self._idle else None))
+        for clip, track in zip(clips, track_of, strict=True):
             for start, _ in spans(clip, CHUNK):
-                outcome = self._next(clip, self._lanes[lane])
+                outcome = self._next(clip, self._tracks[track])
                 yield clip, start, outcome
                 if isinstance(outcome, DataError):
                     break
@@ -135,14 +135,14 @@ class Readers:
         many = sum(clip.length for clip in clips) >= MANY
         return min(8 if many else 1, cores, len(clips))
 
-    def _next(self, clip: ReadyClip, lane: _Lane) -> Outcome:
+    def _next(self, clip: ReadyClip, track: _Track) -> Outcome:
         """The next chunk of a clip. Raises what ended its process, and Stopped where a signal has asked to stop."""
         self._receive(0)
-        while not lane.ahead:
+        while not track.ahead:
             signals.poll()
             self._receive(PATIENCE)
-            lane.check_clock()
-        outcome = lane.take()
+            track.check_clock()
+        outcome = track.take()
         if isinstance(outcome, StoppedError):
             raise outcome
         checked: Outcome = _checked(outcome)
@@ -150,7 +150,7 @@ class Readers:
 
     def _receive(self, seconds: float) -> None:
         """Take one chunk from each process that has one and may read further ahead; wait this long if there is none."""
-        receivable = {lane.reader.connection: lane for lane in self._lanes if lane.todo and not lane.full}
+        receivable = {track.reader.connection: track for track in self._tracks if track.todo and not track.full}
         for connection in wait([*receivable], seconds):
             receivable[connection].receive()  # type: ignore[index]
 
@@ -164,7 +164,7 @@ def _assigned(clips: Sequence[ReadyClip], workers: int) -> list[int]:
     ]
 
 
-class _Lane:
+class _Track:
     """One process with the clips that it reads in order, and the chunks that it is ahead; started again after a death.
 
     It is sent all of its clips at once, so that a long list of paths is not sent again with every chunk.
@@ -302,8 +302,8 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _kill_all(idle: Sequence[_Reader], lanes: Sequence[_Lane]) -> None:
-    readers = [*idle, *(lane.reader for lane in lanes)]
+def _kill_all(idle: Sequence[_Reader], tracks: Sequence[_Track]) -> None:
+    readers = [*idle, *(track.reader for track in tracks)]
     for reader in readers:
         reader.process.kill()
     for reader in readers:

@@ -32,7 +32,7 @@ class ClipLine:
 class Report:
     """What a source or a pack holds and everything that is wrong with it.
 
-    alignment: at which shift the conditions explain the motion; None where there is nothing to tell it by.
+    alignment: at which shift the conditions explain the motion; None where it is undecided.
     clips: those without fault. faults: everything wrong, of clips and of the folder. left_out: the clips, or
     parts of clips, to which faults belong. warnings: probably not meant. notes: facts.
     """

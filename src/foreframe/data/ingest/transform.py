@@ -266,7 +266,7 @@ def _names(survey: SourceIndex, columns: tuple[int, ...], transform: ClipTransfo
 
 def _with_names(clips: Sequence[SourceClip]) -> list[SourceClip]:
     """All clips; those whose name cannot stand in a pack are at fault, and so are those called like another one but
-    for the Unicode form of the name. (Two of the very same name are told apart by whoever reads them.)"""
+    for the Unicode form of the name. (Two of the very same name are distinguished by their reader.)"""
     names: dict[str, str] = {}
     named = []
     for clip in clips:

@@ -36,7 +36,7 @@ def inspect(
 ) -> Report:
     """Read every clip of a source once; those without fault go to `writer`, if there is one.
 
-    skip: Go on after a fault, leaving out the clip, or the frames where a clip may be cut. Without it, the
+    skip: Continue after a fault, leaving out the clip, or the frames where a clip may be cut. Without it, the
     writer gets nothing more after the first fault, while the scan lists all others. readers: None: this process.
 
     Raises:

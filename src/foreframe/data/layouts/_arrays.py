@@ -43,7 +43,7 @@ def split_of(path: Path, root: Path) -> str:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures told by the shape of their array: (H, W), and the axis of 3 or 1 channels; None: grey without one."""
+    """Pictures by the shape of their array: (H, W), and the axis of 3 or 1 channels; None: grey without one."""
 
     size: Size
     axis: int | None

@@ -31,7 +31,7 @@ class Folder:
     """One folder of frames: its place below the frames and its pictures by number, in rising order.
 
     frames, partners: the two folders that stand beside each other. below: '/' between parts, empty for the frames
-    themselves. doubtful: numbers that two pictures claim, so that nobody can tell which is meant.
+    themselves. doubtful: numbers that two pictures claim, so that it is unknown which is meant.
     tree: names of files in every folder at and below `partners`, by such a place.
     """
 
@@ -124,7 +124,7 @@ def _with_inner_splits(found: list[Folder]) -> list[Folder]:
 
 
 def takes(numbers: Sequence[int]) -> list[tuple[int, ...]]:
-    """Rising numbers in stretches without a gap."""
+    """Rising numbers in spans without a gap."""
     bounds = [0, *(place for place, (a, b) in enumerate(pairwise(numbers), start=1) if b != a + 1), len(numbers)]
     return [tuple(numbers[first:end]) for first, end in pairwise(bounds) if end > first]
 
@@ -147,7 +147,7 @@ def cut_warning(item: Folder, numbers: Iterable[int]) -> tuple[str, ...]:
 
 
 def _part(name: str, numbers: tuple[int, ...], whole: bool, start: int, stop: int) -> str:
-    """A take that fills a folder has its name; others are told by their first and last frame."""
+    """A take that fills a folder has its name; others are named by their first and last frame."""
     if whole and (start, stop) == (0, len(numbers)):
         return name
     return "/".join(filter(None, (name, f"{numbers[start]:06d}-{numbers[stop - 1]:06d}")))

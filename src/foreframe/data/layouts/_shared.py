@@ -132,7 +132,7 @@ def gaps(numbers: Iterable[int]) -> str:
     """Numbers missing between these, which rise: `5 to 8, 11`; empty if there are none."""
     missing = [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
     words = [str(first) if first == last else f"{first} to {last}" for first, last in missing]
-    return ", ".join(words[:8]) + (f" and {len(words) - 8} more stretches" if len(words) > 8 else "")
+    return ", ".join(words[:8]) + (f" and {len(words) - 8} more spans" if len(words) > 8 else "")
 
 
 def read_frames_of(
@@ -159,7 +159,7 @@ class Beside:
 
 
 def read_beside(path: Path, root: Path, rows: int | None) -> Beside:
-    """The table at `path`, which should have so many rows."""
+    """The table at `path`, which should have this many rows."""
     shown = relative(path, root)
     values, names, faults = read_named_table(path, shown, rows)
     return Beside(shown, values, names, tuple(faults))
@@ -181,8 +181,8 @@ def agree(tables: Sequence[Beside]) -> tuple[tuple[str, ...], list[Beside]]:
         if _kind(table) != usual:
             zeros = np.zeros((len(table.values), width), np.float32)
             wrong = Fault(table.shown, "", f"the columns of {like.shown}: {_columns(like)}", _columns(table))
-            told = tuple(fault for fault in table.faults if not isinstance(fault, NumberFault))
-            table = replace(table, values=zeros, faults=told or (wrong,))
+            plain = tuple(fault for fault in table.faults if not isinstance(fault, NumberFault))
+            table = replace(table, values=zeros, faults=plain or (wrong,))
         agreed.append(table)
     return names or tuple(f"column_{number}" for number in range(width)), agreed
 

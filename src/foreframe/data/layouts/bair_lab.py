@@ -143,9 +143,9 @@ def _clip(
     pictures, others, twice = numbers
     name = relative(path, finds.root)
     tables = {name: columns for name, columns in TABLES.items() if name in others}
-    strangers = [name for name in others if name not in TABLES]
+    unexpected = [name for name in others if name not in TABLES]
     if not pictures:
-        endings = counted(Counter(printable(Path(name).suffix) for name in strangers))
+        endings = counted(Counter(printable(Path(name).suffix) for name in unexpected))
         finds.fault(path, "pictures 0.png, 1.png, ...", f"none ({endings})" if endings else "none")
         return None
     own = Findings(finds.root)
@@ -156,7 +156,7 @@ def _clip(
         own.fault(path, f"pictures 0.png to {last}.png without a gap", f"no picture {runs(absent)}")
     for first, second in twice:
         own.fault(path, "one picture for each number", f"{first} and {second}")
-    finds.ignored += [relative(path / name, finds.root) for name in strangers]
+    finds.ignored += [relative(path / name, finds.root) for name in unexpected]
     length = len(pictures)
     rows = []
     for kind, columns in TABLES.items():

@@ -51,7 +51,7 @@ ROWS = {"action": (0, 4), "endeffector_pos": (4, 7)}
 VAL = 256
 """Number of the first trajectory of the file in train/ that is kept for validation."""
 TRIED = 4
-"""Records of a file that are tried until one can be read and tells what the file holds."""
+"""Records of a file that are tried until one can be read and shows what the file holds."""
 KEPT = 2
 """Decoded trajectories that a process keeps."""
 _FILE = re.compile(r"traj_([0-9]{1,9})_to_([0-9]{1,9})\.tfrecords")

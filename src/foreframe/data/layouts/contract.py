@@ -58,7 +58,7 @@ class SourceClip:
     split: "train", "val" or "test"; empty where the source has none, and a hash of the name decides.
     length: number of frames.
     frames: reads pictures. rows: reads what was recorded beside them: numbers, or pose pictures; None without any.
-    faults: what is wrong with it as far as names and tables tell; with single numbers of a table, as a `NumberFault`.
+    faults: what is wrong with it as far as names and tables show; with single numbers of a table, as a `NumberFault`.
     part: name of the part (start, stop), for clips that may be cut in two at a bad frame; None for those that may not.
     file: clips of the same file are read one after another by the same process, so that a video is decoded once.
     """

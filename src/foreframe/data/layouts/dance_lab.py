@@ -101,7 +101,7 @@ def example(folder: Path) -> None:
 def _pairs(folder: Path, split: str, finds: Findings) -> tuple[dict[int, str], dict[int, str], set[int]]:
     """Names of the frames and of the poses of one split by number; what has no partner is a fault.
 
-    Numbers that two pictures claim come last: nobody can tell which of them is meant.
+    Numbers that two pictures claim come last: it is unknown which of them is meant.
     """
     found: list[dict[int, str]] = []
     doubtful: set[int] = set()
@@ -133,7 +133,7 @@ def _pairs(folder: Path, split: str, finds: Findings) -> tuple[dict[int, str], d
 
 
 def _takes(numbers: Sequence[int], cuts: Sequence[int]) -> list[list[int]]:
-    """Numbers in stretches without a gap, a new one starting at each cut."""
+    """Numbers in spans without a gap, a new one starting at each cut."""
     takes: list[list[int]] = []
     for number in numbers:
         if takes and number == takes[-1][-1] + 1 and number not in cuts:

@@ -253,7 +253,7 @@ class _Rows:
     """A take whose poses are in one file.
 
     keys: what the file may call each frame. first, length: where the take begins among the frames that the file is
-    about, and how many these are; first is None where other folders share the file, so that only names can tell.
+    about, and how many these are; first is None where other folders share the file, so that only names decide.
     """
 
     path: Path

@@ -73,7 +73,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every video, or every range of it in the list. With the list, videos are opened when they are read.
 
-    Without it each is opened here, since nothing else tells how long it is.
+    Without it each is opened here, since nothing else says how long it is.
     """
     finds = Findings(folder)
     warnings: list[str] = []

@@ -179,9 +179,9 @@ def _splits(store: Store, demos: set[str], finds: Findings) -> dict[str, str]:
         except DataError as error:
             finds.faults += error.faults
             continue
-        if strangers := [demo for demo in listed if demo not in demos]:
-            more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-            found = f"{strangers[0][:40]}{more}"
+        if missing_demos := [demo for demo in listed if demo not in demos]:
+            more = f" and {len(missing_demos) - 1} more" if len(missing_demos) > 1 else ""
+            found = f"{missing_demos[0][:40]}{more}"
             finds.faults.append(Fault(store.shown, name, "names of groups in data", found))
         for demo in dict.fromkeys(listed):
             if demo not in demos:

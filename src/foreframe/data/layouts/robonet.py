@@ -10,11 +10,11 @@
 Action t leads from frame t into frame t+1; the last frame has none and repeats the one before it, which leads to a
 frame that was not recorded. Facts as in the data set's own loader (SudeepDasari/RoboNet, hdf5_loader.py and
 metadata_helper.py). An MP4 whose image_format is BGR was written with red and blue exchanged and is turned back; the
-bytes of a JPEG decode to RGB whatever the attribute says, for it tells the order in which OpenCV handled them.
+bytes of a JPEG decode to RGB whatever the attribute says, for it gives the order in which OpenCV handled them.
 
 Robots differ in how many numbers an action and a state have. Others fill up or cut off, to 4 and 5 for instance; this
 layout does not, because the same number would mean different things. The widths that most files have are the data
-set's, and a file of another robot is a fault that tells its widths. Keep robots in folders of their own, or leave the
+set's, and a file of another robot is a fault that gives its widths. Keep robots in folders of their own, or leave the
 others out with --on-bad skip.
 
 With the list of test files, a twentieth of the other files is "val", by the SHA-256 of their names; without it, no
@@ -316,7 +316,7 @@ class _Film:
         self.store, self.name, self.state = store, name, store.state
         self.next = 0
         try:
-            # Told what to expect: its own guess may take the bytes for a playlist, and open the files that this names.
+            # The format is given: a guess may take the bytes for a playlist, and open the files that this names.
             self.container = av.open(io.BytesIO(_data(store, name)), "r", format="mov")
             if not self.container.streams.video:
                 raise store.error(name, "a film", "data without pictures")

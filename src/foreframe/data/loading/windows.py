@@ -64,7 +64,7 @@ class Windows:
     def numbers(self, indices: Tensor | Sequence[int], strides: Tensor | Sequence[int] | None = None) -> Tensor:
         """Which frames of the pack these windows take: (B, T) int64.
 
-        With `strides` (B,), a window takes every so many-th frame from its start on, or fewer apart where its
+        With `strides` (B,), a window takes every n-th frame from its start on, or fewer apart where its
         episode ends too soon.
         """
         places = [self.place(index) for index in _integers(indices)]

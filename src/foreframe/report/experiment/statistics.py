@@ -75,7 +75,7 @@ class ScoreDifference:
 
 
 def run_names(runs: Sequence[RunResults]) -> list[str]:
-    """The folders' last names where these tell the runs apart, else their paths."""
+    """The folders' last names where these differ, else their paths."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.run) for run in runs]
 

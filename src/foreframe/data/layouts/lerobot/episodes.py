@@ -71,7 +71,7 @@ def read_frames(source: Source, episode: Episode, start: int, stop: int) -> RawC
         found = _from_video(source, episode, start, {index: times[index] for index in good}, frames)
     else:
         found = _from_parquet(source, episode, start, stop, good, frames)
-    _insist_few(found)
+    _check_few(found)
     return RawChunk(frames, dict(sorted((faults | found).items())))
 
 
@@ -91,7 +91,7 @@ def read_rows(source: Source, episode: Episode, start: int, stop: int) -> RawChu
         with np.errstate(over="ignore"):
             values[:, at : at + width] = found
         expected = "1 number" if width == 1 else f"{width} numbers"
-        told = {i: _fault(episode, start + i, expected, words, feature) for i, words in wrong.items()}
+        found_by_row = {i: _fault(episode, start + i, expected, words, feature) for i, words in wrong.items()}
         odd = {}
         finite = np.isfinite(values[:, at : at + width])
         for index in np.flatnonzero(~finite.all(1)).tolist():
@@ -99,7 +99,7 @@ def read_rows(source: Source, episode: Episode, start: int, stop: int) -> RawChu
             some = ", ".join(source.names[column] for column in bad[:3])
             more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
             odd[index] = _fault(episode, start + index, "finite numbers", str(values[index, bad[0]]), some + more)
-        for index, fault in (*_few(told).items(), *_few(odd).items()):
+        for index, fault in (*_few(found_by_row).items(), *_few(odd).items()):
             columns = tuple(range(at, at + width))
             fault = NumberFault(fault.path, fault.where, fault.expected, fault.found, columns)
             faults.setdefault(index, []).append(fault)
@@ -129,7 +129,7 @@ def _located(source: Source, episode: Episode) -> tuple[Table, int]:
         raise _error(Fault(data, where, f"{episode.length} rows of this episode", found))
     if length != episode.length or pieces > 1:
         expected = f"{episode.length} rows in one stretch, as meta says"
-        raise _error(Fault(data, where, expected, f"{length}" + f" in {pieces} stretches" * (pieces > 1)))
+        raise _error(Fault(data, where, expected, f"{length}" + f" in {pieces} spans" * (pieces > 1)))
     if source.single and len(spans) > 1:
         raise _error(Fault(data, where, "rows of this episode only", f"rows of {len(spans)} episodes"))
     return table, first
@@ -143,13 +143,13 @@ def _rate(path: Path, changed: int) -> float | None:
 
 @lru_cache(maxsize=4)
 def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int]]:
-    """{episode: (its first row, number of its rows, number of stretches they are in)} of a data file.
+    """{episode: (its first row, number of its rows, number of spans they are in)} of a data file.
 
-    A file may hold thousands of episodes, so it is looked through once. `rows` and `changed` tell a file from one
+    A file may hold thousands of episodes, so it is read once. `rows` and `changed` distinguish a file from one
     that was there before.
     """
     spans: dict[int, tuple[int, int, int]] = {}
-    last, stretches = None, 0
+    last, count = None, 0
     with Table(path, ("episode_index",)) as table:
         for first, block in table.blocks():
             found, wrong = numbers(block.column("episode_index"), 1)
@@ -163,10 +163,10 @@ def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int
                 number = int(found[start, 0])
                 before, length, pieces = spans.get(number, (first + int(start), 0, 0))
                 spans[number] = (before, length + int(end - start), pieces + (number != last))
-                stretches += number != last
+                count += number != last
                 last = number
-            if stretches > MAX_ROWS:
-                raise _error(Fault(str(path), "episode_index", f"at most {MAX_ROWS} stretches of episodes", "more"))
+            if count > MAX_ROWS:
+                raise _error(Fault(str(path), "episode_index", f"at most {MAX_ROWS} spans of episodes", "more"))
     return spans
 
 
@@ -195,7 +195,7 @@ def _times(
         if row in no_time or not time < MAX_TIME or not any(abs(time - step) <= slack for step in steps):
             found = no_time.get(row) or f"{time:.6f}"
             faults[index] = (_fault(episode, number, f"timestamp {steps[0]:.6f}", found),)
-    _insist_few(faults)
+    _check_few(faults)
     return times[ahead:, 0], faults
 
 
@@ -288,7 +288,7 @@ def _stays(file: Path, root: Path) -> bool:
 
 
 def _check_claim(source: Source, size: Size | str) -> None:
-    """That a picture has the right size, by its header, before so much is decoded; the reader tells what is no
+    """That a picture has the right size, by its header, before it is decoded; the reader reports what is no
     picture."""
     if isinstance(size, tuple):
         _check_size(source, "", size)
@@ -306,7 +306,7 @@ def _holds_pictures(kind: Any) -> bool:
 
 
 def _few(faults: Mapping[int, Fault]) -> Mapping[int, Fault]:
-    """What is wrong with rows, in few words: of many faults the first stands for all, and is told once."""
+    """What is wrong with rows, in few words: of many faults the first stands for all, and is reported once."""
     if len(faults) <= FEW:
         return faults
     first = next(iter(faults.values()))
@@ -314,8 +314,8 @@ def _few(faults: Mapping[int, Fault]) -> Mapping[int, Fault]:
     return dict.fromkeys(faults, replace(first, found=found))
 
 
-def _insist_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
-    """DataError where so many frames of a stretch are at fault that it is not about single frames."""
+def _check_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
+    """DataError where most frames of a span are at fault."""
     if len(faults) > FEW:
         first, *_ = next(iter(faults.values()))
         found = f"{first.found}; and something like it in {len(faults) - 1} more frames"

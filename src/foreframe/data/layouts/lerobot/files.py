@@ -105,7 +105,7 @@ def read_rows(path: Path, columns: Mapping[str, Any], finds: Findings) -> Iterat
 
 
 def _too_many(path: Path, where: str, before: int, finds: Findings) -> bool:
-    """Whether so many rows of a file are wrong that the others are not read, which is a fault as well."""
+    """Whether the other rows of a file are not read after this many wrong ones, which is a fault as well."""
     if len(finds.faults) - before < MAX_FAULTS:
         return False
     finds.fault(path, f"fewer than {MAX_FAULTS} faults in one file", "as many; the rest of it was not read", where)

@@ -119,7 +119,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     if left:
         notes.append(f"features not used: {', '.join(f'{printable(f.key)} ({f.words})' for f in left)}")
     finds.ignored += _unexpected_files(files, info, episodes, others)
-    finds.ignored += _strangers_outside(info, finds)
+    finds.ignored += _unexpected_outside(info, finds)
     return SourceIndex(
         NAME,
         clips,
@@ -268,7 +268,7 @@ def _unexpected_files(files: set[str], info: Info, episodes: Sequence[Episode], 
     ]
 
 
-def _strangers_outside(info: Info, finds: Findings) -> list[str]:
+def _unexpected_outside(info: Info, finds: Findings) -> list[str]:
     """Files beside data/, videos/ and meta/, and folders, but for images/, where pictures of tables may lie."""
     files, folders = listing(finds.root, finds)
     known = {"meta", "images", info.data.partition("/")[0], info.video.partition("/")[0]}
