@@ -23,7 +23,8 @@ from foreframe.presets import find
 from foreframe.sweep.scales import scaled
 
 def two():
-    tiny = replace(scaled(find("push-demo"), "tiny"), horizon=3, eval_horizon=3, save_every=5, log_every=1)
+    tiny = replace(scaled(find("push-demo"), "tiny"), horizon=3, eval_horizon=3, save_every=5)
+    tiny = replace(tiny, validate_every=0, log_every=1)
     return {"slow": replace(tiny, steps=STEPS), "quick": replace(tiny, steps=3)}
 """
 
@@ -65,7 +66,7 @@ def start(python: Path, tmp_path: Path) -> subprocess.Popen[str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_a_sweep_on_ray_that_is_stopped_saves_and_the_same_command_finishes_it(python, tmp_path, figure):
     write_pack(tmp_path / "pack")
-    (tmp_path / "grid.py").write_text(GRID.replace("STEPS", "400"))
+    (tmp_path / "grid.py").write_text(GRID.replace("STEPS", "60"))
     process = start(python, tmp_path)
     for _ in range(6000):  # for a test that hangs
         logs = list(tmp_path.glob("out/runs/slow*/log.jsonl"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ from foreframe import signals
 from foreframe.errors import UsageError
 
 EngineName = Literal["local", "ray"]
+POLL_SECONDS = 0.2
 OUTPUT = "output.txt"
 """In the run's folder: the output of its process."""
 
@@ -107,7 +109,8 @@ def carry(run: str, job: str) -> int:
     task = LocalTask(Path(run), job)
     while True:
         try:
-            task.process.wait()
+            while task.poll() is None:  # Ray's interrupt is seen between Python's steps, not in a wait for the process
+                time.sleep(POLL_SECONDS)
             return int(task.poll() or 0)
         except KeyboardInterrupt:
             task.stop()
