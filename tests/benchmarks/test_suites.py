@@ -176,7 +176,7 @@ def test_tables_show_medians_with_their_range():
     comparison = {
         "race": "r",
         "clock": "cpu_seconds",
-        "contestants": [
+        "ways": [
             {
                 "name": "a",
                 "precision": "bfloat16",

@@ -71,7 +71,7 @@ def test_noise_says_nothing():
     result = found(clips, 0)
     assert result.best is None
     assert not result.warning
-    assert "cannot be told" in result.words
+    assert "is unclear" in result.words
 
 
 def test_without_conditions_or_with_too_little_there_is_no_answer():

@@ -20,7 +20,7 @@ import pytest
 from foreframe import disk
 from foreframe.clip import ClipSpec
 from foreframe.data.exports.run import export
-from foreframe.data.ingest import pool
+from foreframe.data.ingest import reading
 from foreframe.data.ingest.run import pack_source
 from foreframe.data.ingest.transform import PreparedSource, shape
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
@@ -241,8 +241,8 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_costs_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert content(folder / "pack") == before
     read: list[str] = []
-    real = pool._read
-    monkeypatch.setattr(pool, "_read", lambda clip, *range: read.append(clip.name) or real(clip, *range))
+    real = reading._read
+    monkeypatch.setattr(reading, "_read", lambda clip, *range: read.append(clip.name) or real(clip, *range))
     pack(folder / "pack", *range(60))
     assert content(folder / "pack") == content(pack(folder.parent / "other", *range(60)).path)
     kept = max(0, (limit - 128) // (3 * 72) - 1)

@@ -18,7 +18,7 @@ from foreframe.clip import ClipSpec
 from foreframe.data import open as sources
 from foreframe.data.cache import source_key
 from foreframe.data.formats import sample
-from foreframe.data.ingest import pool
+from foreframe.data.ingest import reading
 from foreframe.data.ingest import run as importing
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips, pack_source
@@ -222,7 +222,7 @@ def test_an_interrupted_import_leaves_no_pack_and_goes_on_where_it_was(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".pack.partial", "bair", "plain"]
     with monkeypatch.context() as patched:
         read = []
-        patched.setattr(pool, "_read", lambda clip, start, stop: read.append(clip.name) or clip.read(start, stop))
+        patched.setattr(reading, "_read", lambda clip, start, stop: read.append(clip.name) or clip.read(start, stop))
         assert import_clips(bair, tmp_path / "pack", progress=True).hash == plain.hash
     assert "continuing with 2 clips done before" in capsys.readouterr().err
     assert len(read) == 2
@@ -243,7 +243,7 @@ def test_an_import_of_a_changed_source_or_with_other_options_starts_anew(
     if changed == "source":
         os.utime(bair / ONE / "0.png", ns=(1, 1))
     read = []
-    monkeypatch.setattr(pool, "_read", lambda clip, *range: read.append(clip.name) or clip.read(*range))
+    monkeypatch.setattr(reading, "_read", lambda clip, *range: read.append(clip.name) or clip.read(*range))
     options = Options(size=(8, 8)) if changed == "options" else Options()
     import_clips(bair, tmp_path / "pack", options=options).verify()
     assert len(read) == (0 if changed == "nothing" else 4)
@@ -288,7 +288,7 @@ def test_of_many_warnings_the_first_are_told(tmp_path: Path, capsys: pytest.Capt
     source = shape(SourceIndex("test", clips, (4, 6)), Options())
     pack_source(source, Path("src"), tmp_path / "pack", key="k", progress=True)
     told = capsys.readouterr().err
-    assert told.count("every frame is black") == importing.TOLD
+    assert told.count("every frame is black") == importing.MAX_PRINTED
     assert "... and 4 more warnings; `foreframe data check` lists them" in told
 
 

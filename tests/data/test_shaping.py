@@ -225,8 +225,8 @@ def test_lists_of_clips_decide_and_what_does_not_match_is_a_fault(tmp_path: Path
     [
         ('{"train": "a"}', "expected JSON of the form"),
         ("{", "splits.json, line 1, column 2: expected JSON, found"),
-        ("[" * 1_000_000, "splits.json: expected JSON, found a number of too many digits or brackets nested too deep"),
-        ('{"train": ["a"], "train": ["b"]}', "splits.json: expected each key once, found two keys 'train'"),
+        ("[" * 1_000_000, "splits.json: expected JSON of fewer values"),
+        ('{"train": ["a"], "train": ["b"]}', "splits.json: expected JSON, found the key 'train' is given twice"),
         ('{"train": [NaN]}', "splits.json, line 1, column 12: expected JSON, found NaN is not a JSON number"),
         ("", "splits.json: expected a table of 1 to .* bytes, found 0 bytes"),
         ('{"train": [1]}', "expected JSON of the form"),

@@ -548,7 +548,7 @@ def test_a_link_out_of_the_dataset_is_not_followed(v2: Path, tmp_path: Path):
         ({"timestamp": float("inf")}, "episode 1, frame 2: expected timestamp 0.200000, found inf"),
         ({"timestamp": -3e38}, "episode 1, frame 2: expected timestamp 0.200000, found -3000"),
         ({"timestamp": None}, "episode 1, frame 2: expected timestamp 0.200000, found nothing"),
-        ({"episode_index": 0}, "episode 1: expected 7 rows in one stretch, as meta says, found 6"),
+        ({"episode_index": 0}, "episode 1: expected 7 rows in one span, as meta says, found 6"),
         (
             {"action": [1.0, float("nan"), float("inf")]},
             "frame 2, action.dy, action.grip: expected finite numbers, found nan",
@@ -590,7 +590,7 @@ def test_a_wrong_number_of_rows_is_a_fault_of_the_episode(v2: Path, v3: Path):
     path = v2 / "data/chunk-000/episode_000001.parquet"
     edit(path, schema(), lambda rows: rows.pop())
     assert problems(v2) == [
-        "data/chunk-000/episode_000001.parquet, episode 1: expected 7 rows in one stretch, as meta says, found 6"
+        "data/chunk-000/episode_000001.parquet, episode 1: expected 7 rows in one span, as meta says, found 6"
     ]
     edit(path, schema(), lambda rows: rows.append(row(2, 0)))
     assert "found 6" in problems(v2)[0]
@@ -601,7 +601,7 @@ def test_a_wrong_number_of_rows_is_a_fault_of_the_episode(v2: Path, v3: Path):
     save(path, [], schema())
     assert problems(v2)[0].endswith("expected 7 rows of this episode, found an empty table")
     edit(v3 / "data/chunk-000/file-001.parquet", schema(), lambda rows: rows.append(rows.pop(2)))
-    assert problems(v3)[0].endswith("episode 2: expected 6 rows in one stretch, as meta says, found 6 in 2 stretches")
+    assert problems(v3)[0].endswith("episode 2: expected 6 rows in one span, as meta says, found 6 in 2 spans")
 
 
 def test_a_table_without_a_column_or_with_texts_in_it_is_a_fault(v2: Path):

@@ -32,7 +32,7 @@ MAX_TIME = 1e9
 OFF = 0.1
 """Share by which the rate of a video may differ from that of the dataset."""
 FEW = 3
-"""Of more frames of a stretch that are at fault in one way, only the first is named, and the others counted."""
+"""Of more frames of a span that are at fault in one way, only the first is named, and the others counted."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _located(source: Source, episode: Episode) -> tuple[Table, int]:
         found = f"none; episode_index is {there}" if spans else "an empty table"
         raise _error(Fault(data, where, f"{episode.length} rows of this episode", found))
     if length != episode.length or pieces > 1:
-        expected = f"{episode.length} rows in one stretch, as meta says"
+        expected = f"{episode.length} rows in one span, as meta says"
         raise _error(Fault(data, where, expected, f"{length}" + f" in {pieces} spans" * (pieces > 1)))
     if source.single and len(spans) > 1:
         raise _error(Fault(data, where, "rows of this episode only", f"rows of {len(spans)} episodes"))
