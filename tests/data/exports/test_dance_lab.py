@@ -52,7 +52,7 @@ def test_of_a_test_clip_the_first_frame_and_all_poses_are_written(tmp_path: Path
 
 def test_the_size_that_an_import_needs_to_be_told_is_noted(tmp_path: Path):
     notes = export(tiny_pack(tmp_path / "pack", "pose"), tmp_path / "out", "dance_lab")
-    assert "an import brings pictures of this form to 32x64 unless --size says otherwise: 8 10" in notes
+    assert "an import brings pictures of this form to 32x64 unless --size is 8 10" in notes
     notes = export(tiny_pack(tmp_path / "usual", "pose", size=(32, 64)), tmp_path / "other", "dance_lab")
     assert not any("--size" in note for note in notes)
 
