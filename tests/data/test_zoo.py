@@ -791,8 +791,8 @@ CASES = (
     Case("JSON cut short", "frame_folders", "F28", lambda r: as_json(r / TABLE, '[{"move": 1, "tu'),
          [f"{A}/commands.json, line 1, column 14: expected JSON, found Unterminated string starting at"], loses=[A]),
     Case("a million brackets of JSON", "frame_folders", "F28", lambda r: as_json(r / TABLE, "[" * 10**6),
-         [f"{A}/commands.json: expected JSON of fewer values, or a table as CSV or parquet, found values that would "
-          "take more than 60 MiB of memory"],
+         [f"{A}/commands.json: expected JSON of fewer values, or a table as CSV or parquet, found values that "
+          "would take more than 60 MiB of memory"],
          loses=[A]),
     Case("nothing in a row of parquet", "frame_folders", "F28",
          lambda r: as_parquet(r / TABLE, {"move": [*range(11), None], "turn": [0.0] * 12}),
@@ -1009,8 +1009,8 @@ CASES = (
     Case("a frame twice in a table of keypoints", "keypoints", "F28", lambda r: numbers(r / B_CSV, 5, 2),
          [f"{B_CSV}, row 5, column 1: expected the number of a frame, each once, found 2 again"], loses=["train/b"]),
     Case("brackets without end", "keypoints", "F28", lambda r: (r / "train/keypoints/c.json").write_text("[" * 10**6),
-         ["train/keypoints/c.json: expected JSON of fewer values, or a table as CSV or parquet, found values that would "
-          "take more than 60 MiB of memory"],
+         ["train/keypoints/c.json: expected JSON of fewer values, or a table as CSV or parquet, found values that "
+          "would take more than 60 MiB of memory"],
          loses=["train/c"]),
     Case("a list too short", "keypoints", "F29", lambda r: shorter_list(r / "train/keypoints/c.json"),
          ["train/keypoints/c.json: expected 10 poses, one for each frame, found 9"], loses=["train/c"]),
