@@ -453,7 +453,7 @@ def test_what_is_kept_is_said_by_verb(monkeypatch, capsys):
         "foreframe: stopped by SIGTERM; nothing is left half done, the same command starts again\n"
     )
     monkeypatch.setattr(cli, "train", stops)
-    assert "`foreframe resume RUN` goes on" in call(capsys, "train", "push-demo")[2]
+    assert "`foreframe resume RUN` continues" in call(capsys, "train", "push-demo")[2]
 
 
 IMPORTING = """

@@ -131,8 +131,8 @@ pickle.loads(open({str(path)!r}, "rb").read())
 exec(marshal.loads(marshal.dumps(compile("x = 1  # {zoo.CANARY}", {zoo.CANARY!r}, "exec"))))
 eval("1 or {zoo.CANARY}")
 open("/tmp/elsewhere-{os.getpid()}", "w").close()
-child.ARMED = False
-print(*child.ALARMS, sep="\\n")
+listening.ARMED = False
+print(*listening.ALARMS, sep="\\n")
 """
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True,

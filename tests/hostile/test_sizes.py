@@ -191,7 +191,7 @@ def test_clips_of_a_step_beyond_this_machine_are_refused_before_the_model_is_bui
             patch.setattr(models, "build", lambda *_: pytest.fail("it was built"))
             patch.setattr(models, "memory", lambda: needed - 1)  # noqa: B023 (called in this turn)
             with pytest.raises(
-                ConfigError, match=rf"train\.batch: 2 clips of 5 frames .* {needed:,} bytes .* {needed - 1:,}"
+                ConfigError, match=rf"train\.batch: 2 clips of 5 frames .* {needed:,} bytes.* {needed - 1:,}"
             ):
                 Trainer(config, pack, tmp_path, runs.CPU)
             patch.setattr(models, "memory", lambda: needed)  # noqa: B023

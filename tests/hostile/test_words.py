@@ -81,5 +81,5 @@ def test_conditions_larger_than_any_are_not_read(tmp_path: Path, monkeypatch: py
 
 
 def test_no_conditions_are_told(tmp_path: Path):
-    with pytest.raises(DataError, match="expected a CSV file with 2 columns, there is none"):
+    with pytest.raises(DataError, match="expected a CSV file with 2 columns, not found"):
         gallery._table(tmp_path / "none.csv", 2)

@@ -16,8 +16,7 @@ from foreframe.gaussian import Gaussian
 from foreframe.log import read_log
 from foreframe.losses import LossConfig, elbo, kl_per_unit
 from foreframe.recipe import OptimizerConfig
-from foreframe.training import crash, watch
-from foreframe.training import trainer as train
+from foreframe.training import crash, health, watch
 from foreframe.training.watch import Buffers, Skipped, Spike, Watch
 from foreframe.unrolled import Unrolled
 from tests.runs import CPU, TINY, again, make
@@ -306,8 +305,8 @@ def test_a_collapsed_and_an_exploded_posterior_are_said_in_the_log(vector_pack, 
     notes = [row["note"] for row in read_log(run) if "note" in row]
     assert len(notes) == 2
     assert all("the posterior has collapsed, z carries nothing" in note for note in notes)
-    monkeypatch.setattr(train, "COLLAPSED_NATS", 0.0)
-    monkeypatch.setattr(train, "EXPLODED_NATS", 0.0)
+    monkeypatch.setattr(health, "COLLAPSED_NATS", 0.0)
+    monkeypatch.setattr(health, "EXPLODED_NATS", 0.0)
     make(vector_pack, tmp_path / "other", replace(LONG, steps=1, validate_every=1)).run()
     (note,) = [row["note"] for row in read_log(tmp_path / "other") if "note" in row]
     assert "it explodes" in note
