@@ -160,7 +160,7 @@ def test_a_pack_without_the_split_to_train_on_says_which_there_are(vector_pack, 
 def test_validation_clips_too_short_are_refused_at_the_start_and_not_at_the_first_validation(vector_pack, tmp_path):
     with pytest.raises(DataError, match="no clip of split 'val' is 42 frames long"):
         make(vector_pack, tmp_path / "run", replace(TINY, eval_horizon=40))
-    assert make(vector_pack, tmp_path / "run", replace(TINY, eval_horizon=40, validate_every=0)).step == 0
+    assert make(vector_pack, tmp_path / "run", replace(TINY, eval_horizon=40, validate_every=0)).state.step == 0
 
 
 def test_a_coin_is_shared_as_its_name_says():
