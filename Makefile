@@ -19,7 +19,7 @@ test: setup  ## Every test of a change: at most 10 minutes on 2 cores, no networ
 	$(BIN)/python -m pytest -n 2 -m "not e2e and not nightly and not alone" $(COVERED) $(GUARDS)
 	$(BIN)/python -m pytest -m "alone and not nightly" $(COVERED) --cov-append
 
-check: setup  ## Style, types, floors, and the branch coverage of what guards files
+check: setup  ## Style, types, floors, and that each branch of what guards files is tested
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
