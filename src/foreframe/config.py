@@ -37,7 +37,10 @@ _BYTES_FOR = {b"{": 200, b"[": 96, b":": 100, b",": 32, b'"': 16}
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Half a surrogate pair, and what would move the cursor of a terminal that prints it."""
-_CONSTANT = re.compile(r'"(?:[^"\\]++|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
+_TOKEN = re.compile(
+    r'"(?:[^"\\]++|\\.)*+"|(NaN|-?Infinity|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)', re.DOTALL
+)
+"""A text, or (captured) a number or constant."""
 _TOO_DEEP = f"lists and objects more than {DEPTH} deep"
 _UNIONS = (types.UnionType, typing.Union)
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -283,18 +286,31 @@ def loads(content: bytes, limit: int = LIMIT, *, finite: bool = True, control: b
     if memory_for(content) > MEMORY:
         raise TooLargeError(f"values that would take more than {MEMORY >> 20} MiB of memory")
 
-    def refuse(constant: str) -> None:
-        at = next(match.start() for match in _CONSTANT.finditer(text) if match[1] == constant)
+    def problem(token: str, why: str) -> JsonProblem:
+        at = next(match.start() for match in _TOKEN.finditer(text) if match[1] == token)
         place = f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
-        raise JsonProblem(f"{constant} is not a JSON number", place)
+        return JsonProblem(f"{token[:30]} {why}", place)
+
+    def refuse(constant: str) -> None:
+        raise problem(constant, "is not a JSON number")
+
+    def integer(digits: str) -> int:
+        if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+            raise problem(digits, "does not fit into 64 bits")
+        return int(digits)
+
+    def finite_number(digits: str) -> float:
+        if math.isfinite(value := float(digits)):
+            return value
+        raise problem(digits, "is larger than any number")
 
     try:
         text = content.decode()
         value = json.loads(
             text,
             object_pairs_hook=_unique,
-            parse_int=_integer,
-            parse_float=_finite if finite else float,
+            parse_int=integer,
+            parse_float=finite_number if finite else float,
             parse_constant=refuse if finite else float,
         )
     except json.JSONDecodeError as error:
@@ -332,19 +348,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise JsonProblem(f"the key {shown(twice)} is given twice")
     return found
-
-
-def _integer(text: str) -> int:
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
-        raise JsonProblem(f"{text[:30]} does not fit into 64 bits")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise JsonProblem(f"{text[:30]} is larger than any number")
-    return value
 
 
 def shown(value: object) -> str:

@@ -187,7 +187,7 @@ def test_plain_tables_are_read(tmp_path: Path, content: bytes):
         (b'1,2\n"3",4\n5,6', ["t.csv, row 2, column 1: expected a finite decimal number, found '\"3\"'"]),
         (b"1,2\n3,\n5,6", ["t.csv, row 2, column 2: expected a finite decimal number, found ''"]),
         (b"1,2\n3,\x004\n5,6", ["t.csv, row 2, column 2: expected a finite decimal number, found '\\x004'"]),
-        (b"1,2\n3,\xff\n5,6", ["t.csv, byte 6: expected text in UTF-8, found the byte 0xff"]),
+        (b"1,2\n3,\xff\n5,6", ["t.csv, row 2, column 2: expected text in UTF-8, found the byte 0xff"]),
         (b"1,2\n3\n5,6", ["t.csv, row 2: expected 2 numbers, found 1"]),
         (b"1,2\n3,4,5\n5,6", ["t.csv, row 2: expected 2 numbers, found 3"]),
         (b"1;2\n3,4\n5,6", ["t.csv, row 1: expected 2 numbers, found 1"]),

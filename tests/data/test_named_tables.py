@@ -57,7 +57,7 @@ def test_tables_may_have_names_or_not(tmp_path: Path, name: str, text: str, name
         ("a.csv", "x,y\n\n1,2\n", "row 2: expected 2 numbers, found a blank row"),
         ("a.csv", "x;y\n1;2\n", "row 2, column 1: expected a finite decimal number, found '1;2'"),
         ("a.csv", b"\xef\xbb\xbfx,y\n1,2\n", "row 1: expected plain text, found a byte-order mark"),
-        ("a.csv", b"x,\xff\n1,2\n", "byte 2: expected text in UTF-8, found the byte 0xff"),
+        ("a.csv", b"x,\xff\n1,2\n", "row 1, column 2: expected text in UTF-8, found the byte 0xff"),
         ("a.csv", "x," * 5000 + "x\n", "row 1: expected 1 to 4096 columns, found 5001"),
         ("a.json", "[[1, 2], [3", "line 1, column 12: expected JSON"),
         ("a.json", "[" * 5000, "expected JSON, found lists and objects more than 32 deep"),
