@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 # Tests of what stands between a broken file and a wrong result; to trace them all would double the time.
 GUARDS := tests/data tests/contract tests/hostile tests/reliability $(addprefix tests/test_, \
-	checkpoint.py cli.py config.py disk.py files.py log.py products.py train.py)
+	checkpoint.py cli.py config.py disk.py files.py log.py own_model.py products.py train.py)
 COVERED := --cov --cov-report= --cov-fail-under=0
 
 .PHONY: demo test check e2e nightly bench setup lock clean

@@ -155,7 +155,10 @@ BAD = {
     "an integer beyond 64 bits": (b'{"a": 18446744073709551616}', "18446744073709551616 does not fit into 64 bits"),
     "a constant that is also a text": (b'["NaN",\n"1e999", NaN]', "line 2, column 10: NaN is not a JSON number"),
     "an integer below 64 bits": (b'{"a": -9223372036854775809}', "does not fit into 64 bits"),
-    "digits that Python refuses": (b'{"a": ' + b"9" * 5000 + b"}", "line 1, column 7: 999999999999999999999999999999 does not fit into 64 bits"),
+    "digits that Python refuses": (
+        b'{"a": ' + b"9" * 5000 + b"}",
+        "line 1, column 7: 999999999999999999999999999999 does not fit into 64 bits",
+    ),
     "a key given twice": (b'{"a": 1, "b": {"x": 1, "x": 2}}', "the key 'x' is given twice"),
     "Latin-1": (b'{"a": "caf\xe9"}', "byte 10: not UTF-8: 0xe9"),
     "UTF-16": ('{"a": 1}'.encode("utf-16"), "byte 0: not UTF-8: 0xff"),

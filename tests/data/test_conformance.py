@@ -13,6 +13,7 @@ from foreframe.errors import UsageError
 
 GOOD = """
 from functools import partial
+from pathlib import Path
 import numpy as np
 from foreframe.data.formats.folders import Findings, listing, relative
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
@@ -56,6 +57,19 @@ def example(folder):
 """
 
 
+COUNTED = """
+    with Path(__file__).with_suffix(".count").open("a+") as file:
+        file.write(".")
+        if file.tell() % 3 == 1:  # of every three surveys the first one has no clip c
+            clips.pop()
+"""
+REFUSED = """
+    if len([*folder.rglob("*.raw")]) < 3:
+        raise DataError("three films are needed")
+    finds = Findings(folder)
+"""
+
+
 @pytest.fixture
 def layout(tmp_path: Path) -> Path:
     (tmp_path / "raw.py").write_text(GOOD)
@@ -88,6 +102,10 @@ def test_a_layout_of_ones_own_that_keeps_the_contract_can_be_used(
         ('LOOKS_FOR = "', 'LOOKS_FOR = "\\n', "LOOKS_FOR: expected one line of text, found '\\ntrain|val/NAME.raw'"),
         ('any(folder.glob("train/*.raw"))', "False", "recognises: expected True for its own example, found False"),
         ('any(folder.glob("train/*.raw"))', "True", "recognises: expected False for an empty folder, found True"),
+        (
+            "def example(folder):", 'def example(folder):\n    (folder / "val" / "val_img").mkdir(parents=True)',
+            "example: expected a source that no other layout recognises, found that dance_lab does",
+        ),
         ('"val/c"', '"train/c"', "example: expected clips in train and val, found none in val"),
         (
             "faults=tuple(finds.faults))", "faults=(Fault('x', '', 'a', 'b'),))",
@@ -104,6 +122,22 @@ def test_a_layout_of_ones_own_that_keeps_the_contract_can_be_used(
         (
             "partial(_rows, path)", "None",
             "train/a: expected rows if and only if there is a condition (vector), found otherwise",
+        ),
+        (
+            "partial(_rows, path)", "lambda start, stop: _rows(path, start, stop)",
+            "train/a: expected a clip that can be sent to another process, found ",
+        ),
+        (
+            "data[start:stop]", "data[start:stop] + np.random.default_rng().integers(64, dtype=np.uint8)",
+            "import: expected the same bytes of a second import, found others",
+        ),
+        (
+            "data[start:stop]", "data[start:stop] + np.random.default_rng().integers(64, dtype=np.uint8)",
+            "train/a: expected in the pack what the clip reads as, found other numbers",
+        ),
+        (
+            "    return SourceIndex(", COUNTED + "    return SourceIndex(",
+            "import: expected every clip, found no val/c",
         ),
         ("data[start:stop]", "data[start:stop][::-1]", "train/a: expected the same frames in pieces, found others"),
         ("dtype=np.float32", "dtype=float", "train/a: expected rows as float32 (12, 1), found float64 (12, 1)"),
@@ -125,6 +159,11 @@ def test_each_violation_is_one_sentence(layout: Path, old: str, new: str, violat
     found = check_layout(layout)
     assert any(violation in sentence for sentence in found), found
     assert all(sentence.isprintable() for sentence in found)
+
+
+def test_a_layout_may_refuse_a_whole_source_of_which_a_file_is_missing(layout: Path):
+    layout.write_text(GOOD.replace("\n    finds = Findings(folder)\n", REFUSED))
+    assert check_layout(layout) == []
 
 
 def test_violations_are_printed_and_end_the_command_with_1(layout: Path, capsys: pytest.CaptureFixture[str]):

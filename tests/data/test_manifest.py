@@ -280,7 +280,7 @@ HOSTILE = [
     ("manifest", lambda m: m["splits"]["train"].update(frames=10**18), "expected the splits of the manifest"),
     ("manifest", lambda m: m["splits"].update({f"s{n}": {"episodes": 1, "frames": 1} for n in range(999)}), "expected"),
     ("episodes", lambda e: e[2].update(length=10**18), "expected the splits of the manifest"),
-    ("episodes", lambda e: e[2].update(length=10**400), r"expected JSON: line \d+, column \d+: 1000.* does not fit into 64 bits"),
+    ("episodes", lambda e: e[2].update(length=10**400), r"JSON: line \d+, column \d+: 10+ does not fit"),
     # Episodes that overlap, leave gaps or start before the first frame.
     ("episodes", lambda e: e[1].update(start=0), r"\[1\]: expected start 5"),
     ("episodes", lambda e: e[1].update(start=6), r"\[1\]: expected start 5"),

@@ -219,6 +219,31 @@ def test_a_footer_without_meaning_is_a_damaged_one(tmp_path: Path, footer: bytes
     assert "expected a parquet file that can be decoded, found" in found(footed(tmp_path / "a.parquet", footer))
 
 
+@pytest.mark.parametrize(
+    ("changed", "block", "fault"),
+    [
+        ([0], 100, "footer: expected 51 rows in its row groups, found 50"),
+        ([0, -1], 100, "row group 0: expected 51 rows, found the end after 50"),
+        ([0, -1], 25, "row group 0: expected 51 rows, found the end after 50"),
+    ],
+)
+def test_a_footer_that_counts_other_rows_than_there_are_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: list[int], block: int, fault: str
+):
+    """The first 50 in the footer counts the rows of the file, the last one those of its row group."""
+    monkeypatch.setattr(parquet, "BLOCK_ROWS", block)
+    path = tmp_path / "a.parquet"
+    table = pa.table({"a": [*range(50)]})
+    pq.write_table(table, path, write_statistics=False, store_schema=False, compression="NONE", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    places = [at for at in range(footer, len(content) - 8) if content[at] == 2 * 50]  # zigzag
+    for place in changed:
+        content[places[place]] = 2 * 51
+    path.write_bytes(content)
+    assert found(path).endswith(fault)
+
+
 def test_many_row_groups_are_read_and_too_many_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.parquet", 20, group=1)
     with Table(path, ("a",)) as table:

@@ -256,9 +256,7 @@ class _Group(NamedTuple):
 def _groups(footer: Any, schema: Any, names: tuple[str, ...]) -> list[_Group]:
     """The row groups of a file, with the sizes of the columns of these names, each part of a list or record alone."""
     leaves = [field.name for field in schema for _ in range(_leaves(field.type))]
-    if len(leaves) != footer.num_columns:
-        raise ValueError(f"{footer.num_columns} columns for a schema of {len(leaves)}")
-    wanted = [(number, name) for number, name in enumerate(leaves) if name in names]
+    wanted = [(number, name) for number, name in zip(range(footer.num_columns), leaves, strict=True) if name in names]
     groups = []
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)

@@ -255,9 +255,13 @@ def _unshuffle(raw: bytes, kind: str) -> NDArray[Any]:
 def decode_video(video: bytes) -> Iterator[NDArray[np.uint8]]:
     """Frames (H, W, 3) uint8 RGB of a stream."""
     with av.open(io.BytesIO(video), "r", format="h264") as container:
-        for frame in container.decode(video=0):
-            planes = [np.frombuffer(bytes(p), np.uint8).reshape(p.height, p.line_size) for p in frame.planes]
-            yield _to_rgb(np.stack(planes)[:, :, : frame.width])
+        yield from map(_rgb, container.decode(video=0))
+
+
+def _rgb(frame: Any) -> NDArray[np.uint8]:
+    """The pixels of a frame of PyAV."""
+    planes = [np.frombuffer(bytes(p), np.uint8).reshape(p.height, p.line_size) for p in frame.planes]
+    return _to_rgb(np.stack(planes)[:, :, : frame.width])
 
 
 def _to_rgb(ycc: NDArray[np.uint8]) -> NDArray[np.uint8]:

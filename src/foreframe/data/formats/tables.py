@@ -181,8 +181,8 @@ def _read_csv(path: Path, table: _Builder, rows: int | None = None) -> None:
     try:
         text = content.decode().rstrip(" \t\r\n")
     except UnicodeDecodeError as error:
-        line = content.rfind(b"\n", 0, error.start) + 1
-        row, column = content.count(b"\n", 0, line) + 1, content.count(b",", line, error.start) + 1
+        begin = content.rfind(b"\n", 0, error.start) + 1
+        row, column = content.count(b"\n", 0, begin) + 1, content.count(b",", begin, error.start) + 1
         where = f"row {row}, column {column}"
         raise table.error(where, "text in UTF-8", f"the byte 0x{content[error.start]:02x}") from error
     head, count = next(_lines(text)), text.count("\n") + 1
