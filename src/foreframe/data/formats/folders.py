@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
-from foreframe.errors import Fault, explain, printable
+from foreframe.errors import DataError, Fault, explain, printable
 
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 """Names of folders, in lower case, that hold a split."""
@@ -21,21 +22,35 @@ DEEPEST = 24
 
 @dataclass
 class Findings:
-    """Faults and notes gathered while looking through one source folder."""
+    """What is gathered in one source folder. remarks: lines for `notes`. ignored: files that no layout asked for."""
 
     root: Path
     faults: list[Fault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
     def fault(self, path: Path, expected: str, found: str, where: str = "") -> None:
         self.faults.append(Fault(relative(path, self.root), where, expected, found))
 
+    @contextmanager
+    def collecting(self, path: Path | None = None) -> Iterator[None]:
+        """Take the faults of a DataError, and go on; with `path`, they are faults of that file."""
+        try:
+            yield
+        except DataError as error:
+            for fault in error.faults:
+                if path is None:
+                    self.faults.append(fault)
+                else:
+                    self.fault(path, fault.expected, fault.found, fault.where)
+
     def notes(self) -> tuple[str, ...]:
-        """One line on the files that no layout asked for, or nothing."""
+        """The remarks, and one line on the files that no layout asked for, if there are any."""
         if not self.ignored:
-            return ()
+            return tuple(self.remarks)
         some = ", ".join(self.ignored[:3]) + (", ..." if len(self.ignored) > 3 else "")
-        return (f"{len(self.ignored)} other file{'s' * (len(self.ignored) > 1)} not used: {some}",)
+        return (*self.remarks, f"{len(self.ignored)} other file{'s' * (len(self.ignored) > 1)} not used: {some}")
 
 
 def listing(folder: Path, finds: Findings) -> tuple[list[str], list[str]]:
@@ -126,15 +141,24 @@ def relative(path: Path, root: Path) -> str:
     return printable("/".join(path.relative_to(root).parts) or str(root))
 
 
+def takes(numbers: Sequence[int], cuts: Iterable[int] = ()) -> list[tuple[int, ...]]:
+    """Rising numbers in spans without a gap; a new one starts at each cut."""
+    starts = [place for place, (a, b) in enumerate(pairwise(numbers), start=1) if b != a + 1 or b in cuts]
+    return [tuple(numbers[first:end]) for first, end in pairwise([0, *starts, len(numbers)]) if end > first]
+
+
 def runs(numbers: Iterable[int]) -> str:
     """Whole numbers in a few words: 3, 5 to 8, 11."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    words = [str(a) if a == b else f"{a} to {b}" for a, b in spans]
+    return _spans((take[0], take[-1]) for take in takes(sorted(numbers)))
+
+
+def gaps(numbers: Iterable[int]) -> str:
+    """Numbers missing between these, which rise: 5 to 8, 11; empty if there are none."""
+    return _spans((before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1)
+
+
+def _spans(spans: Iterable[tuple[int, int]]) -> str:
+    words = [str(first) if first == last else f"{first} to {last}" for first, last in spans]
     return ", ".join(words[:8]) + (f" and {len(words) - 8} more spans" if len(words) > 8 else "")
 
 

@@ -60,6 +60,16 @@ class Header:
     fortran: bool
     offset: int
 
+    @property
+    def width(self) -> int:
+        """Numbers in a row, of an array with one or two axes; 0 where it is anything else."""
+        if self.dtype is None or len(self.shape) not in (1, 2):
+            return 0
+        return self.shape[1] if len(self.shape) == 2 else 1
+
+    def __str__(self) -> str:
+        return self.description if self.dtype is None else f"shape {self.shape}"
+
 
 def members(path: Path) -> frozenset[str]:
     """Names of the arrays in a .npz, as far as its directory can be read; never raises."""

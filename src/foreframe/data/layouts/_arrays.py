@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.formats.folders import SPLIT_OF, Findings, relative
-from foreframe.data.layouts._shared import named_like_a_file, walk
-from foreframe.data.layouts.contract import RawChunk
-from foreframe.errors import NumberFault
+from foreframe.data.layouts._shared import index_of, named_like_a_file, walk
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.errors import Fault, NumberFault, UsageError, nearest
 from foreframe.video import MAX_SIDE
 from foreframe.video.pixels import Size
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 def files_below(folder: Path, finds: Findings, suffixes: Sequence[str]) -> list[Path]:
@@ -81,14 +83,108 @@ def pictures(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pictures | tuple[s
     return Pictures(size, axis)
 
 
-def usual_camera(cameras: Mapping[str, int], preferred: Sequence[str]) -> str:
-    """Of the cameras that most clips have: the first of the preferred ones, or the first by name.
+def looks_like_pictures(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Pictures, or what somebody meant to be pictures, but of float or with an alpha channel."""
+    channels = {shape[1], shape[3]} if len(shape) == 4 else set()
+    return 3 in channels or (dtype == np.uint8 and bool({1, 4} & channels))
 
-    cameras: in how many clips there is each.
+
+@dataclass(frozen=True)
+class Camera:
+    """The array that holds the pictures of a camera, its rows, and their form, or what is wrong with it."""
+
+    array: str
+    length: int
+    form: Pictures | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An episode, or a file of several, by the headers of its arrays.
+
+    group: the place of the episode in its file. groups: the array of each group of columns, its rows and its width.
+    others: names of what is not used.
     """
-    most = max(cameras.values(), default=0)
-    usual = sorted(name for name, number in cameras.items() if 2 * number > most)
-    return next((name for name in (*preferred, *usual) if name in usual), preferred[0])
+
+    path: Path
+    shown: str
+    split: str
+    cameras: Mapping[str, Camera]
+    groups: Mapping[str, tuple[str, int, int]]
+    others: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    group: str = ""
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {group: width for group, (_, _, width) in self.groups.items()}
+
+    def other_width(self, widths: Mapping[str, int]) -> list[Fault]:
+        """The first group that has another width than in most files, as a fault."""
+        for group, width in widths.items():
+            array, _, found = self.groups.get(group, ("", 0, 0))
+            if found != width:
+                expected = f"{group} of {width} numbers, as in most files"
+                return [Fault(self.shown, array, expected, str(found) if found else f"no {group}")]
+        return []
+
+
+R = TypeVar("R", bound=Recording)
+
+
+def find_camera(
+    found: Sequence[Recording], option: str, names: Sequence[str], preferred: Sequence[str], what: str, finds: Findings
+) -> str:
+    """The camera that was asked for, else of those that most recordings have, the first preferred or first by name.
+
+    option: as the user gave it; names: what it may mean. what: the recordings, in a word.
+    """
+    usable = Counter(name for item in found for name, cam in item.cameras.items() if isinstance(cam.form, Pictures))
+    cameras = usable or Counter(name for item in found for name in item.cameras)
+    if option:
+        camera = next((name for name in names if name in cameras), names[0])
+        if cameras and camera not in cameras:
+            there = ", ".join(sorted(cameras))
+            raise UsageError(f"camera: no {what} has '{option}'{nearest(names[0], cameras)} (there is {there})")
+    else:
+        most = max(cameras.values(), default=0)
+        usual = sorted(name for name, number in cameras.items() if 2 * number > most)
+        camera = next((name for name in (*preferred, *usual) if name in usual), preferred[0])
+    if len(usable) > 1:
+        there = ", ".join(sorted({*usable} - {camera}))
+        finds.remarks.append(f"pictures of {camera}; also there: {there} (--camera)")
+    return camera
+
+
+def commonest(items: Iterable[T]) -> T | None:
+    """The commonest of some tuples, of equals the largest; None of none."""
+    counts = Counter(items)
+    return max(counts, key=lambda item: (counts[item], item)) if counts else None
+
+
+def index_of_arrays(
+    layout: str,
+    found: Sequence[R],
+    camera: str,
+    clips_of: Callable[[R, Mapping[str, int], tuple[str, ...]], Iterable[SourceClip]],
+    looks_for: str,
+    finds: Findings,
+) -> SourceIndex:
+    """The clips of recordings with the columns that they share; their actions are the condition.
+
+    clips_of: makes them, given the width of each group of columns and the names of all columns.
+    """
+    actions = {group for item in found for group in item.groups if group.split(".")[0] == "action"}
+    widths, left = shared_columns([item.widths for item in found if not item.faults], actions)
+    names = columns(widths)
+    clips = [clip for item in found for clip in clips_of(item, widths, names)]
+    if not clips and not finds.faults:
+        finds.fault(finds.root, looks_for, "none")
+    finds.remarks += left
+    cameras = (item.cameras[camera].form for item in found if camera in item.cameras)
+    size = commonest(form.size for form in cameras if isinstance(form, Pictures))
+    chosen = ("action.*",) if actions & {*widths} else ()
+    return index_of(layout, clips, size, finds, "vector" if names else "none", names, chosen, shift=1)
 
 
 def columns(widths: Mapping[str, int]) -> tuple[str, ...]:
@@ -96,7 +192,7 @@ def columns(widths: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(f"{group}.{number}" for group, width in widths.items() for number in range(width))
 
 
-def shared_columns(found: Sequence[Mapping[str, int]], needed: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+def shared_columns(found: Sequence[Mapping[str, int]], needed: Collection[str]) -> tuple[dict[str, int], list[str]]:
     """Groups of columns that all clips have alike, with their widths, and notes on those that had to be left out.
 
     found: the widths of each clip. needed: groups that are not left out unless most clips are without: their commonest
@@ -115,38 +211,34 @@ def shared_columns(found: Sequence[Mapping[str, int]], needed: Sequence[str]) ->
         else:
             kinds = ", ".join(f"{width or 'no'} in {number}" for width, number in sorted(counts.items()))
             notes.append(f"{name}: not used, for clips differ in how many numbers it has ({kinds})")
-    return shared, tuple(notes)
-
-
-def no_frames(start: int, stop: int) -> RawChunk:
-    """Black frames of one pixel in the place of what cannot be read, for a clip whose faults say so already."""
-    return RawChunk(np.zeros((stop - start, 1, 1, 3), np.uint8))
+    return shared, notes
 
 
 @dataclass(frozen=True)
 class ArrayReader:
     """Reads a clip that lies in arrays of one file.
 
-    opens: `open_file` or `open_npz`. shown: its path for messages. pictures: name and form of the array of pictures.
-    arrays: (name, rows) of the arrays of numbers, side by side; `columns` names all of their numbers. clip: which one
-    it is, where a file has several. first: the row of all arrays that belongs to frame 0.
+    opens: `open_file` or `open_npz`. arrays: (name, rows) of the arrays of numbers, side by side; `columns` names all
+    of their numbers. image, form: the array of pictures. clip: which one it is, where a file has several. first: the
+    row of all arrays that belongs to frame 0.
     """
 
     opens: Callable[[Path, str], Any]
     path: Path
     shown: str
-    pictures: tuple[str, Pictures]
     arrays: tuple[tuple[str, int], ...]
     columns: tuple[str, ...]
+    image: str = ""
+    form: Pictures | tuple[str, str] = ("pictures", "none")
     clip: str = ""
     first: int = 0
 
     def frames(self, start: int, stop: int) -> RawChunk:
-        """Pictures start to stop-1."""
-        name, form = self.pictures
-        return RawChunk(
-            form.frames(self.opens(self.path, self.shown).read(name, self.first + start, self.first + stop))
-        )
+        """Pictures start to stop-1; black ones of one pixel where there are none, as the clip's faults say."""
+        if not isinstance(self.form, Pictures):
+            return RawChunk(np.zeros((stop - start, 1, 1, 3), np.uint8))
+        file = self.opens(self.path, self.shown)
+        return RawChunk(self.form.frames(file.read(self.image, self.first + start, self.first + stop)))
 
     def rows(self, start: int, stop: int) -> RawChunk:
         """All columns of frames start to stop-1; the last row of an array stands again where it has fewer."""

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
+from statistics import mode
 
-from foreframe.data.formats.folders import SPLIT_OF, Findings, listing, relative, some_files
+from foreframe.data.formats.folders import SPLIT_OF, Findings, gaps, listing, relative, some_files, takes
 from foreframe.data.formats.images import PICTURES, commonest_size
-from foreframe.data.layouts._shared import (
-    gaps,
-    outside,
-    pictures_of,
-    read_frames_of,
-    splits,
-    walk,
-)
-from foreframe.data.layouts.contract import Read, SourceClip
+from foreframe.data.layouts._shared import index_of, outside, pictures_of, read_frames_of, size_notes, splits, walk
+from foreframe.data.layouts.contract import Read, SourceClip, SourceIndex
 from foreframe.errors import printable
 from foreframe.video.pixels import Size
 
@@ -57,9 +50,42 @@ class Folder:
         """As clips of this folder are called; empty for pictures right in the frames, without a split."""
         return "/".join(filter(None, (self.prefix, printable(self.below))))
 
-    def native(self) -> Size | None:
-        """The size that most of a few of its pictures have."""
-        return few_sizes(self.path, list(self.pictures.values()))
+
+@dataclass(frozen=True)
+class Paired:
+    """A folder of frames with its poses.
+
+    numbers: those of its frames that have a pose. rows: how the poses of some frames, by their numbers, are read, given
+    the size of the frames. file: that holds the poses of all frames, if there is one.
+    """
+
+    item: Folder
+    numbers: Collection[int]
+    rows: Callable[[tuple[int, ...], Size], Read]
+    file: str = ""
+
+
+def index_of_pairs(layout: str, pairs: Sequence[Paired], finds: Findings) -> SourceIndex:
+    """The takes by the numbers of their frames. Each may be cut again at a bad frame."""
+    natives = [few_sizes(pair.item.path, list(pair.item.pictures.values())) for pair in pairs]
+    sizes = [native for native in natives if native is not None]
+    size = mode(sizes) if sizes else None
+    clips = []
+    for pair, found in zip(pairs, natives, strict=True):
+        item, native = pair.item, found or size or (1, 1)
+        cut = takes([number for number in item.pictures if number in pair.numbers and number not in item.doubtful])
+        for taken in cut:
+            names = tuple(item.pictures[number] for number in taken)
+            frames = partial(read_frames_of, item.path, names, taken, native, finds.root)
+            part = partial(_part, item.name, taken, len(cut) == 1 and bool(item.below))
+            rows = pair.rows(taken, native)
+            name = part(0, len(taken))
+            clips.append(SourceClip(name, item.split, len(taken), frames, rows, part=part, file=pair.file))
+        if missing := gaps(item.pictures):
+            name = item.name or relative(item.frames, item.frames.parent)
+            finds.warnings.append(f"{name}: no frame {missing}; the take is cut there")
+    finds.remarks += size_notes(sizes)
+    return index_of(layout, clips, size, finds, "image", ("pose",))
 
 
 def few_sizes(folder: Path, names: Sequence[str]) -> Size | None:
@@ -121,29 +147,6 @@ def _with_inner_splits(found: list[Folder]) -> list[Folder]:
     if not all(inner) or any(item.split for item in found):
         return found
     return [replace(item, split=split) for split, item in zip(inner, found, strict=True)]
-
-
-def takes(numbers: Sequence[int]) -> list[tuple[int, ...]]:
-    """Rising numbers in spans without a gap."""
-    bounds = [0, *(place for place, (a, b) in enumerate(pairwise(numbers), start=1) if b != a + 1), len(numbers)]
-    return [tuple(numbers[first:end]) for first, end in pairwise(bounds) if end > first]
-
-
-def clip(
-    item: Folder, taken: tuple[int, ...], whole: bool, native: Size, rows: Read, root: Path, file: str = ""
-) -> SourceClip:
-    """One take of a folder; it may be cut again at a bad frame. `whole`: it is the only one of its folder."""
-    names = tuple(item.pictures[number] for number in taken)
-    frames = partial(read_frames_of, item.path, names, taken, native, root)
-    part = partial(_part, item.name, taken, whole and bool(item.below))
-    return SourceClip(part(0, len(taken)), item.split, len(taken), frames, rows, part=part, file=file)
-
-
-def cut_warning(item: Folder, numbers: Iterable[int]) -> tuple[str, ...]:
-    """What is to be said on numbers that are missing between these, or nothing."""
-    missing = gaps(numbers)
-    name = item.name or relative(item.frames, item.frames.parent)
-    return (f"{name}: no frame {missing}; the take is cut there",) if missing else ()
 
 
 def _part(name: str, numbers: tuple[int, ...], whole: bool, start: int, stop: int) -> str:

@@ -5,23 +5,39 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe.clip import CondKind
 from foreframe.data.formats.folders import DEEPEST, SPLIT_OF, Findings, by_number, counted, listing, relative
 from foreframe.data.formats.images import PICTURES, read_pictures
 from foreframe.data.formats.tables import read_named_table
-from foreframe.data.layouts.contract import RawChunk
+from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
 from foreframe.errors import Fault, NumberFault, printable
 from foreframe.video.pixels import Size
 
 _WAYS = 64
 """Ways through links by which one folder is entered: links to folders of links would double them at every step."""
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})([^0-9]*)", re.DOTALL)
+
+
+def index_of(
+    layout: str,
+    clips: Sequence[SourceClip],
+    size: Size | None,
+    finds: Findings,
+    cond: CondKind = "none",
+    columns: tuple[str, ...] = (),
+    chosen: tuple[str, ...] = (),
+    shift: int = 0,
+    fps: float | None = None,
+) -> SourceIndex:
+    """The clips of a layout with all that was found beside them."""
+    faults, warnings = tuple(finds.faults), tuple(finds.warnings)
+    return SourceIndex(layout, tuple(clips), size, cond, columns, chosen, shift, faults, warnings, finds.notes(), fps)
 
 
 def safely(look: Callable[[], bool]) -> bool:
@@ -128,13 +144,6 @@ def pictures_of(path: Path, files: Iterable[str], own: Findings) -> tuple[dict[i
     return dict(sorted(kinds[usual].items())), others, frozenset(doubtful)
 
 
-def gaps(numbers: Iterable[int]) -> str:
-    """Numbers missing between these, which rise: `5 to 8, 11`; empty if there are none."""
-    missing = [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
-    words = [str(first) if first == last else f"{first} to {last}" for first, last in missing]
-    return ", ".join(words[:8]) + (f" and {len(words) - 8} more spans" if len(words) > 8 else "")
-
-
 def read_frames_of(
     folder: Path, names: Sequence[str], numbers: Sequence[int], native: Size, root: Path, start: int, stop: int
 ) -> RawChunk:
@@ -148,56 +157,66 @@ def read_rows_of(values: NDArray[np.float32], start: int, stop: int) -> RawChunk
     return RawChunk(values[start:stop])
 
 
-@dataclass(frozen=True)
-class Beside:
-    """The table of one clip as it was read."""
-
-    shown: str
-    values: NDArray[np.float32]
-    names: tuple[str, ...]
-    faults: tuple[Fault, ...]
+Tabled = tuple[Path, tuple[Path, ...], int | None]
+"""The folder or video of a clip, the tables beside it, of which there may be one, and its frames, if anybody knows."""
 
 
-def read_beside(path: Path, root: Path, rows: int | None) -> Beside:
-    """The table at `path`, which should have this many rows."""
-    shown = relative(path, root)
-    values, names, faults = read_named_table(path, shown, rows)
-    return Beside(shown, values, names, tuple(faults))
+def rows_beside(
+    clips: Sequence[Tabled], each: str, missing: str, root: Path
+) -> tuple[tuple[str, ...], list[tuple[Read | None, tuple[Fault, ...]]]]:
+    """What the tables beside clips hold: names of the columns; and for each clip its rows, and what is wrong there.
 
-
-def agree(tables: Sequence[Beside]) -> tuple[tuple[str, ...], list[Beside]]:
-    """Names of the columns that most tables have, and all tables with these: others get a fault, and zeros.
-
-    Columns without names are called column_0, column_1, ...
+    Without any table there are no rows. All have the columns that most have: others get a fault, and zeros. Columns
+    without names are called column_0, column_1, ... `each` and `missing` are for messages.
     """
-    whole = [table for table in tables if not table.faults] or [table for table in tables if table.values.shape[1]]
-    if not whole:
-        return (), list(tables)
-    usual, _ = Counter(map(_kind, whole)).most_common(1)[0]
-    like = next(table for table in whole if _kind(table) == usual)
-    names, width = usual
-    agreed = []
-    for table in tables:
-        if _kind(table) != usual:
-            zeros = np.zeros((len(table.values), width), np.float32)
-            wrong = Fault(table.shown, "", f"the columns of {like.shown}: {_columns(like)}", _columns(table))
-            plain = tuple(fault for fault in table.faults if not isinstance(fault, NumberFault))
-            table = replace(table, values=zeros, faults=plain or (wrong,))
-        agreed.append(table)
-    return names or tuple(f"column_{number}" for number in range(width)), agreed
+    if not any(tables for _, tables, _ in clips):
+        return (), [(None, ())] * len(clips)
+    read = [_Table(tables[0], root, length) if tables else None for _, tables, length in clips]
+    present = [table for table in read if table is not None]
+    whole = [table for table in present if not table.faults] or [t for t in present if t.values.shape[1]]
+    kind = Counter(table.kind for table in whole).most_common(1)[0][0] if whole else ((), 0)
+    like = next((table for table in whole if table.kind == kind), None)
+    found: list[tuple[Read | None, tuple[Fault, ...]]] = []
+    for table, (path, tables, length) in zip(read, clips, strict=True):
+        if table is None:
+            values = np.zeros((length or 0, kind[1]), np.float32)
+            faults: tuple[Fault, ...] = (Fault(relative(path, root), "", missing, "none"),)
+        else:
+            values, faults = table.like(like)
+        if len(tables) > 1:
+            more = Fault(relative(tables[1], root), "", f"one table {each}", f"also {tables[0].name}")
+            faults = (more, *faults)
+        found.append((partial(read_rows_of, values), faults))
+    return kind[0] or tuple(f"column_{number}" for number in range(kind[1])), found
 
 
-def _kind(table: Beside) -> tuple[tuple[str, ...], int]:
-    return table.names, table.values.shape[1]
+class _Table:
+    """The table of one clip, which should have this many rows."""
+
+    def __init__(self, path: Path, root: Path, rows: int | None) -> None:
+        self.shown = relative(path, root)
+        self.values, self.names, self.faults = read_named_table(path, self.shown, rows)
+
+    @property
+    def kind(self) -> tuple[tuple[str, ...], int]:
+        return self.names, self.values.shape[1]
+
+    @property
+    def columns(self) -> str:
+        if not self.names:
+            return f"{self.values.shape[1]} without names"
+        return ", ".join(self.names[:12]) + (f", ... ({len(self.names)})" if len(self.names) > 12 else "")
+
+    def like(self, other: _Table | None) -> tuple[NDArray[np.float32], tuple[Fault, ...]]:
+        """Its numbers and faults, if it has the columns of another; else zeros, and a fault."""
+        if other is None or self.kind == other.kind:
+            return self.values, tuple(self.faults)
+        plain = tuple(fault for fault in self.faults if not isinstance(fault, NumberFault))
+        wrong = Fault(self.shown, "", f"the columns of {other.shown}: {other.columns}", self.columns)
+        return np.zeros((len(self.values), other.values.shape[1]), np.float32), plain or (wrong,)
 
 
-def _columns(table: Beside) -> str:
-    if not table.names:
-        return f"{table.values.shape[1]} without names"
-    return ", ".join(table.names[:12]) + (f", ... ({len(table.names)})" if len(table.names) > 12 else "")
-
-
-def size_notes(sizes: Iterable[Size | None]) -> tuple[str, ...]:
+def size_notes(sizes: Iterable[Size]) -> list[str]:
     """One line on clips of different sizes, or nothing."""
-    counts = Counter(f"{size[1]}x{size[0]}" for size in sizes if size is not None)
-    return (f"clips of several sizes: {counted(counts)}",) if len(counts) > 1 else ()
+    counts = Counter(f"{size[1]}x{size[0]}" for size in sizes)
+    return [f"clips of several sizes: {counted(counts)}"] if len(counts) > 1 else []

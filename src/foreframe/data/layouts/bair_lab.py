@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foreframe.data.formats.folders import (
     Findings,
@@ -28,10 +27,10 @@ from foreframe.data.formats.folders import (
     relative,
     runs,
 )
-from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
+from foreframe.data.formats.images import commonest_size, example_picture
 from foreframe.data.formats.tables import read_table
-from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts._shared import index_of, read_frames_of, read_rows_of, safely
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, NumberFault, printable
 from foreframe.video import write_png
@@ -67,11 +66,10 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     """Every clip with its tables read and its pictures counted; pictures are decoded later."""
     finds = Findings(folder)
     root = _root(folder)
-    if root != folder and not may_enter(root, finds):
-        return SourceIndex(NAME, (), None, "vector", COND_NAMES, shift=SHIFT, faults=tuple(finds.faults))
     found: list[tuple[str, Path, list[str]]] = []
     names: dict[str, str] = {}
-    for split in (name for name in SPLITS if may_enter(root / name, finds)):
+    inside = root == folder or may_enter(root, finds)
+    for split in (name for name in SPLITS if inside and may_enter(root / name, finds)):
         if SPLITS[split] in names:
             finds.fault(root / split, "one folder for the split", f"also {names[SPLITS[split]]}/")
             continue
@@ -80,15 +78,11 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     numbers = {path: numbered(files, _PICTURE) for _, path, files in found}
     sample = (path / name for path, (pictures, _, _) in numbers.items() for name in islice(pictures.values(), 1))
     native = commonest_size(islice(sample, 64))
-    clips = []
-    for split, path, files in found:
-        clip = _clip(split, path, files, numbers[path], native, finds)
-        if clip is not None:
-            clips.append(clip)
+    made = [_clip(split, path, *numbers[path], native or (1, 1), finds) for split, path, _ in found]
+    clips = [clip for clip in made if clip is not None]
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no clip")
-    faults, notes = tuple(finds.faults), finds.notes()
-    return SourceIndex(NAME, tuple(clips), native, "vector", COND_NAMES, shift=SHIFT, faults=faults, notes=notes)
+    return index_of(NAME, clips, native, finds, "vector", COND_NAMES, shift=SHIFT)
 
 
 def example(folder: Path) -> None:
@@ -134,15 +128,14 @@ def _clips_of(folder: Path, split: str, finds: Findings) -> list[tuple[str, Path
 def _clip(
     split: str,
     path: Path,
-    files: list[str],
-    numbers: tuple[dict[int, str], list[str], list[tuple[str, str]]],
-    native: Size | None,
+    pictures: dict[int, str],
+    others: list[str],
+    twice: list[tuple[str, str]],
+    native: Size,
     finds: Findings,
 ) -> SourceClip | None:
     """One clip with the faults of its names and tables; None, with a fault, where there is not one picture."""
-    pictures, others, twice = numbers
     name = relative(path, finds.root)
-    tables = {name: columns for name, columns in TABLES.items() if name in others}
     unexpected = [name for name in others if name not in TABLES]
     if not pictures:
         endings = counted(Counter(printable(Path(name).suffix) for name in unexpected))
@@ -160,18 +153,19 @@ def _clip(
     length = len(pictures)
     rows = []
     for kind, columns in TABLES.items():
-        if kind not in tables:
+        if kind not in others:
             own.fault(path / kind, f"a table of {length} rows of {columns} numbers", "no such file")
             rows.append(np.zeros((length, columns), np.float32))
             continue
-        table, faults = read_table(path / kind, relative(path / kind, finds.root), columns, length)
+        values, faults = read_table(path / kind, relative(path / kind, finds.root), columns, length)
         before = sum(part.shape[1] for part in rows)  # columns of the table that stands to the left
         own.faults += (_moved(fault, before) for fault in faults)
-        rows.append(table)
+        rows.append(values)
     names = tuple(pictures.values())
     names = _usual(length) if names == _usual(length) else names
-    read = partial(_frames, path, names, tuple(pictures), native or (1, 1), finds.root)
-    return SourceClip(name, split, length, read, partial(_rows, np.concatenate(rows, axis=1)), tuple(own.faults))
+    frames = partial(read_frames_of, path, names, tuple(pictures), native, finds.root)
+    table = partial(read_rows_of, np.concatenate(rows, axis=1))
+    return SourceClip(name, split, length, frames, table, tuple(own.faults))
 
 
 def _moved(fault: Fault, by: int) -> Fault:
@@ -186,14 +180,3 @@ def _moved(fault: Fault, by: int) -> Fault:
 def _usual(length: int) -> tuple[str, ...]:
     """0.png, 1.png, ...: shared by all clips of one length, so that 40,000 of them take little memory."""
     return tuple(f"{number}.png" for number in range(length))
-
-
-def _frames(
-    path: Path, names: tuple[str, ...], numbers: tuple[int, ...], native: Size, root: Path, start: int, stop: int
-) -> RawChunk:
-    paths = [path / name for name in names[start:stop]]
-    return RawChunk(*read_pictures(paths, numbers[start:stop], native, root))
-
-
-def _rows(rows: NDArray[np.float32], start: int, stop: int) -> RawChunk:
-    return RawChunk(rows[start:stop])

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from foreframe.data.formats.folders import Findings, listing, may_enter, relative
 from foreframe.data.formats.images import MAX_SIDE, example_picture
 from foreframe.data.formats.tfrecord import Feature, Record, index_records, parse_example, read_record, write_records
-from foreframe.data.layouts._shared import safely
-from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts._shared import index_of, safely
+from foreframe.data.layouts.contract import SPLITS, RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, NumberFault, UsageError, nearest, unreadable
 from foreframe.files import Identity, Recent, identity
@@ -44,7 +44,6 @@ DESCRIBE = "robot pushing as published: softmotion30_44k with TFRecord files; ca
 LOOKS_FOR = "[softmotion30_44k/]train|val|test/traj_A_to_B.tfrecords"
 TAKES = ("camera",)
 
-SPLITS = ("train", "val", "test")
 CAMERAS = {"image_aux1": "image_aux1", "aux1": "image_aux1", "image_main": "image_main", "main": "image_main"}
 COND_NAMES = (*(f"action_{axis}" for axis in range(4)), *(f"position_{axis}" for axis in "xyz"))
 ROWS = {"action": (0, 4), "endeffector_pos": (4, 7)}
@@ -67,16 +66,6 @@ class _File:
     camera: str
     side: int
     length: int
-
-
-@dataclass(frozen=True)
-class _Trajectory:
-    """One record decoded, with what is wrong with which picture and with which row."""
-
-    frames: NDArray[np.uint8]
-    rows: NDArray[np.float32]
-    bad_frames: Mapping[int, tuple[Fault, ...]]
-    bad_rows: Mapping[int, tuple[Fault, ...]]
 
 
 def recognises(folder: Path) -> bool:
@@ -137,11 +126,8 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no clip")
     other = next(name for name in CAMERAS.values() if name != camera)
-    notes = (f"camera {camera}; the other one is {other}", *finds.notes())
-    return SourceIndex(
-        NAME, tuple(clips), (size, size) if size else None, "vector", COND_NAMES, shift=1, faults=tuple(finds.faults),
-        notes=notes,
-    )  # fmt: skip
+    finds.remarks.append(f"camera {camera}; the other one is {other}")
+    return index_of(NAME, clips, (size, size) if size else None, finds, "vector", COND_NAMES, shift=1)
 
 
 def example(folder: Path) -> None:
@@ -204,34 +190,23 @@ def _side(features: Mapping[str, Feature], key: str, shown: str, record: Record)
 
 
 def _clip(name: str, split: str, file: _File, record: Record) -> SourceClip:
-    frames, rows = partial(_frames, file, record), partial(_rows, file, record)
+    frames, rows = (partial(_read, file, record, part) for part in (0, 1))
     return SourceClip(name, split, file.length, frames, rows, file=file.shown)
 
 
-def _frames(file: _File, record: Record, start: int, stop: int) -> RawChunk:
-    trajectory = _trajectory(file, record)
-    return RawChunk(trajectory.frames[start:stop].copy(), _between(trajectory.bad_frames, start, stop))
+_TRAJECTORIES: Recent[tuple[_File, Record, Identity], tuple[RawChunk, RawChunk]] = Recent(KEPT)
 
 
-def _rows(file: _File, record: Record, start: int, stop: int) -> RawChunk:
-    trajectory = _trajectory(file, record)
-    return RawChunk(trajectory.rows[start:stop].copy(), _between(trajectory.bad_rows, start, stop))
-
-
-def _between(faults: Mapping[int, tuple[Fault, ...]], start: int, stop: int) -> dict[int, tuple[Fault, ...]]:
-    return {index - start: these for index, these in faults.items() if start <= index < stop}
-
-
-_TRAJECTORIES: Recent[tuple[_File, Record, Identity], _Trajectory] = Recent(KEPT)
-
-
-def _trajectory(file: _File, record: Record) -> _Trajectory:
-    """The decoded record, from the last few where it is among them and the file has not changed since."""
+def _read(file: _File, record: Record, part: int, start: int, stop: int) -> RawChunk:
+    """Pictures (part 0) or rows (part 1) of a record; the last ones that were decoded are kept."""
     key = (file, record, identity(file.path, file.shown, "a TFRecord file"))
-    return _TRAJECTORIES.use(key, lambda: _decoded(file, record))
+    whole = _TRAJECTORIES.use(key, lambda: _decoded(file, record))[part]
+    faults = {index - start: found for index, found in whole.faults.items() if start <= index < stop}
+    return RawChunk(whole.values[start:stop].copy(), faults)
 
 
-def _decoded(file: _File, record: Record) -> _Trajectory:
+def _decoded(file: _File, record: Record) -> tuple[RawChunk, RawChunk]:
+    """The pictures and the rows of a record."""
     features = parse_example(read_record(file.path, file.shown, record), file.shown, record)
     count = max(_numbers(features), default=-1) + 1
     if count != file.length:
@@ -258,7 +233,7 @@ def _decoded(file: _File, record: Record) -> _Trajectory:
                 expected = f"{end - first} finite floats {i}/{kind}"
                 fault = NumberFault(file.shown, where, expected, _words(values), tuple(range(first, end)))
                 bad_rows[i] = (*bad_rows.get(i, ()), fault)
-    return _Trajectory(frames, rows, bad_frames, bad_rows)
+    return RawChunk(frames, bad_frames), RawChunk(rows, bad_rows)
 
 
 def _numbers(features: Mapping[str, Feature]) -> set[int]:

@@ -13,18 +13,26 @@ truth, so they are inputs for a rollout and are not packed.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from foreframe.data.formats.folders import Findings, by_number, listing, may_enter, numbered, relative, runs
-from foreframe.data.formats.images import commonest_size, example_picture, read_pictures
-from foreframe.data.layouts._shared import gaps, safely
-from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.formats.folders import (
+    Findings,
+    by_number,
+    gaps,
+    listing,
+    may_enter,
+    numbered,
+    relative,
+    runs,
+    takes,
+)
+from foreframe.data.formats.images import commonest_size, example_picture
+from foreframe.data.layouts._shared import index_of, read_frames_of, safely
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import ConfigError, printable
 from foreframe.video import write_png
-from foreframe.video.pixels import Size
 
 NAME = "dance_lab"
 DESCRIBE = "a dancing person with pictures of the pose of each frame (NYCU lab); 32x64 unless a size is given"
@@ -50,42 +58,35 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     finds = Findings(folder)
     pairs = {split: _pairs(folder / split, split, finds) for split in SPLITS if may_enter(folder / split, finds)}
     clips: list[SourceClip] = []
-    warnings: list[str] = []
     cut_at: set[int] = set()
     seen = False
-    for split, found in pairs.items():
-        both = [number for number in found[0] if number in found[1] and number not in found[2]]
+    for split, (frames, poses, doubtful) in pairs.items():
+        both = [number for number in frames if number in poses and number not in doubtful]
         if not both:
             continue
-        paths = tuple(
-            {number: folder / split / f"{split}_{part}" / names[number] for number in both}
-            for part, names in zip(("img", "label"), found[:2], strict=True)
-        )
-        natives = tuple(commonest_size(list(side.values())[:64]) for side in paths)
+        sides = [(folder / split / f"{split}_{part}", names) for part, names in (("img", frames), ("label", poses))]
+        natives = [commonest_size(side / names[number] for number in both[:64]) for side, names in sides]
         seen = seen or None not in natives
         cuts = options.cuts if split == "train" else ()
         cut_at |= {cut for cut in cuts if cut in both}
-        for take in _takes(both, cuts):
-            frames, poses = (
-                partial(_read, tuple(take), side, native or SIZE, folder)
-                for side, native in zip(paths, natives, strict=True)
-            )
-            name = partial(_name, split, tuple(take))
-            clips.append(SourceClip(name(0, len(take)), split, len(take), frames, poses, part=name))
-        if missing := gaps(number for number in sorted({*found[0], *found[1]}) if both[0] <= number <= both[-1]):
-            warnings.append(f"{split}: no frame {missing}; the take is cut there")
+        for take in takes(both, cuts):
+            reads = [
+                partial(read_frames_of, side, tuple(names[number] for number in take), take, native or SIZE, folder)
+                for (side, names), native in zip(sides, natives, strict=True)
+            ]
+            name = partial(_name, split, take)
+            clips.append(SourceClip(name(0, len(take)), split, len(take), reads[0], reads[1], part=name))
+        if missing := gaps(number for number in sorted({*frames, *poses}) if both[0] <= number <= both[-1]):
+            finds.warnings.append(f"{split}: no frame {missing}; the take is cut there")
     stray = sorted(set(options.cuts) - cut_at)
     if stray:
         raise ConfigError(f"cuts: no frame of train has the number {runs(stray)}")
     if not pairs and not safely((folder / "test").is_dir):
         finds.fault(folder, LOOKS_FOR, "none of them")
-    notes = (*_test_notes(folder / "test", finds), *finds.notes())
+    _note_tests(folder / "test", finds)
     if not clips and not finds.faults:
         finds.fault(folder, "train or val with frames and poses", "test inputs only: use `rollout` with them")
-    faults, size = tuple(finds.faults), SIZE if seen else None
-    return SourceIndex(
-        NAME, tuple(clips), size, "image", ("pose",), faults=faults, warnings=tuple(warnings), notes=notes
-    )
+    return index_of(NAME, clips, SIZE if seen else None, finds, "image", ("pose",))
 
 
 def example(folder: Path) -> None:
@@ -132,34 +133,17 @@ def _pairs(folder: Path, split: str, finds: Findings) -> tuple[dict[int, str], d
     return frames, poses, doubtful
 
 
-def _takes(numbers: Sequence[int], cuts: Sequence[int]) -> list[list[int]]:
-    """Numbers in spans without a gap, a new one starting at each cut."""
-    takes: list[list[int]] = []
-    for number in numbers:
-        if takes and number == takes[-1][-1] + 1 and number not in cuts:
-            takes[-1].append(number)
-        else:
-            takes.append([number])
-    return takes
-
-
 def _name(split: str, numbers: tuple[int, ...], start: int, stop: int) -> str:
     return f"{split}/{numbers[start]:06d}-{numbers[stop - 1]:06d}"
 
 
-def _read(
-    numbers: tuple[int, ...], paths: dict[int, Path], native: Size, root: Path, start: int, stop: int
-) -> RawChunk:
-    wanted = numbers[start:stop]
-    return RawChunk(*read_pictures([paths[number] for number in wanted], wanted, native, root))
-
-
-def _test_notes(folder: Path, finds: Findings) -> tuple[str, ...]:
+def _note_tests(folder: Path, finds: Findings) -> None:
     """How many test sequences there are; they are not packed, having no frames to compare with."""
     if not (may_enter(folder, finds) and may_enter(folder / "test_label", finds)):
-        return ()
+        return
     _, sequences = listing(folder / "test_label", finds)
-    sequences = sorted(sequences, key=by_number)
-    poses = [len(listing(folder / "test_label" / name, finds)[0]) for name in sequences]
-    inputs = ", ".join(f"{printable(name)} ({count} poses)" for name, count in zip(sequences, poses, strict=True))
-    return (f"test inputs without truth, not packed: {inputs}; use `rollout --frames ... --cond ...` with them",)
+    poses = {name: listing(folder / "test_label" / name, finds)[0] for name in sorted(sequences, key=by_number)}
+    inputs = ", ".join(f"{printable(name)} ({len(files)} poses)" for name, files in poses.items())
+    finds.remarks.append(
+        f"test inputs without truth, not packed: {inputs}; use `rollout --frames ... --cond ...` with them"
+    )

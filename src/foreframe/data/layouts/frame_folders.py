@@ -10,26 +10,22 @@ table, or none has. All tables have the same columns. Row t was recorded with th
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mode
 
-import numpy as np
-
-from foreframe.data.formats.folders import Findings, relative, some_files
+from foreframe.data.formats.folders import Findings, gaps, relative, some_files
 from foreframe.data.formats.images import PICTURES, commonest_size, example_picture
 from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
 from foreframe.data.layouts._shared import (
-    agree,
-    gaps,
+    index_of,
     named_like_a_file,
     outside,
     pictures_of,
-    read_beside,
     read_frames_of,
-    read_rows_of,
+    rows_beside,
     size_notes,
     splits,
     walk,
@@ -46,7 +42,6 @@ LOOKS_FOR = (
     "[train|val|test/]CLIP/ANY0001.png or .jpg, with one .csv, .json or .parquet in each such folder, or without"
 )
 TAKES: tuple[str, ...] = ()
-
 
 _BAIR = tuple(bair_lab.TABLES)
 _DANCE = re.compile(r"(?:^|/)(?:train|val|test)_(?:img|label)(?:/|$)")
@@ -87,33 +82,21 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     parts = splits(folder, finds)
     outside(folder, parts, (*PICTURES, *TABLES), finds)
     found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
-    conditioned = any(clip.tables for clip in found)
-    tables = {clip.path: read_beside(clip.tables[0], folder, len(clip.names)) for clip in found if clip.tables}
-    columns, agreed = agree(list(tables.values()))
-    tables = dict(zip(tables, agreed, strict=True))
-    sizes = Counter(clip.native for clip in found if clip.native is not None)
-    size = sizes.most_common(1)[0][0] if sizes else None
+    sizes = [clip.native for clip in found if clip.native is not None]
+    size = mode(sizes) if sizes else None
+    missing = "a table in each folder of pictures, as others have"
+    tabled = [(clip.path, clip.tables, len(clip.names)) for clip in found]
+    columns, beside = rows_beside(tabled, "in each folder", missing, folder)
     clips = []
-    for clip in found:
-        length, table = len(clip.names), tables.get(clip.path)
-        faults = [*clip.faults, *_wrong(clip, conditioned, folder), *(table.faults if table is not None else ())]
+    for clip, (rows, wrong) in zip(found, beside, strict=True):
         native = clip.native or size or (1, 1)
         frames = partial(read_frames_of, clip.path, clip.names, clip.numbers, native, folder)
-        values = np.zeros((length, len(columns)), np.float32) if table is None else table.values
-        rows = partial(read_rows_of, values) if conditioned else None
-        clips.append(SourceClip(clip.name, clip.split, length, frames, rows, tuple(faults)))
+        clips.append(SourceClip(clip.name, clip.split, len(clip.names), frames, rows, (*clip.faults, *wrong)))
     if not found and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no picture")
-    return SourceIndex(
-        NAME,
-        tuple(clips),
-        size,
-        "vector" if conditioned else "none",
-        columns,
-        shift=1 if conditioned else 0,
-        faults=tuple(finds.faults),
-        notes=(*size_notes(sizes.elements()), *finds.notes()),
-    )
+    finds.remarks += size_notes(sizes)
+    conditioned = any(clip.tables for clip in found)
+    return index_of(NAME, clips, size, finds, "vector" if conditioned else "none", columns, shift=int(conditioned))
 
 
 def example(folder: Path) -> None:
@@ -155,13 +138,3 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> 
         beside = tuple(path / name for name in tables)
         clips.append(_Clip(name, split, path, numbers, names, beside, native, tuple(own.faults)))
     return clips
-
-
-def _wrong(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
-    """What is wrong with the number of tables of a clip."""
-    if len(clip.tables) > 1:
-        found = f"also {clip.tables[0].name}"
-        return [Fault(relative(clip.tables[1], root), "", "one table in each folder", found)]
-    if conditioned and not clip.tables:
-        return [Fault(clip.name, "", "a table in each folder of pictures, as others have", "none")]
-    return []

@@ -34,11 +34,10 @@ from numpy.typing import NDArray
 from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import read_json, read_named_table
-from foreframe.data.layouts._pairs import Folder, clip, cut_warning, folders, looks_paired, takes
-from foreframe.data.layouts._shared import size_notes
-from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts._pairs import Folder, Paired, folders, index_of_pairs, looks_paired
+from foreframe.data.layouts.contract import RawChunk, Read, SourceIndex
 from foreframe.data.layouts.options import Options
-from foreframe.errors import DataError, Fault, unreadable
+from foreframe.errors import DataError, Fault, reading, unreadable
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
 from foreframe.video.skeleton import COCO_17, FARTHEST, OPENPOSE_25, draw_pose
@@ -84,44 +83,23 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     """The takes by the numbers of their frames, and what is wrong with the pairing; keypoints are read later."""
     finds = Findings(folder)
     found = folders(folder, KEYPOINTS, "keypoints", finds)
-    natives = {item.path: item.native() for item in found}
-    sizes = Counter(native for native in natives.values() if native is not None)
-    size = sizes.most_common(1)[0][0] if sizes else None
     used: set[Path] = set()
-    clips: list[SourceClip] = []
-    warnings: list[str] = []
     own = {(item.partners, item.below) for item in found}
     tables = [_table_of(item, own, finds) for item in found]
     lengths: Counter[Path] = Counter()
     for item, table in zip(found, tables, strict=True):
         lengths.update({table: len(item.pictures)} if table else {})
+    pairs = []
     for item, table in zip(found, tables, strict=True):
-        native = natives[item.path] or size or (1, 1)
-        poses = {} if table else _openpose_of(item, finds)
-        used |= {table} if table else {item.path_beside / name for name in poses.values()}
-        cut = takes([number for number in (item.pictures if table else poses) if number not in item.doubtful])
-        places = {number: place for place, number in enumerate(item.pictures)}
-        for taken in cut:
-            if table:
-                shared = lengths[table] > len(item.pictures)
-                keys, first = _keys(item, taken, shared), None if shared else places[taken[0]]
-                rows = partial(_draw_rows, _Rows(table, keys, taken, first, lengths[table], native, folder))
-            else:
-                names = tuple(poses[number] for number in taken)
-                rows = partial(_draw_files, item.path_beside, names, taken, native, folder)
-            clips.append(clip(item, taken, len(cut) == 1, native, rows, folder, str(table or "")))
-        warnings += cut_warning(item, item.pictures)
+        if table:
+            used.add(table)
+            pairs.append(Paired(item, item.pictures, partial(_rows, item, table, lengths[table], folder), str(table)))
+        else:
+            poses = _openpose_of(item, finds)
+            used |= {item.path_beside / name for name in poses.values()}
+            pairs.append(Paired(item, poses, partial(_files, item.path_beside, poses, folder)))
     _lonely_files(found, used, finds)
-    return SourceIndex(
-        NAME,
-        tuple(clips),
-        size,
-        "image",
-        ("pose",),
-        faults=tuple(finds.faults),
-        warnings=tuple(warnings),
-        notes=(*size_notes(sizes.elements()), *finds.notes()),
-    )
+    return index_of_pairs(NAME, pairs, finds)
 
 
 def example(folder: Path) -> None:
@@ -181,14 +159,20 @@ def _table_of(item: Folder, folders: Collection[tuple[Path, str]], finds: Findin
     return paths[0] if paths else None
 
 
-def _keys(item: Folder, taken: Sequence[int], shared: bool) -> tuple[tuple[str, ...], ...]:
-    """What a file may call each of these frames: its path, or its bare name if the file is about one folder only."""
-    keys = []
+def _rows(item: Folder, table: Path, length: int, root: Path, taken: tuple[int, ...], native: Size) -> Read:
+    """How a take is read from the one file of a folder, or of several, with `length` frames in all."""
+    shared = length > len(item.pictures)
+    keys = []  # what the file may call each frame: its path, or its bare name if the file is about one folder only
     for number in taken:
         stem = Path(item.pictures[number]).stem
         path = f"{item.below}/{stem}" if item.below else stem
-        keys.append((path, f"{item.frames.name}/{path}", *(() if shared else (stem,))))
-    return tuple(keys)
+        keys.append((number, path, f"{item.frames.name}/{path}", *(() if shared else (stem,))))
+    first = None if shared else list(item.pictures).index(taken[0])
+    return _Rows(table, tuple(keys), first, length, native, root).read
+
+
+def _files(folder: Path, poses: Mapping[int, str], root: Path, taken: tuple[int, ...], native: Size) -> Read:
+    return partial(_read_files, folder, tuple((number, poses[number]) for number in taken), native, root)
 
 
 def _tables(files: Iterable[str], item: Folder) -> list[str]:
@@ -228,76 +212,67 @@ def _lonely_files(found: Sequence[Folder], used: set[Path], finds: Findings) -> 
                     finds.fault(path, "keypoints of frames of this name", f"no such frames in {item.frames.name}/")
 
 
-def _draw_files(
-    folder: Path, names: Sequence[str], numbers: Sequence[int], native: Size, root: Path, start: int, stop: int
+def _read_files(
+    folder: Path, files: Sequence[tuple[int, str]], native: Size, root: Path, start: int, stop: int
 ) -> RawChunk:
     """Poses start to stop-1, one file each."""
-    pictures = np.zeros((stop - start, *native, 3), np.uint8)
-    faults = {}
-    for index, (name, number) in enumerate(zip(names[start:stop], numbers[start:stop], strict=True)):
+    found: list[Pose | tuple[Fault, ...]] = []
+    for number, name in files[start:stop]:
         shown = relative(folder / name, root)
         try:
-            pose = _from_openpose(read_json(folder / name, shown))
+            found.append(_judged(_from_openpose(read_json(folder / name, shown)), shown, number))
         except DataError as error:
-            faults[index] = error.faults
-            continue
-        if isinstance(pose, tuple):
-            faults[index] = (Fault(shown, f"frame {number}", *pose),)
-        else:
-            pictures[index] = _drawn(pose, native)
-    return RawChunk(pictures, faults)
+            found.append(error.faults)
+    return _drawn(found, native)
 
 
 @dataclass(frozen=True)
 class _Rows:
     """A take whose poses are in one file.
 
-    keys: what the file may call each frame. first, length: where the take begins among the frames that the file is
-    about, and how many these are; first is None where other folders share the file, so that only names decide.
+    keys: the number of each frame, and what else the file may call it. first, length: where the take begins among the
+    frames that the file is about, and how many these are; first is None where other folders share the file, so that
+    only names decide.
     """
 
     path: Path
-    keys: tuple[tuple[str, ...], ...]
-    numbers: tuple[int, ...]
+    keys: tuple[tuple[int | str, ...], ...]
     first: int | None
     length: int
     native: Size
     root: Path
 
-
-def _draw_rows(take: _Rows, start: int, stop: int) -> RawChunk:
-    """Poses start to stop-1 of one file.
-
-    Raises:
-        DataError: the file cannot be read, or has not one row for each frame.
-    """
-    shown = relative(take.path, take.root)
-    try:
-        status = take.path.stat()
-        table = _load(take.path, shown, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise unreadable(shown, "", "a file that can be read", error.strerror or type(error).__name__) from error
-    if len(table.poses) != take.length:
-        raise unreadable(shown, "", f"{take.length} poses, one for each frame", f"{len(table.poses)}")
-    if table.places is None and take.first is None:
-        raise unreadable(shown, "", "COCO annotations, as frames of several folders are in one file", "a list")
-    pictures = np.zeros((stop - start, *take.native, 3), np.uint8)
-    faults = {}
-    for index in range(start, stop):
-        row = None if take.first is None else take.first + index
-        if table.places is not None:
-            names: tuple[int | str, ...] = (take.numbers[index], *take.keys[index])
-            row = next((table.places[name] for name in names if name in table.places), None)
-        pose = ("a pose for this frame", "none") if row is None else table.poses[row]
-        if isinstance(pose, tuple):
-            faults[index - start] = (Fault(shown, f"frame {take.numbers[index]}", *pose),)
-        else:
-            pictures[index - start] = _drawn(pose, take.native)
-    return RawChunk(pictures, faults)
+    def read(self, start: int, stop: int) -> RawChunk:
+        """Poses start to stop-1. Raises DataError: the file cannot be read, or has not one row for each frame."""
+        shown = relative(self.path, self.root)
+        with reading(shown, "", "a file that can be read"):
+            status = self.path.stat()
+        table = _load(self.path, shown, status.st_size, status.st_mtime_ns)
+        if len(table.poses) != self.length:
+            raise unreadable(shown, "", f"{self.length} poses, one for each frame", f"{len(table.poses)}")
+        if table.places is None and self.first is None:
+            raise unreadable(shown, "", "COCO annotations, as frames of several folders are in one file", "a list")
+        found = []
+        for index in range(start, stop):
+            row = None if self.first is None else self.first + index
+            if table.places is not None:
+                row = next((table.places[name] for name in self.keys[index] if name in table.places), None)
+            pose = ("a pose for this frame", "none") if row is None else table.poses[row]
+            found.append(_judged(pose, shown, self.keys[index][0]))
+        return _drawn(found, self.native)
 
 
-def _drawn(pose: Pose, native: Size) -> NDArray[np.uint8]:
-    return draw_pose(pose, _SKELETONS[len(pose)].bones, *native)
+def _judged(pose: Pose | Words, shown: str, number: int | str) -> Pose | tuple[Fault, ...]:
+    """A pose, or what is wrong with it as a fault of its frame."""
+    return (Fault(shown, f"frame {number}", *pose),) if isinstance(pose, tuple) else pose
+
+
+def _drawn(found: Sequence[Pose | tuple[Fault, ...]], native: Size) -> RawChunk:
+    pictures = np.zeros((len(found), *native, 3), np.uint8)
+    for picture, pose in zip(pictures, found, strict=True):
+        if not isinstance(pose, tuple):
+            picture[:] = draw_pose(pose, _SKELETONS[len(pose)].bones, *native)
+    return RawChunk(pictures, {index: pose for index, pose in enumerate(found) if isinstance(pose, tuple)})
 
 
 @lru_cache(maxsize=4)

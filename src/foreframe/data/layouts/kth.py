@@ -20,19 +20,20 @@ In the published files one video is cut off inside its last range (person01_boxi
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mode
 
 import av
 import numpy as np
 
 from foreframe.data.formats.folders import Findings, listing, relative, some_files
 from foreframe.data.formats.images import example_picture
+from foreframe.data.layouts._shared import index_of
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
-from foreframe.errors import DataError, Fault, unreadable
+from foreframe.errors import reading, unreadable
 from foreframe.video import VideoInfo, probe_video, read_frames
 from foreframe.video.pixels import Size
 
@@ -76,38 +77,29 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     Without it each is opened here, since nothing else says how long it is.
     """
     finds = Findings(folder)
-    warnings: list[str] = []
     videos, lists = _found(folder, finds)
-    listed = _listed(lists[0], videos, finds, warnings) if lists else None
+    listed = _listed(lists[0], videos, finds) if lists else None
     for path in lists[1:]:
         finds.fault(path, "one list of sequences", f"also {relative(lists[0], folder)}")
     infos: list[VideoInfo] = []
-    unread: list[Fault] = []
+    unread = Findings(folder)
     found: list[tuple[_Video, Range, str]] = []
     for stem, video in videos.items():
         if listed is None or len(infos) < PROBED:
-            try:
-                info = probe_video(video.path)
-            except DataError as error:
-                unread += [Fault(video.shown, fault.where, fault.expected, fault.found) for fault in error.faults]
-                info = None
-            infos += [info] if info else []
+            with unread.collecting(video.path):
+                infos.append(probe_video(video.path))
+                if listed is None:
+                    found.append((video, (0, infos[-1].length), ""))
         if listed is not None:
             found += [(video, piece, f"/{piece[0] + 1}-{piece[1]}") for piece in listed.get(stem, ())]
-        elif info is not None:
-            found.append((video, (0, info.length), ""))
     if listed is None or not infos:
-        finds.faults += unread  # with the list, a video that is cut short may still hold whole clips
+        finds.faults += unread.faults  # with the list, a video that is cut short may still hold whole clips
     if not found and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no video")
-    sizes = Counter((info.height, info.width) for info in infos)
-    size = sizes.most_common(1)[0][0] if sizes else None
+    size = mode((info.height, info.width) for info in infos) if infos else None
     clips = [_clip(video, piece, ending, size or (1, 1)) for video, piece, ending in found]
     columns = tuple(f"action.{action}" for action in ACTIONS)
-    return SourceIndex(
-        NAME, tuple(clips), size, "vector", columns, chosen=("none",), faults=tuple(finds.faults),
-        warnings=tuple(warnings), notes=finds.notes(), fps=infos[0].fps if infos else None,
-    )  # fmt: skip
+    return index_of(NAME, clips, size, finds, "vector", columns, ("none",), fps=infos[0].fps if infos else None)
 
 
 def example(folder: Path) -> None:
@@ -154,18 +146,17 @@ def _found(folder: Path, finds: Findings) -> tuple[dict[str, _Video], list[Path]
     return videos, lists
 
 
-def _listed(path: Path, videos: dict[str, _Video], finds: Findings, warnings: list[str]) -> dict[str, list[Range]]:
+def _listed(path: Path, videos: dict[str, _Video], finds: Findings) -> dict[str, list[Range]]:
     """The ranges of each video, rising. What has no video, or no line, is a fault.
 
     An action of which there is not one video was not downloaded (each is an archive of its own): a warning.
     """
-    try:
+    text = None
+    with finds.collecting(path), reading(path, "", "a file that can be read"):
         if (size := path.stat().st_size) > MAX_LIST_BYTES:
-            finds.fault(path, f"at most {MAX_LIST_BYTES} bytes", f"{size}")
-            return {}
+            raise unreadable(path, "", f"at most {MAX_LIST_BYTES} bytes", f"{size}")
         text = path.read_bytes().decode("utf-8", "backslashreplace")
-    except OSError as error:
-        finds.fault(path, "a file that can be read", error.strerror or type(error).__name__)
+    if text is None:
         return {}
     there = {video.action for video in videos.values()}
     rows: dict[str, int] = {}
@@ -196,7 +187,9 @@ def _listed(path: Path, videos: dict[str, _Video], finds: Findings, warnings: li
         if stem not in rows:
             finds.fault(path, f"a line for {stem}", "none")
     if absent:
-        warnings.append(f"{relative(path, finds.root)} lists {', '.join(sorted(absent))}, of which there is no video")
+        finds.warnings.append(
+            f"{relative(path, finds.root)} lists {', '.join(sorted(absent))}, of which there is no video"
+        )
     return listed
 
 

@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foreframe.data.formats.folders import Findings, listing, may_enter, relative
-from foreframe.data.layouts._shared import safely
+from foreframe.data.layouts._shared import index_of, safely
 from foreframe.data.layouts.contract import SPLITS, RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
-from foreframe.errors import DataError, Fault, UsageError, reading, unreadable
+from foreframe.errors import UsageError, reading, unreadable
 
 NAME = "moving_mnist"
 DESCRIBE = "Stochastic Moving MNIST, made on the fly from the files of digits; 1,200 clips unless a count is given"
@@ -81,10 +81,8 @@ def survey(folder: Path, options: Options) -> SourceIndex:
             finds.fault(root / name, "a file of digits", "a folder")
     sizes: dict[str, int] = {}
     for part, path in paths.items():
-        try:
+        with finds.collecting(path):
             sizes[part] = len(_digits(path))
-        except DataError as error:
-            finds.faults += [Fault(relative(path, folder), f.where, f.expected, f.found) for f in error.faults]
     used = {path.name for path in paths.values()}
     finds.ignored += [relative(root / name, folder) for name in [*files, *folders] if name not in used]
     if not paths and not finds.faults:
@@ -101,8 +99,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
             for index in range(count - 2 * other if split == "train" else other):
                 frames = partial(_frames, paths[part], first, last, split, index)
                 clips.append(SourceClip(f"{split}/{index:06d}", split, LENGTH, frames))
-    size = (SIDE, SIDE) if clips else None
-    return SourceIndex(NAME, tuple(clips), size, faults=tuple(finds.faults), notes=finds.notes())
+    return index_of(NAME, clips, (SIDE, SIDE) if clips else None, finds)
 
 
 def example(folder: Path) -> None:

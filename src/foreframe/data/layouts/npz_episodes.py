@@ -12,10 +12,7 @@ chosen as columns where all files have as many. Files outside the folders of spl
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -26,44 +23,25 @@ from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
 from foreframe.data.layouts._arrays import (
     ArrayReader,
+    Camera,
     Pictures,
-    columns,
+    Recording,
     files_below,
+    index_of_arrays,
     pictures,
-    shared_columns,
     split_of,
 )
 from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
-from foreframe.errors import DataError, Fault, printable
+from foreframe.errors import Fault, printable
 
 NAME = "npz_episodes"
 DESCRIBE = "an .npz file for each episode, with arrays image and action (as iVideoGPT converts data)"
 LOOKS_FOR = "[train|val|test/]*.npz with an array image, images, frames or obs"
 TAKES: tuple[str, ...] = ()
 
-SHIFT = 1
 IMAGES = ("image", "images", "frames", "obs")
 GROUPS = {"action": ("action", "actions"), "state": ("state", "states", "proprio")}
-
-
-@dataclass(frozen=True)
-class _Episode:
-    """One file by its headers: its pictures, and the array of each group of columns with its rows and width."""
-
-    path: Path
-    shown: str
-    split: str
-    length: int
-    image: str
-    form: Pictures
-    arrays: Mapping[str, tuple[str, int, int]]
-    faults: tuple[Fault, ...]
-    others: tuple[str, ...]
-
-    @property
-    def widths(self) -> dict[str, int]:
-        return {group: width for group, (_, _, width) in self.arrays.items()}
 
 
 def recognises(folder: Path) -> bool:
@@ -78,31 +56,13 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every file by the headers of its arrays; pictures and numbers are read later."""
     finds = Findings(folder)
-    episodes: list[_Episode] = []
+    found: list[Recording] = []
     for path in files_below(folder, finds, [SUFFIX]):
-        try:
-            episodes.append(_look(open_npz(path, relative(path, folder)), path, split_of(path, folder)))
-        except DataError as error:
-            finds.faults += error.faults
-    widths, left = shared_columns([episode.widths for episode in episodes if not episode.faults], ["action"])
-    names = columns(widths)
-    clips = [_clip(episode, widths, names) for episode in episodes]
-    if not clips and not finds.faults:
-        finds.fault(folder, LOOKS_FOR, "none")
-    sizes = Counter(episode.form.size for episode in episodes)
-    others = Counter(name for episode in episodes for name in episode.others)
-    notes = [f"arrays not used: {', '.join(printable(name) for name in sorted(others)[:20])}"] if others else []
-    return SourceIndex(
-        NAME,
-        tuple(clips),
-        max(sizes, key=lambda size: (sizes[size], size)) if sizes else None,
-        "vector" if names else "none",
-        names,
-        ("action.*",) if "action" in widths else (),
-        SHIFT,
-        tuple(finds.faults),
-        notes=(*notes, *left, *finds.notes()),
-    )
+        with finds.collecting():
+            found.append(_look(open_npz(path, relative(path, folder)), path, split_of(path, folder)))
+    if others := sorted({name for item in found for name in item.others}):
+        finds.remarks.append(f"arrays not used: {', '.join(map(printable, others[:20]))}")
+    return index_of_arrays(NAME, found, "", _clips, LOOKS_FOR, finds)
 
 
 def example(folder: Path) -> None:
@@ -116,7 +76,7 @@ def example(folder: Path) -> None:
         np.savez_compressed(path, image=image, action=action[: length - order % 2])
 
 
-def _look(archive: Archive, path: Path, split: str) -> _Episode:
+def _look(archive: Archive, path: Path, split: str) -> Recording:
     image = next((name for name in IMAGES if name in archive.keys), None)
     if image is None:
         only = ", ".join(printable(name) for name in archive.keys[:20])
@@ -128,43 +88,34 @@ def _look(archive: Archive, path: Path, split: str) -> _Episode:
     length = head.shape[0]
     if not length:
         raise archive.error(image, "pictures", f"none, with shape {head.shape}")
-    faults: list[Fault] = []
-    arrays: dict[str, tuple[str, int, int]] = {}
+    own = Findings(path.parent)
+    groups: dict[str, tuple[str, int, int]] = {}
     for group, names in GROUPS.items():
         there = [name for name in names if name in archive.keys]
         if len(there) > 1:
-            faults.append(Fault(archive.shown, "", f"one array of each {group}", " and ".join(there)))
+            own.faults.append(Fault(archive.shown, "", f"one array of each {group}", " and ".join(there)))
         if there:
-            try:
-                arrays[group] = (there[0], *_rows_and_width(archive, there[0], length, group == "action"))
-            except DataError as error:
-                faults += error.faults
+            with own.collecting():
+                groups[group] = (there[0], *_rows_and_width(archive, there[0], length, group == "action"))
     known = {image, *(name for names in GROUPS.values() for name in names)}
     others = tuple(name for name in archive.keys if name not in known)
-    return _Episode(path, archive.shown, split, length, image, form, arrays, tuple(faults), others)
+    return Recording(path, archive.shown, split, {"": Camera(image, length, form)}, groups, others, tuple(own.faults))
 
 
 def _rows_and_width(archive: Archive, name: str, length: int, shorter: bool) -> tuple[int, int]:
     """Rows and width of an array of numbers beside `length` frames; one row fewer may be there if `shorter`."""
     head = archive.header(name)
-    if head.dtype is None or len(head.shape) not in (1, 2) or 0 in head.shape[1:]:
-        found = head.description if head.dtype is None else f"shape {head.shape}"
-        raise archive.error(name, "a row of numbers for each frame", found)
+    if not head.width:
+        raise archive.error(name, "a row of numbers for each frame", str(head))
     if head.shape[0] not in (length, length - shorter) or not head.shape[0]:
         raise archive.error(name, f"{length} rows, one for each frame", str(head.shape[0]))
-    return head.shape[0], head.shape[1] if len(head.shape) == 2 else 1
+    return head.shape[0], head.width
 
 
-def _clip(episode: _Episode, widths: Mapping[str, int], names: tuple[str, ...]) -> SourceClip:
-    faults = list(episode.faults)
-    for group, width in widths.items():
-        found = episode.widths.get(group, 0)
-        if found != width and not faults:
-            place = episode.arrays[group][0] if found else ""
-            words = str(found) if found else f"no {group}"
-            faults.append(Fault(episode.shown, place, f"{group} of {width} numbers, as in most files", words))
-    arrays = tuple(episode.arrays[group][:2] for group in widths if group in episode.arrays)
-    reader = ArrayReader(open_npz, episode.path, episode.shown, (episode.image, episode.form), arrays, names)
-    rows = partial(ArrayReader.rows, reader) if names and not faults else None
-    frames = partial(ArrayReader.frames, reader)
-    return SourceClip(episode.shown, episode.split, episode.length, frames, rows, tuple(faults))
+def _clips(episode: Recording, widths: Mapping[str, int], names: tuple[str, ...]) -> Iterator[SourceClip]:
+    faults = episode.faults or tuple(episode.other_width(widths))
+    arrays = tuple(episode.groups[group][:2] for group in widths if group in episode.groups)
+    camera = episode.cameras[""]
+    reader = ArrayReader(open_npz, episode.path, episode.shown, arrays, names, camera.array, camera.form)
+    rows = reader.rows if names and not faults else None
+    yield SourceClip(episode.shown, episode.split, camera.length, reader.frames, rows, faults)

@@ -9,17 +9,17 @@ into frame t. Takes are cut where numbers are missing.
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
 from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.images import PICTURES, example_picture
-from foreframe.data.layouts._pairs import Folder, clip, cut_warning, few_sizes, folders, looks_paired, takes
-from foreframe.data.layouts._shared import read_frames_of, size_notes
-from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts._pairs import Folder, Paired, few_sizes, folders, index_of_pairs, looks_paired
+from foreframe.data.layouts._shared import read_frames_of
+from foreframe.data.layouts.contract import Read, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.video import write_png
+from foreframe.video.pixels import Size
 
 NAME = "pose_folders"
 DESCRIBE = "a folder of frames and beside it a folder of pictures of their poses, with the same names"
@@ -38,34 +38,19 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     """The takes by the numbers of their frames, and what is wrong with the pairing."""
     finds = Findings(folder)
     found = folders(folder, POSES, "poses", finds)
-    natives = {item.path: item.native() for item in found}
-    sizes = Counter(native for native in natives.values() if native is not None)
-    size = sizes.most_common(1)[0][0] if sizes else None
-    clips: list[SourceClip] = []
-    warnings: list[str] = []
+    pairs = []
     for item in found:
         poses = _poses(item, finds)
-        numbers = [number for number in item.pictures if number in poses and number not in item.doubtful]
-        native = natives[item.path] or size or (1, 1)
-        beside = item.path_beside
-        pose_size = few_sizes(beside, list(poses.values())) or native
-        cut = takes(numbers)
-        for taken in cut:
-            names = tuple(poses[number] for number in taken)
-            rows = partial(read_frames_of, beside, names, taken, pose_size, folder)
-            clips.append(clip(item, taken, len(cut) == 1, native, rows, folder))
-        warnings += cut_warning(item, item.pictures)
+        size = few_sizes(item.path_beside, list(poses.values()))
+        pairs.append(Paired(item, poses, partial(_rows, item.path_beside, poses, size, folder)))
     _lonely_folders(found, finds)
-    return SourceIndex(
-        NAME,
-        tuple(clips),
-        size,
-        "image",
-        ("pose",),
-        faults=tuple(finds.faults),
-        warnings=tuple(warnings),
-        notes=(*size_notes(sizes.elements()), *finds.notes()),
-    )
+    return index_of_pairs(NAME, pairs, finds)
+
+
+def _rows(
+    folder: Path, poses: dict[int, str], size: Size | None, root: Path, taken: tuple[int, ...], native: Size
+) -> Read:
+    return partial(read_frames_of, folder, tuple(poses[number] for number in taken), taken, size or native, root)
 
 
 def example(folder: Path) -> None:

@@ -18,9 +18,7 @@ as many of them. Facts as in robomimic's description of its data sets and in the
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,51 +26,31 @@ from typing import Any
 import numpy as np
 
 from foreframe.data.formats.folders import Findings, relative
-from foreframe.data.formats.hdf5 import SUFFIXES, Header, Store, library, open_file, read_ends
+from foreframe.data.formats.hdf5 import SUFFIXES, Store, library, open_file, read_ends
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import (
     ArrayReader,
+    Camera,
     Pictures,
-    columns,
+    Recording,
     files_below,
-    no_frames,
+    find_camera,
+    index_of_arrays,
+    looks_like_pictures,
     pictures,
-    shared_columns,
-    usual_camera,
 )
-from foreframe.data.layouts.contract import Read, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
-from foreframe.errors import DataError, Fault, UsageError, nearest, printable
+from foreframe.errors import Fault, printable
 
 NAME = "robomimic"
 DESCRIBE = "demonstrations of robots in HDF5, with data/demo_0/obs (robomimic, VP2, LIBERO)"
 LOOKS_FOR = "*.hdf5 with data/demo_0/actions and pictures in data/demo_0/obs"
 TAKES = ("camera",)
 
-SHIFT = 1
 VP2 = ("agentview_shift_2_image", "camera_image")
 MASKS = {"train": "train", "valid": "val", "test": "test"}
 _DEMO = re.compile(r"demo_([0-9]{1,9})")
-
-
-@dataclass(frozen=True)
-class _Demo:
-    """One demonstration by its headers: what in obs are pictures, groups of numbers with their widths and lengths, and
-    what is neither."""
-
-    path: Path
-    shown: str
-    group: str
-    split: str
-    cameras: Mapping[str, Header]
-    widths: Mapping[str, int]
-    lengths: Mapping[str, int]
-    others: tuple[str, ...]
-    faults: tuple[Fault, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.shown}/{self.group.removeprefix('data/')}"
 
 
 def recognises(folder: Path) -> bool:
@@ -90,31 +68,18 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     """
     library()
     finds = Findings(folder)
-    demos: list[_Demo] = []
+    demos: list[Recording] = []
     for path in files_below(folder, finds, SUFFIXES):
-        try:
+        with finds.collecting():
             demos += _demos(path, relative(path, folder), finds)
-        except DataError as error:
-            finds.faults += error.faults
-    cameras = Counter(name for demo in demos for name, head in demo.cameras.items() if _usable(head))
-    camera = _camera(options.camera, cameras or Counter(name for demo in demos for name in demo.cameras))
-    notes = [
+    camera = find_camera(
+        demos, options.camera, (options.camera, f"{options.camera}_image"), VP2, "demonstration", finds
+    )
+    finds.remarks += [
         f"{name}: neither pictures nor a row of numbers for each frame; not used"
         for name in sorted({name for demo in demos for name in demo.others})
     ]
-    if len(cameras) > 1:
-        notes.append(f"pictures of {camera}; also there: {', '.join(sorted({*cameras} - {camera}))} (--camera)")
-    widths, left = shared_columns([demo.widths for demo in demos if not demo.faults], ["action"])
-    names = columns(widths)
-    clips = [_clip(demo, camera, widths, names) for demo in demos]
-    sizes = Counter(found.size for demo in demos if isinstance(found := _pictures(demo.cameras.get(camera)), Pictures))
-    if not clips and not finds.faults:
-        finds.fault(folder, LOOKS_FOR, "none")
-    size = max(sizes, key=lambda size: (sizes[size], size)) if sizes else None
-    chosen = ("action.*",) if names else ()
-    notes += [*left, *finds.notes()]
-    faults = tuple(finds.faults)
-    return SourceIndex(NAME, tuple(clips), size, "vector", names, chosen, SHIFT, faults, notes=tuple(notes))
+    return index_of_arrays(NAME, demos, camera, partial(_clips, camera), LOOKS_FOR, finds)
 
 
 def example(folder: Path) -> None:
@@ -143,7 +108,7 @@ def _example_file(h5py: Any, path: Path, numbers: Sequence[int], masks: Mapping[
             file[f"mask/{mask}"] = np.array([f"demo_{number}" for number in chosen], "S")
 
 
-def _demos(path: Path, shown_path: str, finds: Findings) -> list[_Demo]:
+def _demos(path: Path, shown_path: str, finds: Findings) -> list[Recording]:
     """The demonstrations of one file in the order of their numbers."""
     store = open_file(path, shown_path)
     if not store.has("data"):
@@ -162,10 +127,8 @@ def _demos(path: Path, shown_path: str, finds: Findings) -> list[_Demo]:
     demos = []
     for number in sorted(numbers):
         group = f"data/{numbers[number]}"
-        try:
+        with finds.collecting():
             demos.append(_look(store, path, group, splits.get(numbers[number], "")))
-        except DataError as error:
-            finds.faults += error.faults
     return demos
 
 
@@ -174,121 +137,81 @@ def _splits(store: Store, demos: set[str], finds: Findings) -> dict[str, str]:
     splits: dict[str, str] = {}
     for mask, split in MASKS.items():
         name = f"mask/{mask}"
-        try:
+        listed: list[str] = []
+        with finds.collecting():
             listed = store.texts(name) if store.has(name) else []
-        except DataError as error:
-            finds.faults += error.faults
-            continue
         if missing_demos := [demo for demo in listed if demo not in demos]:
             more = f" and {len(missing_demos) - 1} more" if len(missing_demos) > 1 else ""
             found = f"{missing_demos[0][:40]}{more}"
             finds.faults.append(Fault(store.shown, name, "names of groups in data", found))
         for demo in dict.fromkeys(listed):
-            if demo not in demos:
-                continue
-            if splits.setdefault(demo, split) != split:
+            if demo in demos and splits.setdefault(demo, split) != split:
                 finds.faults.append(Fault(store.shown, name, f"{demo} in one mask", f"also in that of {splits[demo]}"))
     return splits
 
 
-def _look(store: Store, path: Path, group: str, split: str) -> _Demo:
+def _look(store: Store, path: Path, group: str, split: str) -> Recording:
     """One demonstration by its headers."""
-    cameras: dict[str, Header] = {}
-    widths: dict[str, int] = {}
-    lengths: dict[str, int] = {}
+    cameras: dict[str, Camera] = {}
+    groups: dict[str, tuple[str, int, int]] = {}
     others: list[str] = []
-    faults: list[Fault] = []
-    kinds = {f"{group}/actions": "action", f"{group}/states": "state"}
+    own = Findings(path.parent)
+    arrays = {"action": f"{group}/actions", "state": f"{group}/states"}
     if store.has(f"{group}/obs"):
-        kinds |= {f"{group}/obs/{key}": f"obs.{key}" for key in store.names(f"{group}/obs")}
-    for name, kind in kinds.items():
+        arrays |= {f"obs.{key}": f"{group}/obs/{key}" for key in store.names(f"{group}/obs")}
+    for kind, name in arrays.items():
+        seen = kind.startswith("obs.")
         if kind == "state" and not store.has(name):
             continue
-        if kind.startswith("obs.") and not (kind.isprintable() and store.has_numbers(name)):
+        if seen and not (kind.isprintable() and store.has_numbers(name)):
             others.append(printable(kind))
             continue
-        try:
+        with own.collecting():
             head = store.header(name)
-        except DataError as error:
-            faults += error.faults
-            continue
-        if kind.startswith("obs.") and _looks_like_pictures(head):
-            cameras[kind.removeprefix("obs.")] = head
-        elif len(head.shape) == 2 and head.shape[1]:
-            widths[kind], lengths[kind] = head.shape[1], head.shape[0]
-        elif kind.startswith("obs."):
-            others.append(kind)
-        else:
-            faults.append(Fault(store.shown, name, "a row of numbers for each frame", f"shape {head.shape}"))
+            if seen and looks_like_pictures(head.shape, head.dtype):
+                form = pictures(head.shape, head.dtype)
+                cameras[kind.removeprefix("obs.")] = Camera(name, head.shape[0], form)
+            elif len(head.shape) == 2 and head.shape[1]:
+                groups[kind] = (name, head.shape[0], head.shape[1])
+            elif seen:
+                others.append(kind)
+            else:
+                raise store.error(name, "a row of numbers for each frame", f"shape {head.shape}")
     stated = store.attribute(group, "num_samples")
-    if stated is not None and "action" in lengths and stated != lengths["action"]:
+    if stated is not None and "action" in groups and stated != groups["action"][1]:
         expected = f"{repr(stated)[:40]} samples, as its attribute says"
-        faults.append(Fault(store.shown, group, expected, f"{lengths['action']} actions"))
-    return _Demo(path, store.shown, group, split, cameras, widths, lengths, tuple(others), tuple(faults))
+        own.faults.append(Fault(store.shown, group, expected, f"{groups['action'][1]} actions"))
+    return Recording(path, store.shown, split, cameras, groups, tuple(others), tuple(own.faults), group)
 
 
-def _looks_like_pictures(head: Header) -> bool:
-    """Pictures, or what somebody meant to be pictures, but of float or with an alpha channel."""
-    channels = {head.shape[1], head.shape[3]} if len(head.shape) == 4 else set()
-    return 3 in channels or (bool({1, 4} & channels) and head.dtype == np.uint8)
-
-
-def _usable(head: Header) -> bool:
-    return isinstance(_pictures(head), Pictures)
-
-
-def _pictures(head: Header | None) -> Pictures | tuple[str, str]:
-    return pictures(head.shape, head.dtype) if head is not None else ("pictures of this camera in obs", "none")
-
-
-def _camera(option: str, cameras: Counter[str]) -> str:
-    """The name in obs of the camera to take."""
-    if option:
-        for name in (option, f"{option}_image"):
-            if name in cameras:
-                return name
-        if cameras:
-            there = ", ".join(sorted(cameras))
-            raise UsageError(f"camera: no demonstration has '{option}'{nearest(option, cameras)} (there is {there})")
-        return option
-    return usual_camera(cameras, VP2)
-
-
-def _clip(demo: _Demo, camera: str, widths: Mapping[str, int], names: tuple[str, ...]) -> SourceClip:
-    place = f"{demo.group}/obs/{camera}"
-    faults = list(demo.faults)
-    head = demo.cameras.get(camera)
-    form = _pictures(head)
-    length = head.shape[0] if head is not None else demo.lengths.get("action", 0)
-    usable = isinstance(form, Pictures)
-    if not isinstance(form, Pictures):
-        there = ", ".join(demo.cameras)
-        words = f"{form[1]} (there is {there})" if there and head is None else form[1]
-        if not any(fault.where == place for fault in faults):
-            faults.append(Fault(demo.shown, place, form[0], words))
-        form = Pictures((1, 1), 3)
-    elif not length:
-        faults.append(Fault(demo.shown, place, "pictures", "none"))
-    for kind in widths if not demo.faults else ():
-        if demo.widths.get(kind, 0) != widths[kind]:
-            found = str(demo.widths.get(kind, "none"))
-            expected = f"{widths[kind]} numbers in a row, as in most demonstrations"
-            faults.append(Fault(demo.shown, _dataset(demo.group, kind), expected, found))
-        elif demo.lengths[kind] not in (length, length - 1 if kind == "action" else length) or not demo.lengths[kind]:
-            expected = f"{length} rows, one for each frame"
-            faults.append(Fault(demo.shown, _dataset(demo.group, kind), expected, str(demo.lengths[kind])))
-    groups = tuple((_dataset(demo.group, kind), demo.lengths.get(kind, 0)) for kind in widths)
-    reader = ArrayReader(open_file, demo.path, demo.shown, (place, form), groups, names, demo.group)
-    frames: Read = partial(ArrayReader.frames, reader) if usable else no_frames
-    rows = partial(ArrayReader.rows, reader)
-    return SourceClip(
-        demo.name, demo.split, length, frames, rows if names and not faults else None, tuple(faults),
+def _clips(camera: str, demo: Recording, widths: Mapping[str, int], names: tuple[str, ...]) -> Iterator[SourceClip]:
+    there = f" (there is {', '.join(demo.cameras)})" if demo.cameras else ""
+    absent = Camera(
+        f"{demo.group}/obs/{camera}",
+        demo.groups["action"][1] if "action" in demo.groups else 0,
+        ("pictures of this camera in obs", f"none{there}"),
+    )
+    found = demo.cameras.get(camera, absent)
+    own = [*demo.faults]
+    if not isinstance(found.form, Pictures):
+        if not any(fault.where == found.array for fault in own):
+            own.append(Fault(demo.shown, found.array, *found.form))
+    elif not found.length:
+        own.append(Fault(demo.shown, found.array, "pictures", "none"))
+    for kind, width in widths.items() if not demo.faults else ():
+        array, rows, other = demo.groups[kind]
+        if other != width:
+            own.append(Fault(demo.shown, array, f"{width} numbers in a row, as in most demonstrations", str(other)))
+        elif rows not in (found.length, found.length - (kind == "action")) or not rows:
+            own.append(Fault(demo.shown, array, f"{found.length} rows, one for each frame", str(rows)))
+    arrays = tuple(demo.groups[kind][:2] for kind in widths if kind in demo.groups)
+    reader = ArrayReader(open_file, demo.path, demo.shown, arrays, names, found.array, found.form, demo.group)
+    yield SourceClip(
+        f"{demo.shown}/{demo.group.removeprefix('data/')}",
+        demo.split,
+        found.length,
+        reader.frames,
+        reader.rows if names and not own else None,
+        tuple(own),
         file=demo.shown,
-    )  # fmt: skip
-
-
-def _dataset(group: str, kind: str) -> str:
-    """The dataset that a group of columns comes from."""
-    if kind.startswith("obs."):
-        return f"{group}/obs/{kind.removeprefix('obs.')}"
-    return f"{group}/{kind}s"
+    )

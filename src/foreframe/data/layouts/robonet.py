@@ -26,10 +26,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,11 @@ from PIL import Image
 from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.hdf5 import SUFFIXES, Store, library, open_file, read_ends
 from foreframe.data.formats.images import example_picture
-from foreframe.data.layouts._arrays import ArrayReader, Pictures, columns, files_below
+from foreframe.data.layouts._arrays import ArrayReader, columns, commonest, files_below
+from foreframe.data.layouts._shared import index_of
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
-from foreframe.errors import DataError, Fault, UsageError
+from foreframe.errors import DataError, Fault, UsageError, reading
 from foreframe.files import Recent
 from foreframe.video import MAX_SIDE, Pixels
 from foreframe.video.pixels import Size
@@ -56,7 +56,6 @@ LOOKS_FOR = "*.hdf5 with env/cam0_video, env/state and policy/actions"
 TAKES = ("camera",)
 
 TEST_LIST = "robonet_testset_filenames.txt"
-SHIFT = 1
 VAL_BELOW = 13
 """Of 256 values of the first byte of a name's hash."""
 MAX_FILM = 2**29
@@ -70,8 +69,9 @@ _MAX_LIST = 2**24
 
 @dataclass(frozen=True)
 class _Found:
-    """What one file holds: its camera's pictures, and the widths of its rows."""
+    """What one file holds: its camera's pictures, in an MP4 or one by one, and the widths of its rows."""
 
+    camera: str
     length: int
     size: Size
     film: bool
@@ -98,31 +98,26 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     listed = TEST_LIST in finds.ignored  # where it is a plain file that stays inside the source
     finds.ignored = [name for name in finds.ignored if name != TEST_LIST]
     found: dict[Path, _Found] = {}
-    cameras: Counter[str] = Counter()
+    cameras: set[str] = set()
     for path in paths:
-        try:
+        with finds.collecting():
             store = open_file(path, relative(path, folder))
             cameras.update(name for name in store.names("env") if _CAMERA.fullmatch(name))
             found[path] = _look(store, camera)
-        except DataError as error:
-            finds.faults += error.faults
     if options.camera and cameras and camera not in cameras:
         there = ", ".join(sorted(name.removesuffix("_video") for name in cameras))
         raise UsageError(f"camera: no file has {camera.removesuffix('_video')}; there is {there}")
-    tests, notes = _tests(folder, {path.name for path in paths}, finds) if listed else (None, [])
-    usual = _commonest(item.widths for item in found.values()) or (0, 0)
-    names = columns({"action": usual[0], "state": usual[1]})
-    clips = [_clip(path, folder, camera, item, usual, names, tests) for path, item in found.items()]
+    tests = _tests(folder, {path.name for path in paths}, finds) if listed else None
+    usual = commonest(item.widths for item in found.values()) or (0, 0)
+    clips = [_clip(path, relative(path, folder), item, usual, tests) for path, item in found.items()]
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "none")
-    size = _commonest(item.size for item in found.values())
+    size = commonest(item.size for item in found.values())
     others = sorted(name.removesuffix("_video") for name in cameras if name != camera)
     if others:
-        notes.append(f"camera {camera.removesuffix('_video')}; also there: {', '.join(others)} (--camera)")
-    notes += finds.notes()
-    chosen = ("action.*",) if names else ()
-    faults = tuple(finds.faults)
-    return SourceIndex(NAME, tuple(clips), size, "vector", names, chosen, SHIFT, faults, notes=tuple(notes))
+        finds.remarks.append(f"camera {camera.removesuffix('_video')}; also there: {', '.join(others)} (--camera)")
+    names = _columns(usual)
+    return index_of(NAME, clips, size, finds, "vector", names, ("action.*",) if names else (), shift=1)
 
 
 def example(folder: Path) -> None:
@@ -190,7 +185,8 @@ def _look(store: Store, camera: str) -> _Found:
     order = store.attribute(first, "image_format")
     if order not in (None, "RGB", "BGR"):
         raise store.error(first, "RGB or BGR as attribute image_format", repr(order)[:40])
-    return _Found(length, (size[0], size[1]), film, film and order == "BGR", actions[0], (actions[1], state[1]))
+    widths = actions[1], state[1]
+    return _Found(camera, length, (size[0], size[1]), film, film and order == "BGR", actions[0], widths)
 
 
 def _film_facts(store: Store, name: str) -> tuple[int, Size]:
@@ -220,15 +216,15 @@ def _stated_size(store: Store, name: str) -> Size | None:
     return shape[0], shape[1]
 
 
-def _tests(folder: Path, names: set[str], finds: Findings) -> tuple[frozenset[str] | None, list[str]]:
-    """Names in the list of test files, None of one that cannot be read, and a note on those that are not here: that
-    is no fault, for few people keep all of RoboNet."""
+def _tests(folder: Path, names: set[str], finds: Findings) -> frozenset[str] | None:
+    """Names in the list of test files; None where it cannot be read. That some are not here is no fault, for few
+    people keep all of RoboNet."""
     path = folder / TEST_LIST
-    try:
+    content = None
+    with finds.collecting(path), reading(path, "", "a file that can be read"):
         content = path.read_bytes() if path.stat().st_size <= _MAX_LIST else b"\0"
-    except OSError as error:
-        finds.fault(path, "a file that can be read", error.strerror or type(error).__name__)
-        return None, []
+    if content is None:
+        return None
     lines = [line.strip() for line in content.decode("utf-8", "backslashreplace").splitlines()]
     tests = frozenset(filter(None, lines))
     wrong = [number for number, line in enumerate(lines) if line and (not line.endswith(SUFFIXES) or "/" in line)]
@@ -236,49 +232,50 @@ def _tests(folder: Path, names: set[str], finds: Findings) -> tuple[frozenset[st
         finds.fault(path, "the name of a file (.hdf5)", f"{lines[wrong[0]][:60]!a}", f"line {wrong[0] + 1}")
     elif not tests:
         finds.fault(path, "names of files, one a line", "none")
-    absent = len(tests - names)
-    return tests, [f"{absent} of the {len(tests)} files in {TEST_LIST} are not here"] if absent and not wrong else []
+    elif absent := len(tests - names):
+        finds.remarks.append(f"{absent} of the {len(tests)} files in {TEST_LIST} are not here")
+    return tests
 
 
-def _clip(
-    path: Path,
-    folder: Path,
-    camera: str,
-    found: _Found,
-    usual: tuple[int, int],
-    names: tuple[str, ...],
-    tests: frozenset[str] | None,
-) -> SourceClip:
-    shown = relative(path, folder)
+def _columns(widths: tuple[int, int]) -> tuple[str, ...]:
+    return columns({"action": widths[0], "state": widths[1]})
+
+
+def _clip(path: Path, shown: str, found: _Found, usual: tuple[int, int], tests: frozenset[str] | None) -> SourceClip:
     split = ""
     if tests is not None:
         validates = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).digest()[0] < VAL_BELOW
         split = "test" if path.name in tests else "val" if validates else "train"
-    frames = partial(_frames, path, shown, camera, found)
+    arrays = (("policy/actions", found.actions), ("env/state", found.length))
+    reader = _Reader(open_file, path, shown, arrays, _columns(usual), found=found)
     if found.widths == usual:
-        arrays = (("policy/actions", found.actions), ("env/state", found.length))
-        reader = ArrayReader(open_file, path, shown, ("", Pictures((1, 1), 3)), arrays, names)
-        return SourceClip(shown, split, found.length, frames, partial(ArrayReader.rows, reader))
+        return SourceClip(shown, split, found.length, reader.frames, reader.rows)
     expected = f"actions of {usual[0]} and states of {usual[1]} numbers, as in most files"
     words = f"{found.widths[0]} and {found.widths[1]}: another robot? Keep each in a folder of its own, or skip these"
-    return SourceClip(shown, split, found.length, frames, None, (Fault(shown, "", expected, words),))
+    return SourceClip(shown, split, found.length, reader.frames, None, (Fault(shown, "", expected, words),))
 
 
-def _frames(path: Path, shown: str, camera: str, found: _Found, start: int, stop: int) -> RawChunk:
-    store = open_file(path, shown)
-    frames = np.zeros((stop - start, *found.size, 3), np.uint8)
-    if found.film:
-        name = f"env/{camera}/frames"
-        for index, picture in enumerate(_film(path, store, name, start).take(start, stop, found)):
-            frames[index] = picture[..., ::-1] if found.swapped else picture
-        return RawChunk(frames)
-    faults: dict[int, tuple[Fault, ...]] = {}
-    for index, number in enumerate(range(start, stop)):
-        try:
-            frames[index] = _picture(store, f"env/{camera}/frame{number}", found.size)
-        except DataError as error:
-            faults[index] = error.faults
-    return RawChunk(frames, faults)
+@dataclass(frozen=True)
+class _Reader(ArrayReader):
+    """Reads one trajectory."""
+
+    found: _Found = field(kw_only=True)
+
+    def frames(self, start: int, stop: int) -> RawChunk:
+        store, found = open_file(self.path, self.shown), self.found
+        frames = np.zeros((stop - start, *found.size, 3), np.uint8)
+        if found.film:
+            name = f"env/{found.camera}/frames"
+            for index, picture in enumerate(_film(self.path, store, name, start).take(start, stop, found)):
+                frames[index] = picture[..., ::-1] if found.swapped else picture
+            return RawChunk(frames)
+        faults: dict[int, tuple[Fault, ...]] = {}
+        for index, number in enumerate(range(start, stop)):
+            try:
+                frames[index] = _picture(store, f"env/{found.camera}/frame{number}", found.size)
+            except DataError as error:
+                faults[index] = error.faults
+        return RawChunk(frames, faults)
 
 
 def _data(store: Store, name: str) -> bytes:
@@ -315,7 +312,7 @@ class _Film:
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name, self.state = store, name, store.state
         self.next = 0
-        try:
+        with self._errors(name):
             # The format is given: a guess may take the bytes for a playlist, and open the files that this names.
             self.container = av.open(io.BytesIO(_data(store, name)), "r", format="mov")
             if not self.container.streams.video:
@@ -324,23 +321,21 @@ class _Film:
             self.stream.thread_type = "SLICE"  # threads cost more than they bring where pictures are small
             self.frames = self.container.decode(self.stream)
             self.reformatter = VideoReformatter()  # one for all frames: to make one takes longer than to use it
-        except (av.FFmpegError, OSError, ValueError, EOFError) as error:
-            raise self._error(error, name) from error
 
     def take(self, start: int, stop: int, found: _Found) -> Iterator[Pixels]:
         """Frames start to stop-1; with the last one, that no more follow."""
+        stated = f"{found.length} frames as its attribute says"
         while self.next < stop:
             picture = self._decode()
             if picture is None:
-                expected = f"{found.length} frames as its attribute says"
-                raise self.store.error(self.name, expected, f"{self.next}")
+                raise self.store.error(self.name, stated, f"{self.next}")
             if picture.shape[:2] != found.size:
                 words = f"{picture.shape[1]}x{picture.shape[0]}"
                 raise self.store.error(self._place(), f"{found.size[1]}x{found.size[0]} pixels", words)
             if self.next > start:
                 yield picture
         if stop == found.length and self._decode() is not None:
-            raise self.store.error(self.name, f"{found.length} frames as its attribute says", "more")
+            raise self.store.error(self.name, stated, "more")
 
     def rest(self) -> Iterator[Pixels]:
         while (picture := self._decode()) is not None:
@@ -350,7 +345,7 @@ class _Film:
         self.container.close()
 
     def _decode(self) -> Pixels | None:
-        try:
+        with self._errors(f"{self.name}, frame {self.next}"):
             frame: Any = next(self.frames, None)
             if frame is None:
                 return None
@@ -362,15 +357,12 @@ class _Film:
                 raise self.store.error(self._place(), f"at most {MAX_SIDE} pixels a side", words)
             pixels: Pixels = np.asarray(self.reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
             return pixels
-        except (av.FFmpegError, OSError, ValueError, EOFError) as error:
-            raise self._error(error, f"{self.name}, frame {self.next}") from error
 
     def _place(self) -> str:
         return f"{self.name}, frame {self.next - 1}"
 
-    def _error(self, error: Exception, where: str) -> DataError:
-        words = getattr(error, "strerror", None) or str(error)
-        return self.store.error(where, "a film that FFmpeg can read", words)
+    def _errors(self, where: str) -> AbstractContextManager[None]:
+        return reading(self.store.shown, where, "a film that FFmpeg can read", av.FFmpegError, ValueError, EOFError)
 
 
 _FILMS: Recent[tuple[Path, str], _Film] = Recent(OPEN)
@@ -381,12 +373,6 @@ def _film(path: Path, store: Store, name: str, start: int) -> _Film:
     return _FILMS.use(
         (path, name), lambda: _Film(store, name), lambda film: film.next <= start and film.state == store.state
     )
-
-
-def _commonest(items: Iterator[Any]) -> Any:
-    """The commonest of some tuples, of equals the largest; None of none."""
-    counts = Counter(items)
-    return max(counts, key=lambda item: (counts[item], item)) if counts else None
 
 
 def _jpeg(picture: Pixels) -> NDArray[np.uint8]:

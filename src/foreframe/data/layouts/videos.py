@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mode
 
 import numpy as np
 
@@ -24,11 +25,10 @@ from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import TABLES
 from foreframe.data.layouts._shared import (
-    agree,
+    index_of,
     named_like_a_file,
     outside,
-    read_beside,
-    read_rows_of,
+    rows_beside,
     size_notes,
     splits,
     walk,
@@ -49,13 +49,13 @@ _KTH = re.compile(r"person[0-9]{2}_[a-z]+_d[0-9]_uncomp\.avi", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Clip:
-    """A video with its split, the tables of its name, and another video of this name if there is one."""
+    """A video with its split, the tables of its name, and a fault where there is another video of this name."""
 
     name: str
     split: str
     path: Path
     tables: tuple[Path, ...]
-    double: Path | None
+    faults: tuple[Fault, ...]
 
 
 def recognises(folder: Path) -> bool:
@@ -80,43 +80,27 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     parts = splits(folder, finds)
     outside(folder, parts, (*VIDEOS, *TABLES), finds)
     found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
-    conditioned = any(clip.tables for clip in found)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(partial(_probe, folder), (clip.path for clip in found)))
-    tables = {
-        clip.path: read_beside(clip.tables[0], folder, info.length if isinstance(info, VideoInfo) else None)
-        for clip, info in zip(found, probed, strict=True)
-        if clip.tables
-    }
-    columns, agreed = agree(list(tables.values()))
-    tables = dict(zip(tables, agreed, strict=True))
+    lengths = [info.length if isinstance(info, VideoInfo) else None for info in probed]
+    missing = "a table of the same name beside it, as other videos have"
+    tabled = [(clip.path, clip.tables, length) for clip, length in zip(found, lengths, strict=True)]
+    columns, beside = rows_beside(tabled, "for each video", missing, folder)
     clips, infos = [], []
-    for clip, info in zip(found, probed, strict=True):
-        faults, table = _faults(clip, conditioned, folder), tables.get(clip.path)
-        faults += table.faults if table is not None else ()
+    for clip, info, (rows, wrong) in zip(found, probed, beside, strict=True):
+        faults = (*clip.faults, *wrong)
         if isinstance(info, Fault):
             finds.faults += [info, *faults]
             continue
         infos.append((clip, info))
-        values = np.zeros((info.length, len(columns)), np.float32) if table is None else table.values
-        rows = partial(read_rows_of, values) if conditioned else None
-        clips.append(SourceClip(clip.name, clip.split, info.length, partial(_read, clip.path), rows, tuple(faults)))
+        clips.append(SourceClip(clip.name, clip.split, info.length, partial(_read, clip.path), rows, faults))
     if not found and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no video")
-    sizes = Counter((info.height, info.width) for _, info in infos)
-    fps, warnings = _rates(infos)
-    return SourceIndex(
-        NAME,
-        tuple(clips),
-        sizes.most_common(1)[0][0] if sizes else None,
-        "vector" if conditioned else "none",
-        columns,
-        shift=1 if conditioned else 0,
-        faults=tuple(finds.faults),
-        warnings=warnings,
-        notes=(*size_notes(sizes.elements()), *finds.notes()),
-        fps=fps,
-    )
+    sizes = [(info.height, info.width) for _, info in infos]
+    fps = _rate(infos, finds)
+    finds.remarks += size_notes(sizes)
+    size, cond = mode(sizes) if sizes else None, any(clip.tables for clip in found)
+    return index_of(NAME, clips, size, finds, "vector" if cond else "none", columns, shift=int(cond), fps=fps)
 
 
 def example(folder: Path) -> None:
@@ -154,16 +138,16 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> 
             named_like_a_file(path, (*VIDEOS, *TABLES), finds)
         for stem, names in tables.items():
             if stem not in videos:
-                finds.faults += (_no_video(path / name, finds.root) for name in names)
+                for name in names:
+                    finds.fault(path / name, f"a video of this name beside it ({', '.join(VIDEOS)})", "none")
         for stem, names in videos.items():
+            own = Findings(finds.root)
+            if len(names) > 1:
+                own.fault(path / names[1], "one video of this name", f"also {names[0]}")
             beside = tuple(path / name for name in tables.get(stem, ()))
-            double = path / names[1] if len(names) > 1 else None
-            clips.append(_Clip(relative(path / stem, finds.root), split, path / names[0], beside, double))
+            name = relative(path / stem, finds.root)
+            clips.append(_Clip(name, split, path / names[0], beside, tuple(own.faults)))
     return clips
-
-
-def _no_video(path: Path, root: Path) -> Fault:
-    return Fault(relative(path, root), "", f"a video of this name beside it ({', '.join(VIDEOS)})", "none")
 
 
 def _probe(root: Path, path: Path) -> VideoInfo | Fault:
@@ -174,36 +158,21 @@ def _probe(root: Path, path: Path) -> VideoInfo | Fault:
         return Fault(relative(path, root), first.where, first.expected, first.found)
 
 
-def _faults(clip: _Clip, conditioned: bool, root: Path) -> list[Fault]:
-    """What is wrong with the number of videos of a name, or of their tables."""
-    if clip.double is not None:
-        return [Fault(relative(clip.double, root), "", "one video of this name", f"also {clip.path.name}")]
-    if len(clip.tables) > 1:
-        found = f"also {clip.tables[0].name}"
-        return [Fault(relative(clip.tables[1], root), "", "one table for each video", found)]
-    if conditioned and not clip.tables:
-        expected = "a table of the same name beside it, as other videos have"
-        return [Fault(relative(clip.path, root), "", expected, "none")]
-    return []
-
-
 def _read(path: Path, start: int, stop: int) -> RawChunk:
     return RawChunk(read_frames(path, start, stop))
 
 
-def _rates(infos: Sequence[tuple[_Clip, VideoInfo]]) -> tuple[float | None, tuple[str, ...]]:
-    """Frames a second, as most videos have, and warnings on videos that differ or are uneven."""
-    warnings = [f"{clip.name}: frames are not evenly spaced: {info.uneven}" for clip, info in infos if info.uneven]
+def _rate(infos: Sequence[tuple[_Clip, VideoInfo]], finds: Findings) -> float | None:
+    """Frames a second, as most videos have; those that differ or are uneven are warned of."""
+    finds.warnings += [
+        f"{clip.name}: frames are not evenly spaced: {info.uneven}" for clip, info in infos if info.uneven
+    ]
     rates = Counter(info.fps for _, info in infos if info.fps is not None and not info.uneven)
     if not rates:
-        return None, tuple(warnings)
-    usual = rates.most_common(1)[0][0]
+        return None
     if max(rates) > 1.01 * min(rates):
-        warnings.append(f"videos differ in their frames per second: {_few(rates.items())}")
-    return usual, tuple(warnings)
-
-
-def _few(rates: Iterable[tuple[float, int]]) -> str:
-    found = sorted(rates)
-    words = ", ".join(f"{count} at {rate:g}" for rate, count in found[:6])
-    return words + (f" and {len(found) - 6} other rates" if len(found) > 6 else "")
+        found = sorted(rates.items())
+        words = ", ".join(f"{count} at {rate:g}" for rate, count in found[:6])
+        words += f" and {len(found) - 6} other rates" if len(found) > 6 else ""
+        finds.warnings.append(f"videos differ in their frames per second: {words}")
+    return rates.most_common(1)[0][0]
