@@ -55,7 +55,7 @@ def encode_sample(
     names = []
     for index, (split, values) in enumerate(zip(splits, unpack(text, len(kept), packed), strict=True)):
         name = f"{'dance' if 'joints' in text else 'push'}-{index:04d}"
-        names.append(f"{name} {split} {clip_hash(build_clip(text, name, split, stream, values))}")
+        names.append(f"{name} {split} {clip_hash(text, build_clip(text, name, split, stream, values))}")
     text |= {"sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(), "clips": names}
     body = b"".join([FORMAT, json.dumps(text).encode(), b"\n", packed, video])
     return body + hashlib.sha256(body).digest()

@@ -16,8 +16,7 @@ from foreframe.errors import DataError, Fault, explain, printable
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 """Names of folders, in lower case, that hold a split."""
 _PLATFORM_FILES = {"thumbs.db", "desktop.ini"}
-DEEPEST = 24
-"""Folders within folders that are followed."""
+DEEPEST = 24  # folders within folders that are followed
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Findings:
 
     @contextmanager
     def collecting(self, path: Path | None = None) -> Iterator[None]:
-        """Take the faults of a DataError, and go on; with `path`, they are faults of that file."""
+        """Take the faults of a DataError, and continue; with `path`, they are faults of that file."""
         try:
             yield
         except DataError as error:

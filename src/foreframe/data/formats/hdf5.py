@@ -29,32 +29,22 @@ from foreframe.files import Identity, Recent, identity, not_plain
 
 SUFFIXES = (".hdf5", ".h5")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-OPEN = 2
-"""Files that a process keeps open."""
-KEPT = 4
-"""Datasets of a file that stay open with their decoded chunks, of at most `CHUNK_CACHE` bytes each."""
+OPEN = 2  # files that a process keeps open
+KEPT = 4  # datasets of a file that stay open with their decoded chunks, of at most `CHUNK_CACHE` bytes each
 CHUNK_CACHE = 2**24
-KNOWN = 32
-"""Groups, and datasets without chunks, that stay open and need no second search."""
+KNOWN = 32  # groups, and datasets without chunks, that stay open and need no second search
 MAX_CHUNK = 2**28
 """Bytes of the largest chunk that is decoded: each is decoded as a whole, however little of it is wanted."""
-MAX_READ = 2**31
-"""Bytes read at once."""
-MAX_NAMES = 2**26
-"""Bytes of the texts in one dataset."""
-MAX_TEXTS = 2**20
-"""Texts in one dataset."""
-MAX_LIST = 64
-"""Numbers or texts in one attribute."""
+MAX_READ = 2**31  # bytes read at once
+MAX_NAMES = 2**26  # bytes of the texts in one dataset
+MAX_TEXTS = 2**20  # texts in one dataset
+MAX_LIST = 64  # numbers or texts in one attribute
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 """Others trust the size that is written in the file."""
-BULK = 2**25
-"""Bytes that a chunk may become, however small it is in the file; for a larger one, `MOST_PACKED` holds."""
-MOST_PACKED = 256
-"""Bytes in a chunk of more than `BULK` for each byte in the file."""
+BULK = 2**25  # bytes that a chunk may become, however small it is in the file; for a larger one, `MOST_PACKED` holds
+MOST_PACKED = 256  # bytes in a chunk of more than `BULK` for each byte in the file
 _HEAD, _TAIL = 2**22, 2**20
-_TEXT = 16
-"""Bytes in place of a text of any length, whose own bytes are elsewhere in the file."""
+_TEXT = 16  # bytes in place of a text of any length, whose own bytes are elsewhere in the file
 _DEFLATE, _LZF = 1, 32000
 _ERRORS = RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError
 

@@ -22,15 +22,11 @@ from foreframe.video.pixels import Size
 
 Fit = Literal["stretch", "crop", "pad"]
 
-PICTURES = (".png", ".jpg", ".jpeg")
-"""Endings of pictures, in lower case."""
+PICTURES = (".png", ".jpg", ".jpeg")  # endings of pictures, in lower case
 MAX_SIDE = 8192
-_MARKERS = 1000
-"""No JPEG has more segments than this before its size."""
-_FILL = 64
-"""Nor more bytes between them."""
-LARGE = 128 * 128
-"""From this many pixels on, decoding in threads pays."""
+_MARKERS = 1000  # no JPEG has more segments than this before its size
+_FILL = 64  # nor more bytes between them
+LARGE = 128 * 128  # from this many pixels on, decoding in threads pays
 
 
 def picture_size(path: Path) -> Size | str:

@@ -24,15 +24,11 @@ from foreframe.errors import DataError, reading, unreadable
 from foreframe.files import Identity, Recent, identity
 
 SUFFIX = ".npz"
-OPEN = 4
-"""Archives that a process keeps open."""
-MAX_ARRAY = 2**31
-"""Bytes of the largest array that is read, unpacked."""
+OPEN = 4  # archives that a process keeps open
+MAX_ARRAY = 2**31  # bytes of the largest array that is read, unpacked
 MAX_ENTRIES = 10_000
-MAX_DIRECTORY = 2**22
-"""Bytes of a zip directory."""
-WHOLE = 2**25
-"""Bytes up to which an array is unpacked as a whole, and kept while all of those fit in `KEPT` bytes."""
+MAX_DIRECTORY = 2**22  # bytes of a zip directory
+WHOLE = 2**25  # bytes up to which an array is unpacked as a whole, and kept while all of those fit in `KEPT` bytes
 KEPT = 2**26
 
 _ERRORS = zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, KeyError, MemoryError
@@ -44,10 +40,8 @@ _HEADER = re.compile(
     re.DOTALL,
 )
 _NUMBERS = re.compile(r"[<>|=]([biuf])([1248])")
-_DEFLATE_AT_BEST = 1032
-"""Bytes that one byte of deflate can become."""
-_WIDE_END = 76
-"""Bytes with the sizes of an archive of more than 4 GiB, in front of its end."""
+_DEFLATE_AT_BEST = 1032  # bytes that one byte of deflate can become
+_WIDE_END = 76  # bytes with the sizes of an archive of more than 4 GiB, in front of its end
 
 
 @dataclass(frozen=True)

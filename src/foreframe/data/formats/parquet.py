@@ -21,19 +21,13 @@ from foreframe.errors import UsageError, reading, unreadable
 from foreframe.files import Identity, Recent, identity
 
 MAX_FOOTER_BYTES = 2**28
-MAX_VALUES = 2**28
-"""Values in one column of one row group."""
-MAX_COLUMN_BYTES = 2**32
-"""Decompressed bytes of one column of one row group; it is decoded in blocks, never at once."""
+MAX_VALUES = 2**28  # values in one column of one row group
+MAX_COLUMN_BYTES = 2**32  # decompressed bytes of one column of one row group; it is decoded in blocks, never at once
 MAX_GROUPS = 2**17
-MAX_ROW_VALUES = 2**23
-"""Values in a row of one column, on average over a row group: a row is decoded as a whole."""
-BLOCK_BYTES, BLOCK_ROWS = 2**21, 8192
-"""A block holds about this many bytes, and never more rows."""
-KEPT_BYTES = 2**25
-"""Decoded bytes that a process keeps for each open file."""
-OPEN = 6
-"""Files that a process keeps open."""
+MAX_ROW_VALUES = 2**23  # values in a row of one column, on average over a row group: a row is decoded as a whole
+BLOCK_BYTES, BLOCK_ROWS = 2**21, 8192  # a block holds about this many bytes, and never more rows
+KEPT_BYTES = 2**25  # decoded bytes that a process keeps for each open file
+OPEN = 6  # files that a process keeps open
 _MAGIC = b"PAR1"
 
 

@@ -40,38 +40,7 @@ from foreframe.video.skeleton import OPENPOSE_25, draw_poses
 PUSH = Path(__file__).parent / "samples" / "push.sample"
 DANCE = PUSH.with_name("dance.sample")
 FORMAT = b"foreframe sample 1\n"
-SPLITS = {"train": 288, "val": 32, "test": 32}
-DANCE_SPLITS = {"train": 80, "val": 10, "test": 10}
-UNIT = 32
-"""Parts of a pixel, of which joints are stored as whole numbers."""
-
-
-@dataclass(frozen=True)
-class SampleClip:
-    """One clip of `push`; units and axes are those of `sim.push.PushClip`.
-
-    frames: (T, H, W, 3) uint8. actions: (T, 4) float32, from frame t to t+1. positions: (T, 3) float32, at frame t.
-    """
-
-    name: str
-    split: str
-    frames: NDArray[np.uint8]
-    actions: NDArray[np.float32]
-    positions: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class DanceSampleClip:
-    """One clip of `dance`; units and axes are those of `sim.dance.DanceClip`.
-
-    frames, poses: (T, H, W, 3) uint8; poses[t] belongs to frames[t]. joints: (T, 25, 3) float32.
-    """
-
-    name: str
-    split: str
-    frames: NDArray[np.uint8]
-    poses: NDArray[np.uint8]
-    joints: NDArray[np.float32]
+UNIT = 32  # parts of a pixel, of which joints are stored as whole numbers
 
 
 @dataclass(frozen=True)
@@ -91,21 +60,15 @@ class Sample:
     crf: float
 
 
+PUSH_COLUMNS = ("move_x", "move_y", "move_z", "gripper", "position_x", "position_y", "position_z")
 SAMPLES = {
-    "push": Sample(
-        PUSH,
-        "vector",
-        ("move_x", "move_y", "move_z", "gripper", "position_x", "position_y", "position_z"),
-        shift=1,
-        fps=10,
-        splits=SPLITS,
-        crf=17,
-    ),
-    "dance": Sample(DANCE, "image", ("pose",), shift=0, fps=15, splits=DANCE_SPLITS, crf=20),
+    "push": Sample(PUSH, "vector", PUSH_COLUMNS, 1, 10, {"train": 288, "val": 32, "test": 32}, 17),
+    "dance": Sample(DANCE, "image", ("pose",), 0, 15, {"train": 80, "val": 10, "test": 10}, 20),
 }
 
 Row = tuple[str, str, NDArray[np.uint8], NDArray[Any]]
-"""Name, split, frames (T, H, W, 3) uint8, and beside them float32 (T, D) or uint8 (T, H, W, 3), as recorded."""
+"""Name, split, frames (T, H, W, 3) uint8, and beside them, as recorded: of `push` float32 (T, 7), actions and positions
+as in `sim.push.PushClip`; of `dance` uint8 (T, H, W, 3), the poses."""
 
 
 @dataclass(frozen=True)
@@ -137,28 +100,17 @@ def open_sample(name: str) -> SampleInfo:
     with av.open(io.BytesIO(video), "r", format="h264") as container:
         height, width = container.streams.video[0].height, container.streams.video[0].width
     spec = ClipSpec(3, height, width, about.cond, 3 if about.cond == "image" else len(about.columns))
-    clips = (_row(clip) for clip in _decode(about.path, head, conditions, video))
+    clips = _decode(about.path, head, conditions, video)
     return SampleInfo(name, spec, about.columns, about.shift, about.fps, head["sha256"], clips)
 
 
-def decode_sample(path: str | Path = PUSH) -> Iterator[SampleClip]:
-    """The clips of a sample of `push` in stored order, each checked against its hash before it is handed out.
+def decode_sample(path: str | Path = PUSH) -> Iterator[Row]:
+    """The clips of a sample in stored order, each checked against its hash before it is handed out.
 
     Raises:
         DataError: the file is missing, damaged or no sample, or decodes to other bytes than were stored.
     """
-    for clip in _decode(Path(path), *_read(Path(path))):
-        if not isinstance(clip, SampleClip):
-            raise DataError(f"{path}: expected a sample of push, found one of dance: use decode_dance")
-        yield clip
-
-
-def decode_dance(path: str | Path = DANCE) -> Iterator[DanceSampleClip]:
-    """The clips of a sample of `dance` in stored order; all else as for `decode_sample`."""
-    for clip in _decode(Path(path), *_read(Path(path))):
-        if not isinstance(clip, DanceSampleClip):
-            raise DataError(f"{path}: expected a sample of dance, found one of push: use decode_sample")
-        yield clip
+    return _decode(Path(path), *_read(Path(path)))
 
 
 def header(path: str | Path = PUSH) -> dict[str, Any]:
@@ -166,22 +118,11 @@ def header(path: str | Path = PUSH) -> dict[str, Any]:
     return _read(Path(path))[0]
 
 
-def clip_hash(clip: Any) -> str:
-    """SHA-256, in hex, of frames, actions and positions, or of frames and poses: C order, little-endian.
-
-    clip: A clip of a sample, or one as its simulator made it.
-    """
-    if hasattr(clip, "poses"):
-        parts: tuple[NDArray[Any], ...] = clip.frames, clip.poses
-    else:
-        parts = clip.frames, clip.actions.astype("<f4"), clip.positions.astype("<f4")
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
-
-
-def _row(clip: SampleClip | DanceSampleClip) -> Row:
-    if isinstance(clip, DanceSampleClip):
-        return clip.name, clip.split, clip.frames, clip.poses
-    return clip.name, clip.split, clip.frames, np.concatenate([clip.actions, clip.positions], axis=1)
+def clip_hash(head: Mapping[str, Any], clip: Row) -> str:
+    """SHA-256, in hex, of frames, actions and positions, or of frames and poses: C order, little-endian."""
+    _, _, frames, rows = clip
+    parts = np.split(rows.astype("<f4"), head["columns"][:1], axis=1) if "columns" in head else [rows]
+    return hashlib.sha256(b"".join(part.tobytes() for part in (frames, *parts))).hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any], bytes]:
@@ -202,16 +143,14 @@ def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any], bytes]:
     return head, unpack(head, len(head["clips"]), packed), video
 
 
-def _decode(
-    path: Path, head: dict[str, Any], conditions: NDArray[Any], video: bytes
-) -> Iterator[SampleClip | DanceSampleClip]:
+def _decode(path: Path, head: dict[str, Any], conditions: NDArray[Any], video: bytes) -> Iterator[Row]:
     """The clips of what `_read` found."""
     stream = decode_video(video)
     for line, values in zip(head["clips"], conditions, strict=True):
         name, split, expected = line.split(" ")
         try:
             clip = build_clip(head, name, split, stream, values)
-            found = clip_hash(clip)
+            found = clip_hash(head, clip)
         except (av.FFmpegError, ValueError) as error:  # ValueError: the stream ended early
             found = f"nothing ({error})"
         if found != expected:
@@ -224,13 +163,12 @@ def _decode(
 
 def build_clip(
     head: Mapping[str, Any], name: str, split: str, stream: Iterator[NDArray[np.uint8]], values: NDArray[Any]
-) -> SampleClip | DanceSampleClip:
+) -> Row:
     """One clip from the next frames of a stream and its unpacked conditions."""
     frames = np.stack(list(islice(stream, head["frames"])))
-    if "joints" not in head:
-        return SampleClip(name, split, frames, *np.split(values, head["columns"][:1], axis=1))
-    height, width = frames.shape[1:3]
-    return DanceSampleClip(name, split, frames, draw_poses(values, OPENPOSE_25.bones, (height, width)), values)
+    if "joints" in head:
+        values = draw_poses(values, OPENPOSE_25.bones, frames.shape[1:3])
+    return name, split, frames, values
 
 
 def unpack(head: Mapping[str, Any], clips: int, packed: bytes) -> NDArray[Any]:

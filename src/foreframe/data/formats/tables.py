@@ -28,16 +28,12 @@ from foreframe.errors import DataError, Fault, NumberFault, reading, unreadable
 from foreframe.files import identity
 
 MAX_TABLE_BYTES = 64 * 2**20
-MAX_NUMBERS = 2**24
-"""Numbers in one table; parquet can pack far more of them into a small file."""
+MAX_NUMBERS = 2**24  # numbers in one table; parquet can pack far more of them into a small file
 MAX_COLUMNS = 4096
-MAX_FAULTS = 10_000
-"""Faults of one table that are listed; with more, the rest of it is not read."""
-TABLES = (".csv", ".json", ".parquet")
-"""Endings of the files that `read_named_table` reads."""
+MAX_FAULTS = 10_000  # faults of one table that are listed; with more, the rest of it is not read
+TABLES = (".csv", ".json", ".parquet")  # endings of the files that `read_named_table` reads
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
-_BLOCK = 2**16
-"""Numbers of a parquet table that are checked together."""
+_BLOCK = 2**16  # numbers of a parquet table that are checked together
 _LARGEST = float(np.finfo(np.float32).max)
 
 NamedTable = tuple[NDArray[np.float32], tuple[str, ...], list[Fault]]

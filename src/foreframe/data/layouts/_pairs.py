@@ -15,8 +15,7 @@ from foreframe.data.layouts.contract import Read, SourceClip, SourceIndex
 from foreframe.errors import printable
 from foreframe.video.pixels import Size
 
-FRAMES = ("frames", "images", "img", "rgb")
-"""Names of the folder of frames, in lower case."""
+FRAMES = ("frames", "images", "img", "rgb")  # names of the folder of frames, in lower case
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,9 @@ TAKES = ("camera",)
 CAMERAS = {"image_aux1": "image_aux1", "aux1": "image_aux1", "image_main": "image_main", "main": "image_main"}
 COND_NAMES = (*(f"action_{axis}" for axis in range(4)), *(f"position_{axis}" for axis in "xyz"))
 ROWS = {"action": (0, 4), "endeffector_pos": (4, 7)}
-VAL = 256
-"""Number of the first trajectory of the file in train/ that is kept for validation."""
-TRIED = 4
-"""Records of a file that are tried until one can be read and shows what the file holds."""
-KEPT = 2
-"""Decoded trajectories that a process keeps."""
+VAL = 256  # number of the first trajectory of the file in train/ that is kept for validation
+TRIED = 4  # records of a file that are tried until one can be read and shows what the file holds
+KEPT = 2  # decoded trajectories that a process keeps
 _FILE = re.compile(r"traj_([0-9]{1,9})_to_([0-9]{1,9})\.tfrecords")
 _KEY = re.compile(r"([0-9]{1,9})/.*", re.DOTALL)
 

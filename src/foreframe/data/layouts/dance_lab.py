@@ -38,8 +38,7 @@ NAME = "dance_lab"
 DESCRIBE = "a dancing person with pictures of the pose of each frame (NYCU lab); 32x64 unless a size is given"
 LOOKS_FOR = "train|val/SPLIT_img/frame000000.png with SPLIT_label/frame000000.png beside; test/test_img/0/"
 
-UNREAD = ("test/*",)
-"""Inputs without truth."""
+UNREAD = ("test/*",)  # inputs without truth
 TAKES = ("cuts",)
 SPLITS = ("train", "val")
 SIZE = (32, 64)

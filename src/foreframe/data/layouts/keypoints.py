@@ -52,16 +52,13 @@ _OPENPOSE = "_keypoints.json"
 _ENDINGS = (".csv", ".json", ".CSV", ".JSON")
 _EXACT = 2**24
 """Up to here every whole number is one of those that tables hold; of larger ones, some would be taken for others."""
-_FEW = 16
-"""Among more files than this, none is taken for one about all frames."""
+_FEW = 16  # among more files than this, none is taken for one about all frames
 _SKELETONS = {17: COCO_17, 25: OPENPOSE_25}
 _INDEXED = re.compile(r"([xyc])([0-9]{1,3})")
 _NAMED = re.compile(r"(.+?)[_.]([xyc])")
 
-Pose = NDArray[np.float64]
-"""(J, 3): x, y and confidence."""
-Words = tuple[str, str]
-"""What was expected instead of a pose, and what was found."""
+Pose = NDArray[np.float64]  # (J, 3): x, y and confidence
+Words = tuple[str, str]  # what was expected instead of a pose, and what was found
 _NOBODY = ("a person", "nobody")
 _NO_JOINT = ("a person", "no joint of a confidence above 0")
 

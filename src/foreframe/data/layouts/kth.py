@@ -44,18 +44,15 @@ TAKES: tuple[str, ...] = ()
 
 ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 LIST = "00sequences.txt"
-DEPTH = 2
-"""Folders between the source and a video."""
-PROBED = 5
-"""Videos that are opened, where there is a list, to learn what size most of them have."""
+DEPTH = 2  # folders between the source and a video
+PROBED = 5  # videos that are opened, where there is a list, to learn what size most of them have
 MAX_LIST_BYTES = 2**20
 _STEM = rf"(person([0-9]{{2}})_({'|'.join(ACTIONS)})_d[0-9])"
 _VIDEO = re.compile(_STEM + r"_uncomp\.avi")
 _LINE = re.compile(_STEM + r"\s+(?:frames\s+(.*)|\*missing\*)")
 _RANGE = re.compile(r"([0-9]{1,7})-([0-9]{1,7})")
 
-Range = tuple[int, int]
-"""First frame counted from 0, and the frame behind the last."""
+Range = tuple[int, int]  # first frame counted from 0, and the frame behind the last
 
 
 @dataclass(frozen=True)

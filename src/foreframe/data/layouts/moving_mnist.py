@@ -41,17 +41,14 @@ DESCRIBE = "Stochastic Moving MNIST, made on the fly from the files of digits; 1
 LOOKS_FOR = "[MNIST/raw/]train-images-idx3-ubyte[.gz], t10k-images-idx3-ubyte[.gz]"
 TAKES = ("count",)
 
-COUNT = 1_200
-"""Clips in all, unless another number is asked for; no more than there are digits."""
+COUNT = 1_200  # clips in all, unless another number is asked for; no more than there are digits
 LENGTH = 30
 SIDE = 64
 DIGIT = 32
 SPEED = 4
-STORED = 28
-"""Pixels a side of a digit in its file."""
+STORED = 28  # pixels a side of a digit in its file
 MAX_DIGITS = 2**20
-DEFLATE = 1_032
-"""Times that gzip can shrink its input, at most."""
+DEFLATE = 1_032  # times that gzip can shrink its input, at most
 _SEED = 0x5EED
 _HEAD = struct.Struct(">IIII")
 _PARTS = ("train", "t10k")

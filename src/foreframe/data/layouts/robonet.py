@@ -56,12 +56,9 @@ LOOKS_FOR = "*.hdf5 with env/cam0_video, env/state and policy/actions"
 TAKES = ("camera",)
 
 TEST_LIST = "robonet_testset_filenames.txt"
-VAL_BELOW = 13
-"""Of 256 values of the first byte of a name's hash."""
-MAX_FILM = 2**29
-"""Bytes of an MP4 or JPEG."""
-OPEN = 4
-"""Films that a process keeps open."""
+VAL_BELOW = 13  # of 256 values of the first byte of a name's hash
+MAX_FILM = 2**29  # bytes of an MP4 or JPEG
+OPEN = 4  # films that a process keeps open
 _CAMERA = re.compile(r"cam([0-9]{1,3})_video")
 _FRAME = re.compile(r"frame([0-9]{1,9})")
 _MAX_LIST = 2**24

@@ -26,13 +26,10 @@ from foreframe.video.pixels import Size
 from foreframe.video.stream import frame_rate
 
 TIMES = ("timestamp", "frame_index", "episode_index")
-TOLERANCE = 1e-4
-"""Seconds by which a timestamp may differ from its place, beside the rounding of 32-bit numbers."""
+TOLERANCE = 1e-4  # seconds by which a timestamp may differ from its place, beside the rounding of 32-bit numbers
 MAX_TIME = 1e9
-OFF = 0.1
-"""Share by which the rate of a video may differ from that of the dataset."""
-FEW = 3
-"""Of more frames of a span that are at fault in one way, only the first is named, and the others counted."""
+OFF = 0.1  # share by which the rate of a video may differ from that of the dataset
+FEW = 3  # of more frames of a span that are at fault in one way, only the first is named, and the others counted
 
 
 @dataclass(frozen=True)

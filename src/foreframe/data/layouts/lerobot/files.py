@@ -14,8 +14,7 @@ from foreframe.errors import ConfigError, DataError, printable
 MAX_LINE_BYTES = 16 * 2**20
 MAX_ROWS = 2**20
 """Rows of a table in meta/, or segments of episodes in one of data/: packed, a million of them may be a few bytes."""
-MAX_FAULTS = 1000
-"""Faults in the rows or lines of one file; behind them the rest of it is not read."""
+MAX_FAULTS = 1000  # faults in the rows or lines of one file; behind them the rest of it is not read
 T = TypeVar("T")
 
 

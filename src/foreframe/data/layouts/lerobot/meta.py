@@ -30,10 +30,8 @@ from foreframe.video.pixels import Size
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-MAX_INFO_BYTES = 16 * 2**20
-"""Of meta/info.json that are searched for a version."""
-MAX_WIDTH = 65536
-"""Numbers in a row, of all features together."""
+MAX_INFO_BYTES = 16 * 2**20  # of meta/info.json that are searched for a version
+MAX_WIDTH = 65536  # numbers in a row, of all features together
 MAX_INDEX = 10**9
 MAX_LENGTH = 10**8
 EPISODES_FILE = re.compile(r"meta/episodes/chunk-[0-9]+/file-[0-9]+\.parquet")
