@@ -37,6 +37,7 @@ class BodyBuilder:
         self, mujoco: ModuleType, scene: Any, rng: np.random.Generator, body: Body, backdrop: list[Floats]
     ) -> None:
         self._mujoco, self._scene, self._rng, self._body = mujoco, scene, rng, body
+        self._default, self._shapes = scene.find_default("dancer"), mujoco.mjtGeom
         self._skin = tint(rng, SKINS, 0.03)
         self._hair = tint(rng, HAIRS, 0.03)
         self._top = distinct_color(rng, CLOTHES, [*backdrop, self._skin])
@@ -81,8 +82,7 @@ class BodyBuilder:
         waist = ring * 0.112 * self._body.girth + [0, 0, 0.09]
         hem = ring * [flare * 0.85, flare, 0] * self._body.girth - [0, 0, length]
         self._scene.add_mesh(name="skirt", uservert=np.concatenate([waist, hem]).ravel())
-        mesh = self._mujoco.mjtGeom.mjGEOM_MESH
-        pelvis.add_geom(self._default, type=mesh, meshname="skirt", rgba=[*self._legs, 1])
+        pelvis.add_geom(self._default, type=self._shapes.mjGEOM_MESH, meshname="skirt", rgba=[*self._legs, 1])
 
     def _head(self, head: Any) -> None:
         size = self._body.head
@@ -136,22 +136,17 @@ class BodyBuilder:
         self._mark(ankle, f"{side}_big_toe", [0.15, -0.015 * y, -0.03])
         self._mark(ankle, f"{side}_small_toe", [0.13, 0.04 * y, -0.03])
 
-    @property
-    def _default(self) -> Any:
-        return self._scene.find_default("dancer")
-
     def _part(self, parent: Any, name: str, place: list[float]) -> Any:
         body = parent.add_body(name=name, pos=place)
         body.add_joint(name=name, type=self._mujoco.mjtJoint.mjJNT_BALL)
         return body
 
     def _limb(self, body: Any, start: list[float], stop: list[float], radius: float, color: Floats) -> None:
-        capsule = self._mujoco.mjtGeom.mjGEOM_CAPSULE
-        body.add_geom(self._default, type=capsule, fromto=[*start, *stop], size=[radius, 0, 0], rgba=[*color, 1])
+        ends, size = [*start, *stop], [radius, 0, 0]
+        body.add_geom(self._default, type=self._shapes.mjGEOM_CAPSULE, fromto=ends, size=size, rgba=[*color, 1])
 
     def _ball(self, body: Any, place: list[float], radii: list[float], color: Floats) -> None:
-        ellipsoid = self._mujoco.mjtGeom.mjGEOM_ELLIPSOID
-        body.add_geom(self._default, type=ellipsoid, pos=place, size=radii, rgba=[*color, 1])
+        body.add_geom(self._default, type=self._shapes.mjGEOM_ELLIPSOID, pos=place, size=radii, rgba=[*color, 1])
 
     def _mark(self, body: Any, name: str, place: list[float]) -> None:
         body.add_site(self._default, name=name, pos=place)

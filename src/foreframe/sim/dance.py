@@ -2,7 +2,7 @@
 
 A clip is a function of (seed, index) alone, so it does not matter how many workers make a set of clips or in which
 order. The same machine draws the same bits each time; another version of MuJoCo, or another driver, may render slightly
-differently, so whoever stores clips stores `version()` with them.
+differently, so whoever stores clips stores MuJoCo's version with them.
 
 A clip goes to and fro between two recorded motions (`motion`), mirrored, faster or slower, wider or smaller, and never
 quite as recorded. The dancer (`body`, `dancer`) has no weight: joint angles are set, and the foot that is lowest stands
@@ -43,11 +43,6 @@ class DanceClip:
     frames: NDArray[np.uint8]
     poses: NDArray[np.uint8]
     joints: NDArray[np.float32]
-
-
-def version() -> str:
-    """The MuJoCo version that `simulate` would use."""
-    return str(load_mujoco(PACKAGES).__version__)
 
 
 def simulate(seed: int, index: int, frames: int = 60, size: tuple[int, int] = (64, 64)) -> DanceClip:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.sim.body import Body
-from foreframe.sim.motion import DENSE, FPS, NAMES, Dance
+from foreframe.sim.motion import DENSE, FPS, NAMES, Poses
 from foreframe.sim.quaternions import Floats
+from foreframe.sim.renderer import free_camera
 from foreframe.video.skeleton import OPENPOSE_25
 
 SKELETON = OPENPOSE_25
@@ -65,7 +66,7 @@ class Dancer:
             middles[step] = centre - reach, centre + reach
         return middles.reshape(len(turns), -1, 3), np.tile(self._radius, 2)
 
-    def on_the_floor(self, dance: Dance, body: Body) -> Path:
+    def on_the_floor(self, dance: Poses, body: Body) -> Path:
         """Where the root goes, so that what is lowest stands on the floor, or as high over it as was recorded.
 
         Limbs are what stands: head, trunk and skirt, which are no capsules, do not count.
@@ -149,8 +150,4 @@ class Camera:
 
     def handle(self, mujoco: ModuleType) -> Any:
         """The camera for MuJoCo's renderer."""
-        camera = mujoco.MjvCamera()
-        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-        camera.lookat[:] = self.lookat
-        camera.azimuth, camera.elevation, camera.distance = self.azimuth, self.elevation, self.distance
-        return camera
+        return free_camera(mujoco, self.lookat, self.azimuth, self.elevation, self.distance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import foreframe
-from foreframe.clip import CondKind
+from foreframe.data.formats.sample import SAMPLES
 from foreframe.data.ingest.pool import Readers
 from foreframe.data.ingest.run import pack_source
 from foreframe.data.ingest.transform import shape
@@ -22,12 +21,11 @@ from foreframe.data.layouts.options import Options
 from foreframe.data.pack.pack import Pack
 from foreframe.data.pack.writer import refuse_existing
 from foreframe.errors import UsageError
+from foreframe.sim import dance, push
+from foreframe.sim.renderer import version
 from foreframe.video.pixels import Size
 
 Kind = Literal["push", "dance"]
-Pair = tuple[NDArray[np.uint8], NDArray[Any]]
-"""Frames and what is recorded beside them."""
-
 TENTHS = ("train",) * 8 + ("val", "test")
 """The split of clip i is that of i modulo ten, so that more clips of the same seed only add to what was there."""
 
@@ -46,8 +44,7 @@ def make_clips(
 ) -> Pack:
     """Simulate `clips` clips and pack them into the new folder `dst`; see `push` and `dance`.
 
-    The pack is the same whatever the number of workers. What was killed, or stopped by a signal, continues where it was
-    when it is started again.
+    The pack is the same whatever the number of workers. What was killed or stopped continues where it was.
 
     Args:
         frames: Of each clip; 0: 30 (push) or 60 (dance).
@@ -67,65 +64,38 @@ def make_clips(
         raise UsageError(f"size: expected 16 to 512 pixels a side, found {height}x{width}")
     dst = Path(dst)
     refuse_existing(dst, overwrite)
-    survey, version = _push(clips, seed, frames or 30, (height, width)) if kind == "push" else _dance(
-        clips, seed, frames or 60, (height, width)
-    )  # fmt: skip
-    facts = {"seed": seed, "clips": clips, "mujoco": version}
-    source = replace(shape(survey, Options()), options=facts)
-    key = f"{kind} {seed} {clips} {frames} {height}x{width} {version} {foreframe.__version__}"
+    if kind == "push" and height != width:
+        raise UsageError(f"size: push draws squares; found {height}x{width}")
+    sample, mujoco = SAMPLES[kind], version((push if kind == "push" else dance).PACKAGES)
+    length = frames or (30 if kind == "push" else 60)
+    simulated = tuple(
+        SourceClip(
+            f"{kind}/{index:06d}",
+            TENTHS[index % 10],
+            length,
+            *(partial(_part, kind, seed, index, length, (height, width), number) for number in (0, 1)),
+        )
+        for index in range(clips)
+    )
+    survey = SourceIndex(
+        f"{kind}_sim", simulated, (height, width), sample.cond, sample.columns, shift=sample.shift, fps=sample.fps
+    )
+    source = replace(shape(survey, Options()), options={"seed": seed, "clips": clips, "mujoco": mujoco})
+    key = f"{kind} {seed} {clips} {frames} {height}x{width} {mujoco} {foreframe.__version__}"
     cores = os.cpu_count() or 1
     with Readers(min(cores if workers is None else workers, clips)) as readers:
         return pack_source(source, Path(kind), dst, key=key, overwrite=overwrite, readers=readers, progress=progress)
 
 
-def _push(clips: int, seed: int, frames: int, size: Size) -> tuple[SourceIndex, str]:
-    from foreframe.data.formats.sample import SAMPLES
-    from foreframe.sim import push
-
-    if size[0] != size[1]:
-        raise UsageError(f"size: push draws squares; found {size[0]}x{size[1]}")
-    made = _survey("push", partial(_push_clip, seed, frames, size[0]), clips, frames)
-    return SourceIndex(
-        "push_sim", made, size, "vector", SAMPLES["push"].columns, shift=1, fps=SAMPLES["push"].fps
-    ), push.version()
-
-
-def _dance(clips: int, seed: int, frames: int, size: Size) -> tuple[SourceIndex, str]:
-    from foreframe.sim import dance, motion
-
-    made = _survey("dance", partial(_dance_clip, seed, frames, size), clips, frames)
-    kind: CondKind = "image"
-    return SourceIndex("dance_sim", made, size, kind, ("pose",), fps=motion.FPS), dance.version()
-
-
-def _survey(kind: str, simulate: Callable[[int], Pair], clips: int, frames: int) -> tuple[SourceClip, ...]:
-    return tuple(
-        SourceClip(
-            f"{kind}/{index:06d}",
-            TENTHS[index % 10],
-            frames,
-            partial(_piece, simulate, index, 0),
-            partial(_piece, simulate, index, 1),
-        )
-        for index in range(clips)
-    )
-
-
-def _piece(simulate: Callable[[int], Pair], index: int, part: int, start: int, stop: int) -> RawChunk:
-    return RawChunk(simulate(index)[part][start:stop])
+def _part(kind: Kind, seed: int, index: int, frames: int, size: Size, number: int, start: int, stop: int) -> RawChunk:
+    """Frames (0) or conditions (1) of a clip, from start to stop-1."""
+    return RawChunk(_simulate(kind, seed, index, frames, size)[number][start:stop])
 
 
 @lru_cache(maxsize=1)
-def _push_clip(seed: int, frames: int, size: int, index: int) -> Pair:
-    from foreframe.sim.push import simulate
-
-    clip = simulate(seed, index, frames, size)
-    return clip.frames, np.concatenate([clip.actions, clip.positions], axis=1)
-
-
-@lru_cache(maxsize=1)
-def _dance_clip(seed: int, frames: int, size: Size, index: int) -> Pair:
-    from foreframe.sim.dance import simulate
-
-    clip = simulate(seed, index, frames, size)
-    return clip.frames, clip.poses
+def _simulate(kind: Kind, seed: int, index: int, frames: int, size: Size) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    if kind == "push":
+        pushed = push.simulate(seed, index, frames, size[0])
+        return pushed.frames, pushed.rows
+    danced = dance.simulate(seed, index, frames, size)
+    return danced.frames, danced.poses

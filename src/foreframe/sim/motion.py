@@ -76,7 +76,7 @@ def load_motion(name: str) -> Motion:
 
 @dataclass(frozen=True)
 class Poses:
-    """Consecutive poses: turns (S, 13, 4), the root without heading; spin (S,) rad/s; height (S,) metres."""
+    """Consecutive poses: turns (S, 13, 4), spin (S,) of the root in rad/s, height (S,) of it as recorded in metres."""
 
     turns: Floats
     spin: Floats
@@ -113,16 +113,11 @@ def _mix(a: Poses, b: Poses, share: Floats) -> Poses:
     )
 
 
-@dataclass(frozen=True)
-class Dance:
-    """Poses DENSE times a frame: turns (S, 13, 4), heading included; height (S,) of the root as recorded, metres."""
+def draw_dance(rng: np.random.Generator, frames: int) -> Poses:
+    """Two motions in turns, each in its own way, with a manner of its own over both: DENSE poses a frame.
 
-    turns: Floats
-    height: Floats
-
-
-def draw_dance(rng: np.random.Generator, frames: int) -> Dance:
-    """Two motions in turns, each in its own way, with a manner of its own over both."""
+    Only here do the turns of the root include its heading.
+    """
     steps = frames * DENSE
     seconds = np.arange(steps) / (FPS * DENSE)
     lead, guest = (_draw(rng, names) for names in (LEADS, GUESTS))
@@ -130,7 +125,7 @@ def draw_dance(rng: np.random.Generator, frames: int) -> Dance:
     turns = _personal_style(rng, both.turns, seconds)
     heading = rng.uniform(-0.9, 0.9) + np.cumsum(both.spin) / (FPS * DENSE)
     turns[:, 0] = multiply(from_vector(heading[:, None] * [0, 0, 1]), turns[:, 0])
-    return Dance(turns, both.height)
+    return Poses(turns, both.spin, both.height)
 
 
 def _draw(rng: np.random.Generator, names: dict[str, int]) -> Motion:

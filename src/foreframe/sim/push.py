@@ -2,7 +2,7 @@
 
 A clip is a function of (seed, index) alone, so it does not matter how many workers make a set of clips or in which
 order. Frames are the same bits on every machine with the same MuJoCo version; another version may render or collide
-slightly differently, so whoever stores clips stores `version()` with them.
+slightly differently, so whoever stores clips stores MuJoCo's version with them.
 
 The scene is `push_scene.xml`; the meshes of the arm come with gymnasium-robotics (MIT). Both are in the `sim` extra.
 """
@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.sim.renderer import halve, load_mujoco, package_file
+from foreframe.sim.colors import tint
+from foreframe.sim.quaternions import Floats
+from foreframe.sim.renderer import free_camera, halve, load_mujoco, package_file
 
 PACKAGES = {"mujoco": "mujoco", "gymnasium_robotics": "gymnasium_robotics"}
 CENTRE = np.array([1.30, 0.75, 0.40])  # metres: the middle of the bin's floor, on its surface
@@ -29,13 +31,10 @@ HOLD = 2  # steps for which an action is held, as in BAIR
 SUBSTEPS = 50  # physics steps of 2 ms in one action: ten frames a second
 TRAVEL = 40  # of these the hand moves; in the others it comes to rest, so that a frame shows all of its action
 SITE_BELOW_LINK = 0.02  # metres from the welded gripper link down to the gripper site
-PALETTE = np.array(
-    [
-        [0.86, 0.16, 0.14], [0.95, 0.55, 0.10], [0.96, 0.83, 0.16], [0.23, 0.66, 0.25], [0.10, 0.55, 0.55],
-        [0.15, 0.35, 0.82], [0.50, 0.22, 0.65], [0.92, 0.45, 0.62], [0.93, 0.93, 0.90], [0.16, 0.16, 0.18],
-    ]
-)  # fmt: skip
-BINS = np.array([[0.72, 0.62, 0.48], [0.60, 0.64, 0.68], [0.50, 0.58, 0.52], [0.78, 0.76, 0.70], [0.46, 0.44, 0.48]])
+PALETTE = [[0.86, 0.16, 0.14], [0.95, 0.55, 0.10], [0.96, 0.83, 0.16], [0.23, 0.66, 0.25], [0.10, 0.55, 0.55],
+           [0.15, 0.35, 0.82], [0.50, 0.22, 0.65], [0.92, 0.45, 0.62], [0.93, 0.93, 0.90],
+           [0.16, 0.16, 0.18]]  # fmt: skip
+BINS = [[0.72, 0.62, 0.48], [0.60, 0.64, 0.68], [0.50, 0.58, 0.52], [0.78, 0.76, 0.70], [0.46, 0.44, 0.48]]
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class PushClip:
     actions: NDArray[np.float32]
     positions: NDArray[np.float32]
 
-
-def version() -> str:
-    """The MuJoCo version that `simulate` would use."""
-    return str(load_mujoco(PACKAGES).__version__)
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Actions and positions side by side, (T, 7)."""
+        return np.concatenate([self.actions, self.positions], axis=1)
 
 
 def simulate(seed: int, index: int, frames: int = 30, size: int = 64) -> PushClip:
@@ -68,13 +67,15 @@ def simulate(seed: int, index: int, frames: int = 30, size: int = 64) -> PushCli
     rng = np.random.default_rng((seed, index))
     model, data = _scene(mujoco, rng)
     hand = _Hand(mujoco, model, data)
-    hand.enter(_start(rng, data))
+    begin = _free_place(rng, list(_objects(data) - CENTRE[:2]))  # between the objects, low or high
+    hand.enter(CENTRE + np.array([*begin, rng.uniform(*HEIGHTS)]))
     explorer = _Explorer(rng)
     images = np.empty((frames, size, size, 3), np.uint8)
     actions = np.empty((frames, 4), np.float32)
     positions = np.empty((frames, 3), np.float32)
     with mujoco.Renderer(model, height=2 * size, width=2 * size) as renderer:
-        camera = _camera(mujoco)
+        # From the front and above, the robot at the far side, so that arm and objects are both seen.
+        camera = free_camera(mujoco, [1.275, 0.75, 0.43], 180, -55, 1.29)
         for t in range(frames):
             renderer.update_scene(data, camera)
             images[t] = halve(renderer.render())
@@ -122,7 +123,7 @@ def _prepare_arm(scene: Any) -> None:
 
 def _paint(scene: Any, rng: np.random.Generator) -> None:
     """Colors of the bin and the light of one clip."""
-    color = np.clip(BINS[rng.integers(len(BINS))] + rng.uniform(-0.07, 0.07, 3), 0, 1)
+    color = tint(rng, BINS, 0.07)
     shade = rng.uniform(0.55, 1.3)
     for name in ("bottom", "front", "back", "left", "right"):
         tone = color if name == "bottom" else np.clip(color * shade, 0, 1)
@@ -136,19 +137,18 @@ def _paint(scene: Any, rng: np.random.Generator) -> None:
 def _add_objects(mujoco: ModuleType, scene: Any, rng: np.random.Generator) -> None:
     """5 to 7 boxes, cylinders, capsules and balls of 5 to 10 cm, no two on one place or of one color."""
     kinds = mujoco.mjtGeom
+    places: list[Floats] = []
     count = int(rng.integers(5, 8))
-    colors = rng.permutation(PALETTE)[:count]
-    places: list[NDArray[np.float64]] = []
-    for number in range(count):
+    for number, color in enumerate(rng.permutation(PALETTE)[:count]):
         places.append(_free_place(rng, places))
         half = rng.uniform(0.030, 0.046)
         kind = rng.choice(["box", "box", "cylinder", "capsule", "ball"])
         height = rng.uniform(0.024, 0.036)
-        size, height, tilt = {
-            "box": ([half, rng.uniform(0.028, 0.05), height], height, 0.0),
-            "cylinder": ([half, height, 0], height, 0.0),
-            "capsule": ([0.028, half - 0.004, 0], 0.028, np.pi / 2),
-            "ball": ([half, 0, 0], half, 0.0),
+        geom, size, height, tilt = {
+            "box": (kinds.mjGEOM_BOX, [half, rng.uniform(0.028, 0.05), height], height, 0.0),
+            "cylinder": (kinds.mjGEOM_CYLINDER, [half, height, 0], height, 0.0),
+            "capsule": (kinds.mjGEOM_CAPSULE, [0.028, half - 0.004, 0], 0.028, np.pi / 2),
+            "ball": (kinds.mjGEOM_SPHERE, [half, 0, 0], half, 0.0),
         }[kind]
         turn = rng.uniform(0, 2 * np.pi)
         # A turn about z after a tilt about y, as a quaternion: it lays a capsule down.
@@ -159,16 +159,11 @@ def _add_objects(mujoco: ModuleType, scene: Any, rng: np.random.Generator) -> No
             quat=[a * c, -b * d, a * d, b * c],
         )
         body.add_freejoint()
-        geom_type = {"box": kinds.mjGEOM_BOX, "cylinder": kinds.mjGEOM_CYLINDER, "capsule": kinds.mjGEOM_CAPSULE}
-        tint = np.clip(colors[number] + rng.uniform(-0.06, 0.06, 3), 0, 1)
-        body.add_geom(
-            scene.find_default("object"), type=geom_type.get(kind, kinds.mjGEOM_SPHERE), size=size, rgba=[*tint, 1]
-        )
+        shade = np.clip(color + rng.uniform(-0.06, 0.06, 3), 0, 1)
+        body.add_geom(scene.find_default("object"), type=geom, size=size, rgba=[*shade, 1])
 
 
-def _free_place(
-    rng: np.random.Generator, taken: list[NDArray[np.float64]], apart: float = 0.115
-) -> NDArray[np.float64]:
+def _free_place(rng: np.random.Generator, taken: list[Floats], apart: float = 0.115) -> Floats:
     """A place (x, y) from CENTRE in metres, at least about `apart` from those taken: the best of 40 draws."""
     draws = rng.uniform(-REACH, REACH, (40, 2))
     if not taken:
@@ -178,25 +173,10 @@ def _free_place(
     return np.asarray(draws[fits[0] if len(fits) else gaps.argmax()])
 
 
-def _objects(data: Any) -> NDArray[np.float64]:
+def _objects(data: Any) -> Floats:
     """Where the objects are, (objects, 2): x and y in metres."""
     names = [data.model.body(i).name for i in range(data.model.nbody)]
     return np.array([data.body(name).xpos[:2] for name in names if name.startswith("object")])
-
-
-def _start(rng: np.random.Generator, data: Any) -> NDArray[np.float64]:
-    """Where the gripper site begins, (3,) metres: between the objects, low or high."""
-    place = _free_place(rng, list(_objects(data) - CENTRE[:2]))
-    return np.asarray(CENTRE + np.array([*place, rng.uniform(*HEIGHTS)]))
-
-
-def _camera(mujoco: ModuleType) -> Any:
-    """Looks at the bin from the front and above, the robot at the far side, so that arm and objects are both seen."""
-    camera = mujoco.MjvCamera()
-    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-    camera.lookat[:] = [1.275, 0.75, 0.43]
-    camera.azimuth, camera.elevation, camera.distance = 180, -55, 1.29
-    return camera
 
 
 # ------------------------------------------------------------------------------------------------------ the controller
@@ -209,7 +189,7 @@ class _Hand:
         self._mujoco, self._model, self._data = mujoco, model, data
         self.target = np.array(data.site("robot0:grip").xpos)  # where the gripper site is to be, metres
 
-    def enter(self, start: NDArray[np.float64]) -> None:
+    def enter(self, start: Floats) -> None:
         """Brings the arm from its folded-out pose down to `start` and lets everything come to rest."""
         self._data.mocap_quat[0] = [np.sqrt(0.5), 0, np.sqrt(0.5), 0]  # fingers down
         self._data.ctrl[:] = OPEN / 2
@@ -217,12 +197,12 @@ class _Hand:
         self._go(above, 300, 300)
         self._go(start, 150, 250)
 
-    def move(self, action: NDArray[np.float64]) -> None:
+    def move(self, action: Floats) -> None:
         """Carries out one action (4,): displacement and finger distance."""
         self._data.ctrl[:] = action[3] / 2
         self._go(self.target + action[:3], TRAVEL, SUBSTEPS)
 
-    def _go(self, goal: NDArray[np.float64], travel: int, substeps: int) -> None:
+    def _go(self, goal: Floats, travel: int, substeps: int) -> None:
         start = self.target
         for step in range(1, substeps + 1):
             self.target = start + (goal - start) * min(1.0, step / travel)
@@ -238,7 +218,7 @@ class _Explorer:
         self._rng = rng
         self._patience = 0
 
-    def choose(self, hand: NDArray[np.float64], objects: NDArray[np.float64]) -> NDArray[np.float64]:
+    def choose(self, hand: Floats, objects: Floats) -> Floats:
         """The next action (4,), to be held for HOLD steps; never leads out of reach."""
         if self._patience == 0 or np.linalg.norm(self._goal - hand) < 0.03:
             self._new_goal(hand, objects)
@@ -251,7 +231,7 @@ class _Explorer:
         step = np.clip(wish, np.maximum(-MAX_STEP, (low - hand) / HOLD), np.minimum(MAX_STEP, (high - hand) / HOLD))
         return np.append(step, self._grip).astype(np.float32).astype(np.float64)
 
-    def _new_goal(self, hand: NDArray[np.float64], objects: NDArray[np.float64]) -> None:
+    def _new_goal(self, hand: Floats, objects: Floats) -> None:
         self._patience = int(self._rng.integers(3, 7))
         self._speed = self._rng.uniform(0.04, MAX_STEP)
         self._grip = float(self._rng.choice([0.0, OPEN / 2, OPEN]))
@@ -260,7 +240,7 @@ class _Explorer:
             if np.linalg.norm(self._goal[:2] - hand[:2]) > 0.10:
                 break
 
-    def _draw_goal(self, hand: NDArray[np.float64], objects: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _draw_goal(self, hand: Floats, objects: Floats) -> Floats:
         rng = self._rng
         if rng.random() < 0.75:  # through an object, low
             thing = objects[rng.integers(len(objects))]

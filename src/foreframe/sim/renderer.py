@@ -1,4 +1,4 @@
-"""What the simulators share: MuJoCo, imported when first needed, and pictures drawn at twice their size."""
+"""What the simulators share: MuJoCo, imported when first needed, its camera, and pictures drawn at twice their size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from foreframe.errors import UsageError
 
@@ -35,6 +36,20 @@ def load_mujoco(packages: Mapping[str, str]) -> ModuleType:
             "libgl1 and libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa"
         ) from error
     return mujoco  # type: ignore[no-any-return]
+
+
+def version(packages: Mapping[str, str]) -> str:
+    """The MuJoCo version that a simulator would use; errors are those of `load_mujoco`."""
+    return str(load_mujoco(packages).__version__)
+
+
+def free_camera(mujoco: ModuleType, lookat: ArrayLike, azimuth: float, elevation: float, distance: float) -> Any:
+    """A camera that looks at a point (metres) from a distance, at angles in degrees."""
+    camera = mujoco.MjvCamera()
+    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+    camera.lookat[:] = lookat
+    camera.azimuth, camera.elevation, camera.distance = azimuth, elevation, distance
+    return camera
 
 
 def package_file(module: str) -> str:

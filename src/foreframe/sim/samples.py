@@ -7,7 +7,6 @@ import io
 import json
 import lzma
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from foreframe.data.formats.sample import FORMAT, SAMPLES, UNIT, build_clip, cli
 from foreframe.sim import dance, push
 from foreframe.sim.dance import DanceClip
 from foreframe.sim.push import PushClip
+from foreframe.sim.renderer import version
 
 # No psycho-visual options: they buy sharpness for an eye with errors in the numbers. One thread: the same bytes again.
 X264 = "no-psy=1:aq-mode=0:bframes=0:scenecut=0:threads=1:fullrange=on:colormatrix=smpte170m:log-level=error"
 
 
 def encode_sample(
-    clips: Iterable[PushClip] | Iterable[DanceClip],
+    clips: Iterable[PushClip | DanceClip],
     splits: Sequence[str],
     about: Mapping[str, object] | None = None,
     crf: float = 17.0,
@@ -40,11 +40,11 @@ def encode_sample(
         about: What else goes into the header (seed, simulator and version); must be JSON.
         crf: x264's quality, 0 to 51: lower is nearer to the frames given, and larger.
     """
-    kept: list[PushClip | DanceClip] = []
-    video = _encode_video(clips, kept, crf)
-    if len(kept) != len(splits):
-        raise ValueError(f"{len(kept)} clips and {len(splits)} splits: give one split for each clip")
-    shape, packed = _pack(kept)
+    recorded: list[NDArray[np.float32]] = []
+    video = _encode_video(clips, recorded, crf)
+    if len(recorded) != len(splits):
+        raise ValueError(f"{len(recorded)} clips and {len(splits)} splits: give one split for each clip")
+    shape, packed = _pack(np.stack(recorded))
     text: dict[str, Any] = {
         **(about or {}),
         "splits": {split: list(splits).count(split) for split in dict.fromkeys(splits)},
@@ -53,7 +53,7 @@ def encode_sample(
     }
     stream = decode_video(video)
     names = []
-    for index, (split, values) in enumerate(zip(splits, unpack(text, len(kept), packed), strict=True)):
+    for index, (split, values) in enumerate(zip(splits, unpack(text, len(recorded), packed), strict=True)):
         name = f"{'dance' if 'joints' in text else 'push'}-{index:04d}"
         names.append(f"{name} {split} {clip_hash(text, build_clip(text, name, split, stream, values))}")
     text |= {"sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(), "clips": names}
@@ -74,34 +74,27 @@ def build(
     """
     crf = SAMPLES[name].crf if crf is None else crf
     splits = [split for split, count in (counts or SAMPLES[name].splits).items() for _ in range(count)]
+    simulator = dance if name == "dance" else push
     about = {
         "seed": seed,
         "simulator": f"foreframe.sim.{name}",
-        "mujoco": push.version(),
+        "mujoco": version(simulator.PACKAGES),
         "av": av.__version__,
         "crf": crf,
     }
     indices = track(range(len(splits)), "simulating")
-    if name == "dance":
-        made = encode_sample((dance.simulate(seed, index) for index in indices), splits, about, crf)
-    else:
-        made = encode_sample((push.simulate(seed, index) for index in indices), splits, about, crf)
-    Path(dst).write_bytes(made)
+    Path(dst).write_bytes(encode_sample((simulator.simulate(seed, index) for index in indices), splits, about, crf))
 
 
-def _pack(clips: Sequence[PushClip | DanceClip]) -> tuple[dict[str, Any], bytes]:
+def _pack(values: NDArray[np.float32]) -> tuple[dict[str, Any], bytes]:
     """Conditions as stored, and what goes into the header for `unpack`."""
-    if isinstance(clips[0], DanceClip):
-        joints = np.stack([clip.joints for clip in clips if isinstance(clip, DanceClip)])
-        steps = np.rint(joints * [UNIT, UNIT, 1]).astype(np.int64)
-        steps = np.diff(steps, axis=1, prepend=0).astype("<i2")
-        # One joint after another, each through all frames of a clip: what is alike comes together.
-        shape = {"frames": joints.shape[1], "joints": joints.shape[2], "unit": UNIT}
-        return shape, _squeeze(np.moveaxis(steps, 1, -1))
-    pushes = [clip for clip in clips if isinstance(clip, PushClip)]
-    values = np.stack([np.concatenate([clip.actions, clip.positions], axis=1) for clip in pushes]).astype("<f4")
-    columns = [pushes[0].actions.shape[1], pushes[0].positions.shape[1]]
-    return {"frames": values.shape[1], "columns": columns}, _squeeze(values)
+    frames = values.shape[1]
+    if values.ndim == 3:
+        return {"frames": frames, "columns": [values.shape[2] - 3, 3]}, _squeeze(values.astype("<f4"))
+    steps = np.rint(values * [UNIT, UNIT, 1]).astype(np.int64)
+    steps = np.diff(steps, axis=1, prepend=0).astype("<i2")
+    # One joint after another, each through all frames of a clip: what is alike comes together.
+    return {"frames": frames, "joints": values.shape[2], "unit": UNIT}, _squeeze(np.moveaxis(steps, 1, -1))
 
 
 def _squeeze(values: NDArray[Any]) -> bytes:
@@ -110,30 +103,22 @@ def _squeeze(values: NDArray[Any]) -> bytes:
     return lzma.compress(planes.tobytes(), preset=9)
 
 
-def _encode_video(
-    clips: Iterable[PushClip] | Iterable[DanceClip], kept: list[PushClip | DanceClip], crf: float
-) -> bytes:
-    """The frames of all clips as one H.264 stream, a key frame at each clip's start; conditions are put into `kept`."""
+def _encode_video(clips: Iterable[PushClip | DanceClip], recorded: list[NDArray[np.float32]], crf: float) -> bytes:
+    """The frames of all clips as one H.264 stream, a key frame at each clip's start; conditions go to `recorded`."""
     with av.open(target := io.BytesIO(), "w", format="h264") as container:
         options = {"preset": "veryslow", "crf": str(crf), "forced-idr": "1", "x264-params": X264}
         stream = container.add_stream("libx264", rate=10, options=options)
         stream.pix_fmt = "yuv444p"
         for clip in clips:
-            if not kept:
+            if not recorded:
                 stream.height, stream.width = clip.frames.shape[1:3]
             for t, image in enumerate(clip.frames):
                 frame = av.VideoFrame.from_ndarray(_to_ycc(image), format="yuv444p")
                 frame.pict_type = PictureType.I if t == 0 else PictureType.NONE
                 container.mux(stream.encode(frame))
-            kept.append(_without_pictures(clip))
+            recorded.append(clip.joints if isinstance(clip, DanceClip) else clip.rows)
         container.mux(stream.encode())
     return target.getvalue()
-
-
-def _without_pictures(clip: PushClip | DanceClip) -> PushClip | DanceClip:
-    if isinstance(clip, DanceClip):
-        return replace(clip, frames=clip.frames[:0].copy(), poses=clip.poses[:0].copy())
-    return replace(clip, frames=clip.frames[:0].copy())
 
 
 def _to_ycc(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
