@@ -29,7 +29,7 @@ from foreframe.data.layouts.options import Options
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import PackWriter
 from foreframe.errors import DataError
-from foreframe.video import read_png
+from foreframe.video import read_image
 
 ONE, TWO = "processed_data/train/traj_0/1", "processed_data/train/traj_0/2"
 IMG, LABEL = "train/train_img", "train/train_label"
@@ -80,7 +80,7 @@ def test_skipping_leaves_bad_clips_out_and_lists_them_in_the_manifest(bair: Path
     left_out = {item.clip: item.reasons for item in pack.manifest.left_out}
     assert set(left_out) == {ONE, "processed_data/train/traj_9"}
     assert "frame 3" in left_out[ONE][0]
-    np.testing.assert_array_equal(pack.frames[7], read_png(bair / TWO / "7.png"))
+    np.testing.assert_array_equal(pack.frames[7], read_image(bair / TWO / "7.png"))
     assert [note for note in scan(pack.path).notes if ONE in note]
 
 

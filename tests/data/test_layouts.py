@@ -18,7 +18,7 @@ from foreframe.data.layouts.options import Options
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import ConfigError, DataError, UsageError
-from foreframe.video import read_png, write_png
+from foreframe.video import read_image, write_png
 
 REAL = Path(os.environ.get("FOREFRAME_REALDATA") or Path(__file__).parents[3] / "shared" / "realdata")
 
@@ -35,7 +35,7 @@ def check_bair(pack: Pack, source: Path) -> None:
         clip = source / episode.name
         frames, cond = pack.read(episode, 0, episode.length)
         assert cond is not None
-        expected = np.stack([read_png(clip / f"{number}.png") for number in range(episode.length)])
+        expected = np.stack([read_image(clip / f"{number}.png") for number in range(episode.length)])
         np.testing.assert_array_equal(frames, expected)
         tables = [np.loadtxt(clip / name, delimiter=",") for name in ("actions.csv", "endeffector_positions.csv")]
         rows = np.concatenate(tables, axis=1).astype(np.float32)
@@ -69,7 +69,7 @@ def test_bair_clips_are_sorted_by_number_and_splits_may_be_missing_or_named_val(
 def test_bair_takes_a_size_and_refuses_cuts(bair: Path, tmp_path: Path):
     pack = import_clips(bair, tmp_path / "pack", options=Options(size=(8, 12)))
     clip = bair / pack.episodes[0].name
-    expected = Image.fromarray(read_png(clip / "3.png")).resize((12, 8), Image.Resampling.BILINEAR)
+    expected = Image.fromarray(read_image(clip / "3.png")).resize((12, 8), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(pack.frames[3], np.asarray(expected))
     with pytest.raises(UsageError, match="cuts: bair_lab has no use for it"):
         import_clips(bair, tmp_path / "other", options=Options(cuts=(3,)))
@@ -96,7 +96,7 @@ def test_dance_pairs_by_number_resizes_both_and_shifts_nothing(dance: Path, tmp_
     frames, cond = pack.read(pack.episodes[0], 0, 12)
     for part, stored in (("img", frames), ("label", cond)):
         for number in (0, 7, 11):
-            picture = Image.fromarray(read_png(dance / "train" / f"train_{part}" / f"frame{number:06d}.png"))
+            picture = Image.fromarray(read_image(dance / "train" / f"train_{part}" / f"frame{number:06d}.png"))
             np.testing.assert_array_equal(
                 stored[number], np.asarray(picture.resize((64, 32), Image.Resampling.BILINEAR))
             )
@@ -131,7 +131,7 @@ def test_frame_numbers_are_sorted_as_numbers_not_as_text(dance: Path, tmp_path: 
             (folder / f"frame{number:06d}.png").rename(folder / f"frame{number}.png")
     pack = import_clips(dance, tmp_path / "pack")
     assert pack.episodes[0].length == 12
-    last = Image.fromarray(read_png(dance / "train" / "train_img" / "frame11.png")).resize(
+    last = Image.fromarray(read_image(dance / "train" / "train_img" / "frame11.png")).resize(
         (64, 32), Image.Resampling.BILINEAR
     )
     np.testing.assert_array_equal(pack.frames[11], np.asarray(last))
@@ -153,9 +153,13 @@ def test_the_real_dance_takes_read_as_their_files(tmp_path: Path):
         ("val", 630),
     ]
     for number in (0, 629, 630, 1259):
-        np.testing.assert_array_equal(pack.frames[number], read_png(source / f"train/train_img/frame{number:06d}.png"))
+        np.testing.assert_array_equal(
+            pack.frames[number], read_image(source / f"train/train_img/frame{number:06d}.png")
+        )
         assert pack.cond is not None
-        np.testing.assert_array_equal(pack.cond[number], read_png(source / f"train/train_label/frame{number:06d}.png"))
+        np.testing.assert_array_equal(
+            pack.cond[number], read_image(source / f"train/train_label/frame{number:06d}.png")
+        )
 
 
 def table(tmp_path: Path, content: bytes, columns: int = 2, rows: int = 3) -> tuple[np.ndarray, list[str]]:

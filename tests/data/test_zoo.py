@@ -51,7 +51,8 @@ from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import layouts
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import DataError, Fault, UsageError
-from foreframe.video import read_video, write_mp4, write_png
+from foreframe.video import write_mp4, write_png
+from tests.films import read_video
 
 SECONDS = 30
 """No scan may take longer, whatever is in a folder."""

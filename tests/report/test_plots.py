@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from foreframe.report.plots import Chart, Line, inline, line_figure, over_frames, per_frame, save
 from foreframe.report.training import Training, training_charts, training_figure
-from foreframe.video import read_png
+from foreframe.video import read_image
 
 ROWS = [
     {"step": 1, "loss": 2.0, "reconstruction": 1.0, "kl_nats": 3.0, "beta": 0.0, "forcing": 1.0, "lr": 1e-3},
@@ -36,7 +36,7 @@ def test_both_figures_are_written_in_the_kind_of_their_suffix(tmp_path: Path, su
     assert sorted((tmp_path / "a").iterdir()) == sorted(paths)
     for path in paths:
         if suffix == "png":
-            assert min(read_png(path).shape[:2]) > 300
+            assert min(read_image(path).shape[:2]) > 300
         else:
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
@@ -55,7 +55,7 @@ def test_the_first_score_stands_over_the_first_predicted_frame() -> None:
 def test_a_log_of_one_number_gives_one_chart(tmp_path: Path) -> None:
     save(training_figure(ROWS), tmp_path / "all.png")
     save(training_figure([{"step": 1, "loss": 0.5}]), tmp_path / "one.png")
-    assert read_png(tmp_path / "one.png").shape[1] < read_png(tmp_path / "all.png").shape[1]
+    assert read_image(tmp_path / "one.png").shape[1] < read_image(tmp_path / "all.png").shape[1]
 
 
 def test_numbers_that_are_missing_or_not_finite_leave_no_point() -> None:

@@ -55,50 +55,24 @@ class Metric:
 
 
 _CAP = f"capped at {PSNR_CAP:g} dB"
+_PSNR = f"PSNR in dB of each frame, 10 log10(1 / MSE) with one MSE over channels and pixels, peak 1, {_CAP}."
+_PSNR_CHANNEL = f"PSNR in dB of each channel by itself, peak 1, {_CAP}, then the mean over channels."
+_SSIM = (
+    "SSIM of each frame, {}, K1 0.01, K2 0.03, data range {}, {} covariance, whole windows only, mean over pixels and "
+    "channels."
+)
+_UNIFORM, _GAUSSIAN = "uniform 7x7 window", "Gaussian 11x11 window of sigma 1.5"
+_LPIPS = "LPIPS v0.1 of each frame with AlexNet, frames brought to [-1, 1], not multiplied by 100; lower is better."
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(
-            "psnr",
-            f"PSNR in dB of each frame, 10 log10(1 / MSE) with one MSE over channels and pixels, peak 1, {_CAP}.",
-            "dB",
-            psnr,
-        ),
-        Metric(
-            "psnr-channel",
-            f"PSNR in dB of each channel by itself, peak 1, {_CAP}, then the mean over channels.",
-            "dB",
-            psnr_per_channel,
-        ),
-        Metric(
-            "ssim",
-            "SSIM of each frame, uniform 7x7 window, K1 0.01, K2 0.03, data range 1, sample covariance, "
-            "whole windows only, mean over pixels and channels.",
-            "",
-            ssim,
-        ),
-        Metric(
-            "ssim-range2",
-            "SSIM of each frame, uniform 7x7 window, K1 0.01, K2 0.03, data range 2, sample covariance, "
-            "whole windows only, mean over pixels and channels.",
-            "",
-            ssim_range2,
-        ),
-        Metric(
-            "ssim-gaussian",
-            "SSIM of each frame, Gaussian 11x11 window of sigma 1.5, K1 0.01, K2 0.03, data range 1, "
-            "population covariance, whole windows only, mean over pixels and channels.",
-            "",
-            ssim_gaussian,
-        ),
-        Metric(
-            "lpips",
-            "LPIPS v0.1 of each frame with AlexNet, frames brought to [-1, 1], not multiplied by 100; lower is better.",
-            "",
-            without_weights,
-            lower_is_better=True,
-        ),
+        Metric("psnr", _PSNR, "dB", psnr),
+        Metric("psnr-channel", _PSNR_CHANNEL, "dB", psnr_per_channel),
+        Metric("ssim", _SSIM.format(_UNIFORM, 1, "sample"), "", ssim),
+        Metric("ssim-range2", _SSIM.format(_UNIFORM, 2, "sample"), "", ssim_range2),
+        Metric("ssim-gaussian", _SSIM.format(_GAUSSIAN, 1, "population"), "", ssim_gaussian),
+        Metric("lpips", _LPIPS, "", without_weights, lower_is_better=True),
     )
 }
 """Every metric by the name used in flags, tables and result files."""

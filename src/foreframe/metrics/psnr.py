@@ -28,7 +28,7 @@ def psnr(predicted: Tensor, true: Tensor) -> Tensor:
         ValueError: shapes or values do not fit; see `checked_pair`.
     """
     pair = checked_pair(predicted, true)
-    return frame_psnr(squared_error(pair)).reshape(pair.shape)
+    return decibels(pair)[0].reshape(pair.shape)
 
 
 def psnr_per_channel(predicted: Tensor, true: Tensor) -> Tensor:
@@ -38,37 +38,23 @@ def psnr_per_channel(predicted: Tensor, true: Tensor) -> Tensor:
     channels have equal errors. Arguments, range and errors as for `psnr`; each channel is capped before the mean.
     """
     pair = checked_pair(predicted, true)
-    return mean_channel_psnr(squared_error(pair)).reshape(pair.shape)
+    return decibels(pair)[1].reshape(pair.shape)
 
 
 @torch.no_grad()
-def squared_error(pair: Pair) -> Tensor:
-    """(S, M, C): the squared error of each channel, averaged over its pixels."""
-    samples, frames, channels = pair.predicted.shape[:3]
-    errors = torch.empty(samples, frames, channels, dtype=pair.dtype, device=pair.true.device)
+def decibels(pair: Pair) -> tuple[Tensor, Tensor]:
+    """`psnr` and `psnr_per_channel`, (S, M) each, from one squared error."""
+    errors = torch.empty(pair.predicted.shape[:3], dtype=pair.dtype, device=pair.true.device)
     for part in pair.parts():
         true = pair.true[part].to(pair.dtype)
         difference = torch.empty_like(true)
         for sample, predicted in enumerate(pair.predicted[:, part]):
             torch.sub(predicted, true, out=difference)
             errors[sample, part] = difference.square_().mean((-2, -1))
-    return errors
-
-
-def frame_psnr(error: Tensor) -> Tensor:
-    """`psnr` of `squared_error`: (..., C) to (...), dB."""
-    return _decibel(_wide(error).mean(-1)).to(error.dtype)
-
-
-def mean_channel_psnr(error: Tensor) -> Tensor:
-    """`psnr_per_channel` of `squared_error`: (..., C) to (...), dB."""
-    return _decibel(_wide(error)).mean(-1).to(error.dtype)
+    if errors.device.type != "mps":
+        errors = errors.double()  # only the result is rounded: near 90 dB float32 is off by 4e-6 dB at once
+    return _decibel(errors.mean(-1)).to(pair.dtype), _decibel(errors).mean(-1).to(pair.dtype)
 
 
 def _decibel(mse: Tensor) -> Tensor:
     return (-10 * mse.log10()).clamp(max=PSNR_CAP)
-
-
-def _wide(error: Tensor) -> Tensor:
-    """In float64, so that only the result is rounded: near 90 dB one rounding in float32 is already 4e-6 dB."""
-    return error if error.device.type == "mps" else error.double()

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from foreframe.metrics.pair import checked_pair
-from foreframe.metrics.psnr import frame_psnr, mean_channel_psnr, squared_error
-from foreframe.metrics.ssim import CONVENTIONS, similarities
+from foreframe.metrics.psnr import decibels
+from foreframe.metrics.ssim import CONVENTIONS, Window, similarities
 
-_OF_ERROR = {"psnr": frame_psnr, "psnr-channel": mean_channel_psnr}
+_PSNR = ("psnr", "psnr-channel")
 
 
 def score_frames(predicted: Tensor, true: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """Scores by metric, in the order of the names.
 
-    The frames are checked once, conventions of SSIM that differ only in their data range share their sums, and both
-    forms of PSNR share their squared error.
+    They share the check of the frames, the squared error, and sums under the same window.
 
     Args:
         predicted: (..., C, H, W), floating, in [0, 1].
@@ -30,11 +29,12 @@ def score_frames(predicted: Tensor, true: Tensor, names: Sequence[str]) -> dict[
     """
     pair = checked_pair(predicted, true)
     found: dict[str, Tensor] = {}
-    for window in {CONVENTIONS[name].window: None for name in names if name in CONVENTIONS}:
-        shared = [name for name in names if name in CONVENTIONS and CONVENTIONS[name].window == window]
-        values = similarities(pair, window, [CONVENTIONS[name].data_range for name in shared])
-        found.update(zip(shared, values, strict=True))
-    if any(name in _OF_ERROR for name in names):
-        errors = squared_error(pair)
-        found.update({name: of(errors) for name, of in _OF_ERROR.items()})
+    ranges: dict[Window, dict[str, float]] = {}
+    for name in set(names) & CONVENTIONS.keys():
+        window, data_range = CONVENTIONS[name]
+        ranges.setdefault(window, {})[name] = data_range
+    for window, shared in ranges.items():
+        found.update(zip(shared, similarities(pair, window, list(shared.values())), strict=True))
+    if set(names) & set(_PSNR):
+        found.update(zip(_PSNR, decibels(pair), strict=True))
     return {name: found[name].reshape(pair.shape) for name in names}

@@ -22,21 +22,11 @@ class Window(NamedTuple):
     unbiased: float
 
 
-class Convention(NamedTuple):
-    """One of the ways to compute SSIM."""
-
-    window: Window
-    data_range: float
-
-
 _UNIFORM = Window((1 / 7,) * 7, 49 / 48)
 _BELL = [math.exp(-0.5 * (offset / 1.5) ** 2) for offset in range(-5, 6)]
 _GAUSSIAN = Window(tuple(weight / sum(_BELL) for weight in _BELL), 1.0)
-CONVENTIONS = {
-    "ssim": Convention(_UNIFORM, 1.0),
-    "ssim-range2": Convention(_UNIFORM, 2.0),
-    "ssim-gaussian": Convention(_GAUSSIAN, 1.0),
-}
+CONVENTIONS = {"ssim": (_UNIFORM, 1.0), "ssim-range2": (_UNIFORM, 2.0), "ssim-gaussian": (_GAUSSIAN, 1.0)}
+"""Window and data range of each way to compute SSIM."""
 
 
 def ssim(predicted: Tensor, true: Tensor) -> Tensor:
@@ -74,8 +64,8 @@ def ssim_gaussian(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def _ssim(predicted: Tensor, true: Tensor, name: str) -> Tensor:
-    pair = checked_pair(predicted, true)
-    return similarities(pair, CONVENTIONS[name].window, [CONVENTIONS[name].data_range])[0].reshape(pair.shape)
+    pair, (window, data_range) = checked_pair(predicted, true), CONVENTIONS[name]
+    return similarities(pair, window, [data_range])[0].reshape(pair.shape)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from foreframe.video.panels import GREEN, RED, Row, bordered, error_picture, grid, strip
 from foreframe.video.pixels import Pixels, pictures
-from foreframe.video.read import MAX_SIDE, decode_image, read_image, read_png, read_video
+from foreframe.video.read import MAX_SIDE, decode_image, read_image
 from foreframe.video.stream import VideoInfo, probe_video, read_at, read_frames
 from foreframe.video.write import write_gif, write_mp4, write_png
 
@@ -22,8 +22,6 @@ __all__ = [
     "read_at",
     "read_frames",
     "read_image",
-    "read_png",
-    "read_video",
     "strip",
     "write_gif",
     "write_mp4",

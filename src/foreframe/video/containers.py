@@ -5,7 +5,7 @@ FFmpeg takes a file that is cut off for one that ends there, and makes a list of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,17 +64,10 @@ def _check_counts(path: Path) -> None:
 
     Boxes are searched by their names, since FFmpeg takes them from inside almost any other.
     """
-    size, at, claimed = path.stat().st_size, 0, 0
+    size, claimed = path.stat().st_size, 0
     with path.open("rb") as file:
-        while at + 8 <= size:
-            file.seek(at)
-            head = file.read(16)
-            length = int.from_bytes(head[:4]) or size - at
-            if length == 1:
-                length = int.from_bytes(head[8:])
-            if length < 8:
-                break
-            if head[4:8] not in (b"mdat", b"free", b"skip", b"wide"):
+        for at, name, length in _boxes(file, size):
+            if name not in (b"mdat", b"free", b"skip", b"wide"):
                 if min(length, size - at) > MAX_BOX:
                     raise unreadable(path, f"byte {at}", f"boxes of at most {MAX_BOX} bytes", f"{length}")
                 file.seek(at)
@@ -82,9 +75,23 @@ def _check_counts(path: Path) -> None:
                 if b"dcomzlib" in data:
                     raise unreadable(path, f"byte {at}", "a plain header", "a compressed one")
                 claimed += _samples(data)
-            at += length
     if claimed > size:
         raise unreadable(path, "header", f"at most as many frames as the file has bytes, {size}", f"{claimed}")
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, int]]:
+    """Where the outermost boxes of an MP4 or MOV begin, their names and lengths."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[:4]) or size - at
+        if length == 1 and len(head) == 16:
+            length = int.from_bytes(head[8:])
+        if length < 8:
+            break
+        yield at, head[4:8], length
+        at += length
 
 
 def _samples(data: bytes) -> int:
@@ -106,18 +113,12 @@ Part = tuple[str, int, int]
 
 def _last_box(file: BinaryIO, size: int) -> Part:
     """The last box of an MP4 or MOV."""
-    at = end = 0
-    name = b""
-    while end + 8 <= size:
-        file.seek(end)
-        head = file.read(16)
-        length = int.from_bytes(head[:4])
-        if length == 1 and len(head) == 16:
-            length = int.from_bytes(head[8:])
-        if length < 8 or not head[4:8].isalnum():  # 0: up to the end of the file; else what a camera left behind
+    at, name, length = 0, b"", 0
+    for box in _boxes(file, size):
+        if not box[1].isalnum():  # what a camera left behind
             break
-        at, name, end = end, head[4:8], end + length
-    return f"a box '{name.decode('latin-1')}' of {end - at} bytes", at, end
+        at, name, length = box
+    return f"a box '{name.decode('latin-1')}' of {length} bytes", at, at + length
 
 
 def _last_riff(file: BinaryIO, size: int) -> Part:

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from foreframe.video.pixels import Pixels, check_video, scaled
 
 Row = tuple[str, Pixels]
+TRUTH = "truth"
+"""A label that begins so means a video with nothing predicted in it."""
 
 GREEN, RED, INK, PAPER = (38, 150, 70), (206, 45, 45), (30, 33, 38), (255, 255, 255)
 _HEAT = [(0, 0, 0), (52, 16, 98), (150, 30, 110), (226, 72, 62), (250, 160, 40), (255, 244, 190)]  # evenly spaced
@@ -43,20 +45,13 @@ def error_picture(predicted: Pixels, true: Pixels, gain: float = 4.0) -> Pixels:
     return np.stack([np.interp(level, knots, table[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
 
 
-def grid(
-    rows: Sequence[Row],
-    context: int | None = None,
-    columns: int = 4,
-    scale: int | None = None,
-    real: str = "truth",
-) -> Pixels:
+def grid(rows: Sequence[Row], context: int | None = None, columns: int = 4, scale: int | None = None) -> Pixels:
     """Videos of one shape side by side under their labels, at most `columns` in a line: (T, H', W', 3).
 
     Args:
-        rows: (label, frames (T, H, W, 3)) of each video.
+        rows: (label, frames (T, H, W, 3)) of each video; one whose label begins with `TRUTH` is green to the end.
         context: K draws the borders of `bordered` and counts the frames at the bottom; None draws neither.
         scale: Size of a pixel; by default the least that makes frames 128 pixels high.
-        real: A label that begins so means a video with nothing predicted in it: green to the end.
     """
     steps, height, width = _same_shape(rows)
     scale = scale or math.ceil(128 / height)
@@ -83,7 +78,7 @@ def grid(
     for (label, frames), (x, y) in zip(rows, corners, strict=True):
         large = scaled(frames, scale, axis=1)
         if context is not None:
-            large = bordered(large, steps if label.startswith(real) else context, border)
+            large = bordered(large, steps if label.startswith(TRUTH) else context, border)
         video[:, y : y + large.shape[1], x : x + large.shape[2]] = large
     if context is not None:
         for t in range(steps):
@@ -95,14 +90,13 @@ def grid(
     return video
 
 
-def strip(rows: Sequence[Row], every: int, context: int, scale: int | None = None, real: str = "truth") -> Pixels:
+def strip(rows: Sequence[Row], every: int, context: int, scale: int | None = None) -> Pixels:
     """One picture (H', W', 3): a line for each video, a column for each `every`-th frame, its number on top.
 
     Args:
-        rows: (label, frames (T, H, W, 3)); the first column is frame 1.
+        rows: As for `grid`; the first column is frame 1.
         context: K, the frames with a green border and number; later ones are red.
         scale: Size of a pixel; by default the least that makes frames 64 pixels high.
-        real: A label that begins so means a video with nothing predicted in it: green to the end.
     """
     steps, height, width = _same_shape(rows)
     scale = scale or math.ceil(64 / height)
@@ -126,7 +120,7 @@ def strip(rows: Sequence[Row], every: int, context: int, scale: int | None = Non
         top = 2 * line + i * cell_h
         draw.text((left - margin, top + (cell_h - gap) / 2), label, INK, font, anchor="rm")
         image[top : top + cell_h, :left] = np.asarray(sheet)[top : top + cell_h, :left]
-        green = len(times) if label.startswith(real) else given
+        green = len(times) if label.startswith(TRUTH) else given
         for column, picture in enumerate(bordered(scaled(frames[::every], scale, axis=1), green, border)):
             x = left + column * cell_w
             image[top : top + picture.shape[0], x : x + picture.shape[1]] = picture

@@ -1,4 +1,4 @@
-"""Pictures and videos from disk. A file that is not what it should be is named, with what was expected and found."""
+"""Pictures from disk. A file that is not what it should be is named, with what was expected and found."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import struct
 import zlib
 from pathlib import Path
 
-import av
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from foreframe.errors import reading, unreadable
 from foreframe.files import identity
-from foreframe.video.containers import container_kind
 from foreframe.video.pixels import Pixels
 
 MAX_SIDE = 8192
@@ -23,34 +21,24 @@ _MAX_CHUNKS = 2**17
 """Chunks of a PNG; encoders make them of some kilobytes."""
 _DEPTHS = {0: (8,), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}  # PNG color type -> bits that decode to 8 exactly
 
-DECODER = {"max_pixels": str(MAX_SIDE**2)}
-"""Options of FFmpeg, by which a video that grows midway takes no memory before its size is known."""
-_TooLarge = Image.DecompressionBombError
 _MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
 """A JPEG may be in CMYK, which has no fixed RGB."""
 
 
-def read_png(path: str | Path) -> Pixels:
-    """One PNG as (H, W, 3) uint8: 8-bit grey, RGB or palette; an alpha channel is dropped.
-
-    Every chunk is walked and its CRC checked, and sizes and depth are judged from the header before anything is
-    decoded. Only the chunks that hold pixels reach the decoder.
-
-    Raises:
-        DataError: missing or empty file, not a PNG, cut short, a wrong CRC, more than 8192 pixels a side, other depth.
-    """
-    path = Path(path)
-    return _decode_png(path, _read_bytes(path, "a PNG"))
-
-
 def read_image(path: str | Path) -> Pixels:
-    """One PNG (see `read_png`) or JPEG as (H, W, 3) uint8, by its first bytes.
+    """One PNG (8-bit grey, RGB or palette; alpha is dropped) or JPEG, by its first bytes, as (H, W, 3) uint8.
 
     Raises:
-        DataError: as for `read_png`; a JPEG that is damaged, cut short or over 8192 pixels a side.
+        DataError: no such file, neither of these, damaged (every CRC of a PNG is checked), cut short, more than 8192
+            pixels a side, another depth.
     """
-    path = Path(path)
-    return decode_image(_read_bytes(path, "a PNG or JPEG"), path)
+    path, kind = Path(path), "a PNG or JPEG"
+    size = identity(path, path, kind).size
+    if not 0 < size <= _MAX_BYTES:
+        raise unreadable(path, "", f"{kind} of 1 to {_MAX_BYTES} bytes", f"{size} bytes")
+    with reading(path, "", kind):
+        data = path.read_bytes()
+    return decode_image(data, path)
 
 
 def decode_image(data: bytes, path: str | Path = "") -> Pixels:
@@ -63,48 +51,8 @@ def decode_image(data: bytes, path: str | Path = "") -> Pixels:
     return _decode(path, data, "JPEG")
 
 
-def read_video(path: str | Path) -> Pixels:
-    """Every frame of a GIF, MP4, MOV, AVI, WebM or MKV as (T, H, W, 3) uint8, all of them in memory.
-
-    Raises:
-        DataError: the file is missing, empty or holds no frame that can be decoded, or frames of several sizes or of
-            more than 8192 pixels a side.
-    """
-    path = Path(path)
-    data = _read_bytes(path, "a video", limit=2**32)
-    kind = container_kind(data[:16])
-    with reading(path, "", "a GIF or MP4", av.FFmpegError, ValueError, IndexError, SyntaxError, EOFError, _TooLarge):
-        if kind == "gif":
-            with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
-                _check_size(path, *image.size)
-                frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-        elif kind:
-            with av.open(io.BytesIO(data), "r", format=kind, options=DECODER) as container:
-                codec = container.streams.video[0].codec_context
-                if codec is None:
-                    raise ValueError("a codec that FFmpeg does not know")
-                codec.options = DECODER
-                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        else:
-            raise unreadable(path, "first bytes", "a GIF or MP4, or MOV, AVI, WebM or MKV", repr(data[:8]))
-    if not frames:
-        raise unreadable(path, "", "a GIF or MP4", "no frames")
-    if (sizes := {frame.shape for frame in frames}) != {frames[0].shape}:
-        raise unreadable(path, "", "frames of one size", f"{len(sizes)} sizes")
-    return np.stack(frames)
-
-
-def _read_bytes(path: Path, kind: str, limit: int = _MAX_BYTES) -> bytes:
-    size = identity(path, path, kind).size
-    if not 0 < size <= limit:
-        raise unreadable(path, "", f"{kind} of 1 to {limit} bytes", f"{size} bytes")
-    with reading(path, "", kind):
-        return path.read_bytes()
-
-
 def _decode_png(path: Path, data: bytes) -> Pixels:
-    if not data.startswith(_PNG):
-        raise unreadable(path, "first bytes", "the PNG signature", repr(data[:8]))
+    """Walk all chunks, size and depth first, before anything is decoded; only those that hold pixels are."""
     needed, kinds, at, kind, color, chunks = [_PNG], set[bytes](), len(_PNG), b"", 0, 0
     while kind != b"IEND":
         where = f"byte {at}"
@@ -114,14 +62,11 @@ def _decode_png(path: Path, data: bytes) -> Pixels:
         if len(data) < at + 12:
             raise unreadable(path, where, "another chunk up to IEND", f"the end of the file after {len(data)} bytes")
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        end = at + 12 + length
+        end, name = at + 12 + length, f"a chunk {kind.decode('latin-1')}"
         if len(data) < end:
-            found = f"{len(data) - at - 12}: the file is cut short"
-            raise unreadable(path, where, f"a chunk {kind.decode('latin-1')} of {length} bytes", found)
+            raise unreadable(path, where, f"{name} of {length} bytes", f"{len(data) - at - 12}: the file is cut short")
         if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            raise unreadable(
-                path, where, f"a chunk {kind.decode('latin-1')} that fits its CRC", "a wrong CRC: the file is damaged"
-            )
+            raise unreadable(path, where, f"{name} that fits its CRC", "a wrong CRC: the file is damaged")
         if at == len(_PNG):
             color = _check_header(path, kind, data[at + 8 : end - 4])
         elif kind == b"IHDR":
@@ -152,7 +97,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 
 def _decode(path: Path, data: bytes, kind: str) -> Pixels:
-    types = ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error, _TooLarge
+    types = ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError
     with (
         reading(path, "pixels", f"{kind} data that decodes", *types),
         Image.open(io.BytesIO(data), formats=[kind]) as image,

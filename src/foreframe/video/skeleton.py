@@ -44,14 +44,12 @@ def draw_pose(
     """One pose as a picture (H, W, 3): antialiased lines with round ends on black, later bones over earlier ones.
 
     points: (J, 3) as said above; bones with an end of confidence 0 or less are left out.
-    width_px: width of the lines in pixels; by default 1/40 of the height, and at least 1.
+    width_px: Of the lines; by default 1/40 of the height, at least 1.
 
-    A pixel is covered by as much as its centre lies within half a width and half a pixel of the bone; colors are
-    blended in float64 and rounded after each bone.
+    Coverage of a pixel grows over one pixel at the edge; colors are blended in float64 and rounded after each bone.
 
     Raises:
-        ValueError: points of another shape, not finite, or more than a million pixels away; a bone to a joint
-            that there is not; a width of line that is not above 0.
+        ValueError: points of another shape, not finite or too far away; a bone to no joint; no width.
     """
     places = np.asarray(points, np.float64)
     if places.ndim != 2 or places.shape[1] != 3:
@@ -106,31 +104,27 @@ _RIGHT_SHIN, _LEFT_SHIN = (255, 110, 50), (60, 230, 130)
 _RIGHT_FOOT, _LEFT_FOOT = (255, 190, 40), (110, 255, 70)
 
 
-def _skeleton(joints: str, bones: Sequence[tuple[str, str, Color]]) -> Skeleton:
+def _skeleton(joints: str, bones: Sequence[tuple[Color, str]]) -> Skeleton:
+    """Joints by name, and bones `start-stop` by color, drawn in this order."""
     names = tuple(joints.split())
-    return Skeleton(names, tuple(Bone(names.index(start), names.index(stop), color) for start, stop, color in bones))
+    pairs = [(color, *pair.split("-")) for color, listed in bones for pair in listed.split()]
+    return Skeleton(names, tuple(Bone(names.index(start), names.index(stop), color) for color, start, stop in pairs))
 
 
 COCO_17 = _skeleton(
     "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist"
     " right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle",
     [
-        ("left_shoulder", "left_hip", _TRUNK),
-        ("right_shoulder", "right_hip", _TRUNK),
-        ("left_hip", "right_hip", _TRUNK),
-        ("left_shoulder", "right_shoulder", _TRUNK),
-        ("left_hip", "left_knee", _LEFT_THIGH),
-        ("left_knee", "left_ankle", _LEFT_SHIN),
-        ("right_hip", "right_knee", _RIGHT_THIGH),
-        ("right_knee", "right_ankle", _RIGHT_SHIN),
-        ("left_shoulder", "left_elbow", _LEFT_ARM),
-        ("left_elbow", "left_wrist", _LEFT_HAND),
-        ("right_shoulder", "right_elbow", _RIGHT_ARM),
-        ("right_elbow", "right_wrist", _RIGHT_HAND),
-        ("nose", "left_eye", _HEAD),
-        ("left_eye", "left_ear", _HEAD),
-        ("nose", "right_eye", _HEAD),
-        ("right_eye", "right_ear", _HEAD),
+        (_TRUNK, "left_shoulder-left_hip right_shoulder-right_hip left_hip-right_hip left_shoulder-right_shoulder"),
+        (_LEFT_THIGH, "left_hip-left_knee"),
+        (_LEFT_SHIN, "left_knee-left_ankle"),
+        (_RIGHT_THIGH, "right_hip-right_knee"),
+        (_RIGHT_SHIN, "right_knee-right_ankle"),
+        (_LEFT_ARM, "left_shoulder-left_elbow"),
+        (_LEFT_HAND, "left_elbow-left_wrist"),
+        (_RIGHT_ARM, "right_shoulder-right_elbow"),
+        (_RIGHT_HAND, "right_elbow-right_wrist"),
+        (_HEAD, "nose-left_eye left_eye-left_ear nose-right_eye right_eye-right_ear"),
     ],
 )
 """The 17 joints of COCO's person keypoints, in the order in which its annotations hold them."""
@@ -140,30 +134,18 @@ OPENPOSE_25 = _skeleton(
     " right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe left_small_toe"
     " left_heel right_big_toe right_small_toe right_heel",
     [
-        ("neck", "mid_hip", _TRUNK),
-        ("mid_hip", "left_hip", _LEFT_THIGH),
-        ("left_hip", "left_knee", _LEFT_THIGH),
-        ("left_knee", "left_ankle", _LEFT_SHIN),
-        ("left_ankle", "left_heel", _LEFT_FOOT),
-        ("left_ankle", "left_big_toe", _LEFT_FOOT),
-        ("left_big_toe", "left_small_toe", _LEFT_FOOT),
-        ("mid_hip", "right_hip", _RIGHT_THIGH),
-        ("right_hip", "right_knee", _RIGHT_THIGH),
-        ("right_knee", "right_ankle", _RIGHT_SHIN),
-        ("right_ankle", "right_heel", _RIGHT_FOOT),
-        ("right_ankle", "right_big_toe", _RIGHT_FOOT),
-        ("right_big_toe", "right_small_toe", _RIGHT_FOOT),
-        ("neck", "left_shoulder", _LEFT_ARM),
-        ("left_shoulder", "left_elbow", _LEFT_ARM),
-        ("left_elbow", "left_wrist", _LEFT_HAND),
-        ("neck", "right_shoulder", _RIGHT_ARM),
-        ("right_shoulder", "right_elbow", _RIGHT_ARM),
-        ("right_elbow", "right_wrist", _RIGHT_HAND),
-        ("neck", "nose", _HEAD),
-        ("nose", "left_eye", _HEAD),
-        ("left_eye", "left_ear", _HEAD),
-        ("nose", "right_eye", _HEAD),
-        ("right_eye", "right_ear", _HEAD),
+        (_TRUNK, "neck-mid_hip"),
+        (_LEFT_THIGH, "mid_hip-left_hip left_hip-left_knee"),
+        (_LEFT_SHIN, "left_knee-left_ankle"),
+        (_LEFT_FOOT, "left_ankle-left_heel left_ankle-left_big_toe left_big_toe-left_small_toe"),
+        (_RIGHT_THIGH, "mid_hip-right_hip right_hip-right_knee"),
+        (_RIGHT_SHIN, "right_knee-right_ankle"),
+        (_RIGHT_FOOT, "right_ankle-right_heel right_ankle-right_big_toe right_big_toe-right_small_toe"),
+        (_LEFT_ARM, "neck-left_shoulder left_shoulder-left_elbow"),
+        (_LEFT_HAND, "left_elbow-left_wrist"),
+        (_RIGHT_ARM, "neck-right_shoulder right_shoulder-right_elbow"),
+        (_RIGHT_HAND, "right_elbow-right_wrist"),
+        (_HEAD, "neck-nose nose-left_eye left_eye-left_ear nose-right_eye right_eye-right_ear"),
     ],
 )
 """OpenPose's BODY_25: the joints in the order of `pose_keypoints_2d`."""

@@ -18,10 +18,12 @@ from foreframe.errors import reading, unreadable
 from foreframe.files import Identity, Recent, identity
 from foreframe.video.containers import check_end, video_kind
 from foreframe.video.pixels import Pixels
-from foreframe.video.read import DECODER, MAX_SIDE
+from foreframe.video.read import MAX_SIDE
 
 ONE_PACKET_A_FRAME = {"h264", "hevc", "av1", "vp9", "mjpeg", "gif", "png", "ffv1", "rawvideo", "huffyuv", "theora"}
 """Codecs whose packets can be counted instead of frames; others hide frames that are never shown, or pack two."""
+DECODER = {"max_pixels": str(MAX_SIDE**2)}
+"""Options of FFmpeg, by which a video that grows midway takes no memory before its size is known."""
 OPEN = 4
 """Streams that a process keeps open."""
 
@@ -88,7 +90,7 @@ def read_frames(path: str | Path, start: int, stop: int) -> Pixels:
         DataError: the video ends earlier, changes its size or cannot be decoded; the message names the frame.
     """
     video = _opened(path, lambda video: video.next <= start)
-    return np.stack([frame for _, frame in video.take(start, stop)])
+    return np.stack(list(video.take(start, stop)))
 
 
 def read_at(path: str | Path, times: Sequence[float], tolerance: float) -> tuple[Pixels, dict[int, str]]:
@@ -121,21 +123,21 @@ class _Video:
         self.last: tuple[float, Pixels] | None = None
         with _errors(path, ""):
             self.container = _open(path, video_kind(path))
-            self.stream = _stream(path, self.container)
-            self.stream.thread_type = "AUTO"
-            self.size = _size(path, self.stream)
-            self.frames = self.container.decode(self.stream)
+            stream = _stream(path, self.container)
+            stream.thread_type = "AUTO"
+            self.size = _size(path, stream)
+            self.frames = self.container.decode(stream)
             self.reformatter = VideoReformatter()  # one for all frames: to make one takes longer than to use it
 
-    def take(self, start: int, stop: int) -> Iterator[tuple[float, Pixels]]:
-        """Frames start to stop-1 with their times."""
+    def take(self, start: int, stop: int) -> Iterator[Pixels]:
+        """Frames start to stop-1."""
         self.last = None
         while self.next < stop:
             frame = self._frame()
             if frame is None:
                 raise unreadable(self.path, f"frame {self.next}", f"{stop} frames or more", f"{self.next}")
             if self.next > start:
-                yield _time(frame), self._pixels(frame)
+                yield self._pixels(frame)
 
     def at(self, time: float, tolerance: float) -> tuple[Pixels | None, str]:
         """The frame nearest to `time`, or None and the times of its neighbours in words."""
@@ -164,10 +166,8 @@ class _Video:
 
     def _pixels(self, frame: Any) -> Pixels:
         if (frame.height, frame.width) != self.size:
-            raise unreadable(
-                self.path, f"frame {self.next - 1}", f"{self.size[1]}x{self.size[0]} pixels as before",
-                f"{frame.width}x{frame.height}",
-            )  # fmt: skip
+            before, now = f"{self.size[1]}x{self.size[0]} pixels as before", f"{frame.width}x{frame.height}"
+            raise unreadable(self.path, f"frame {self.next - 1}", before, now)
         pixels: Pixels = np.asarray(self.reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

@@ -8,7 +8,7 @@ import pytest
 from foreframe.data.exports.run import export
 from foreframe.data.layouts import dance_lab as layout
 from foreframe.errors import UsageError
-from foreframe.video import read_png
+from foreframe.video import read_image
 from tests.data.exports.conftest import BAIR, CLIPS, read_again, tiny_pack
 
 
@@ -44,10 +44,10 @@ def test_of_a_test_clip_the_first_frame_and_all_poses_are_written(tmp_path: Path
         frames, poses = pack.read(episode, 0, episode.length)
         images, labels = (tmp_path / "out/test" / f"test_{part}" / str(number) for part in ("img", "label"))
         assert [path.name for path in images.iterdir()] == ["frame000000.png"]
-        np.testing.assert_array_equal(read_png(images / "frame000000.png"), frames[0])
+        np.testing.assert_array_equal(read_image(images / "frame000000.png"), frames[0])
         assert len([*labels.iterdir()]) == episode.length
         for index, pose in enumerate(poses):
-            np.testing.assert_array_equal(read_png(labels / f"frame{index:06d}.png"), pose)
+            np.testing.assert_array_equal(read_image(labels / f"frame{index:06d}.png"), pose)
 
 
 def test_the_size_that_an_import_needs_to_be_told_is_noted(tmp_path: Path):

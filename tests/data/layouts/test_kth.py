@@ -14,7 +14,8 @@ from foreframe.data.layouts import kth
 from foreframe.data.layouts.kth import ACTIONS, LIST, example, recognises, survey
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault
-from foreframe.video import read_video, write_mp4
+from foreframe.video import write_mp4
+from tests.films import read_video
 
 
 @pytest.fixture

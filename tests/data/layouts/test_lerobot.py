@@ -28,7 +28,8 @@ from foreframe.data.layouts.lerobot import layout as lerobot
 from foreframe.data.layouts.lerobot.meta import fill, inside
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, UsageError
-from foreframe.video import read_video, write_png
+from foreframe.video import write_png
+from tests.films import read_video
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -16,7 +16,8 @@ from foreframe.data.layouts.lerobot import layout as lerobot
 from foreframe.data.layouts.options import Options
 from foreframe.data.layouts.registry import find_layout
 from foreframe.errors import DataError
-from foreframe.video import read_video, write_gif, write_mp4
+from foreframe.video import write_gif, write_mp4
+from tests.films import read_video
 
 
 def video(path: Path, length: int = 4, fps: float = 10, size: int = 16, colour: int = 0) -> Path:
