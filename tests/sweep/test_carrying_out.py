@@ -32,7 +32,7 @@ class Played:
         self.fails, self.polls, self.at_start = dict(fails or {}), polls, at_start
         self.started, self.stopped, self.at_once, self.most = [], [], 0, 0
 
-    def start(self, run, job):
+    def __call__(self, run, job):
         self.started.append(run.name.rsplit("-seed", 1)[0])
         self.at_once += 1
         self.most = max(self.most, self.at_once)

@@ -46,7 +46,7 @@ def wait_for(said, path):
 
 def test_a_process_is_asked_to_stop_and_notices_when_it_is_left_alone(tmp_path, stands_in):
     stands_in(WORKS)
-    task = engine("local", 1, 0.0).start(tmp_path, "{}")
+    task = engine("local", 1, 0.0)(tmp_path, "{}")
     wait_for("begun", tmp_path / OUTPUT)
     assert task.poll() is None
     task.stop()
@@ -124,7 +124,7 @@ def test_a_ray_cluster_is_given_the_same_processes_and_leaves_the_signals_alone(
         with pytest.raises(signals.Stopped):
             signal.raise_signal(signal.SIGTERM)
     assert ray.options == {"num_cpus": 3, "num_gpus": 0.5, "max_retries": 0}
-    task = there.start(tmp_path, "{}")
+    task = there(tmp_path, "{}")
     assert task.poll() == 0
     assert (tmp_path / OUTPUT).read_text() == "begun\n"
     task.stop()

@@ -7,6 +7,7 @@ seed. Those of the labs are in `labs.py`; a user's own are named `my_file.py` or
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def find(name: str) -> Grid:
         place = place if file else f"there is no grid '{wanted}'"
         raise UsageError(f"{place}{nearest(wanted, known)} (known: {', '.join(known) or 'none'})")
     variants = known[wanted]()
-    if not isinstance(variants, dict) or not variants or not all(map(_is_variant, variants.items())):
+    if not isinstance(variants, dict) or not variants or not all(_is_variant(*item) for item in variants.items()):
         raise UsageError(
             f"{name}: expected a function that returns a TrainConfig for each name of a variant (letters, digits, "
             f"'.', '-', '_'), it returned {variants!r:.80}"
@@ -61,11 +62,6 @@ def find(name: str) -> Grid:
     return Grid(wanted, text, variants)
 
 
-def _is_variant(item: tuple[object, object]) -> bool:
-    name, config = item
-    plain = isinstance(name, str) and 0 < len(name) <= 60 and name[0].isalnum()
-    return plain and str(name).replace("-", "").replace("_", "").replace(".", "").isalnum() and _is_recipe(config)
-
-
-def _is_recipe(config: object) -> bool:
-    return isinstance(config, TrainConfig)
+def _is_variant(name: object, config: object) -> bool:
+    plain = isinstance(name, str) and re.fullmatch(r"[^\W_][\w.-]{0,59}", name)
+    return bool(plain) and isinstance(config, TrainConfig)

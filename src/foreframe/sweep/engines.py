@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,10 +30,8 @@ class Task(Protocol):
         """Ask it to save and end; it is waited for by `poll`."""
 
 
-class Engine(Protocol):
-    """Starts runs."""
-
-    def start(self, run: Path, job: str) -> Task: ...
+Engine = Callable[[Path, str], Task]
+"""Starts a run, given its folder and its job."""
 
 
 class LocalTask:
@@ -57,18 +57,12 @@ class LocalTask:
         self.process.send_signal(signal.SIGTERM)
 
 
-class LocalEngine:
-    """Processes of this machine."""
-
-    def start(self, run: Path, job: str) -> Task:
-        return LocalTask(run, job)
-
-
+@dataclass
 class RayTask:
     """The same process, started by a Ray worker, which passes on a request to stop."""
 
-    def __init__(self, ray: Any, reference: Any) -> None:
-        self.ray, self.reference = ray, reference
+    ray: Any
+    reference: Any
 
     def poll(self) -> int | None:
         if not self.ray.wait([self.reference], timeout=0)[0]:
@@ -80,28 +74,6 @@ class RayTask:
 
     def stop(self) -> None:
         self.ray.cancel(self.reference, force=False)
-
-
-class RayEngine:
-    """Tasks of a Ray cluster whose machines all see the folder of the sweep and the pack.
-
-    Raises:
-        UsageError: Ray is not installed.
-    """
-
-    def __init__(self, threads: int, gpus: float) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise UsageError("Ray is not installed: pip install 'foreframe[ray]'") from error
-        self.ray = ray
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-            signals.reinstall_handlers()
-        self.carry = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(carry)
-
-    def start(self, run: Path, job: str) -> Task:
-        return RayTask(self.ray, self.carry.remote(str(run), job))
 
 
 def carry(run: str, job: str) -> int:
@@ -117,5 +89,19 @@ def carry(run: str, job: str) -> int:
 
 
 def engine(name: EngineName, threads: int, gpus: float) -> Engine:
-    """The engine of that name."""
-    return RayEngine(threads, gpus) if name == "ray" else LocalEngine()
+    """Processes of this machine, or tasks of a Ray cluster whose machines all see the folder of the sweep and the pack.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+    if name == "local":
+        return LocalTask
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("Ray is not installed: pip install 'foreframe[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        signals.reinstall_handlers()
+    remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(carry)
+    return lambda run, job: RayTask(ray, remote.remote(str(run), job))

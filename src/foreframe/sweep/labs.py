@@ -51,10 +51,7 @@ def seed_a_optimizer() -> dict[str, TrainConfig[Any]]:
 def seed_a_output() -> dict[str, TrainConfig[Any]]:
     """Pose lab: are the last layer's numbers clamped to pixels, or passed through a sigmoid?"""
     dance = _dance()
-    return {
-        "clamp": replace(dance, model=replace(dance.model, output="clamp")),
-        "sigmoid": replace(dance, model=replace(dance.model, output="sigmoid")),
-    }
+    return {output: replace(dance, model=replace(dance.model, output=output)) for output in ("clamp", "sigmoid")}
 
 
 def seed_b_schedules() -> dict[str, TrainConfig[Any]]:

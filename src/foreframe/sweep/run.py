@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,21 +107,11 @@ def run_all(
         signals.Stopped: a signal asked to.
         TrainingError: a run failed; the others were completed, and each failed one is named.
     """
-    jobs = {
-        cell.folder: Job(
-            str(cell.folder),
-            str(pack.path.resolve()),
-            request,
-            device,
-            threads,
-            str(cell.folder / models.COPY) if cell.record.model_file else None,
-        ).to_json()
-        for cell in cells
-    }
     for cell in cells:
         _write_record(cell)
     running: dict[Path, tuple[Cell, Task]] = {}
-    with signals.defer_signals(), Table(cells) as table:
+    table, data = Table(cells), str(pack.path.resolve())
+    with signals.defer_signals(), table.live or nullcontext():
         try:
             while any(cell.state in (State.WAITING, State.RUNNING) for cell in cells) and not signals.asked():
                 waiting = (c for c in cells if c.state is State.WAITING and c.folder not in running)
@@ -129,7 +119,9 @@ def run_all(
                     if is_finished(cell.folder, request):  # before, or by another variant with the same settings
                         cell.state, cell.skipped = State.DONE, True
                     elif len(running) < workers and _is_free(cell.folder):
-                        running[cell.folder] = (cell, engine.start(cell.folder, jobs[cell.folder]))
+                        own_model = str(cell.folder / models.COPY) if cell.record.model_file else None
+                        job = Job(str(cell.folder), data, request, device, threads, own_model)
+                        running[cell.folder] = (cell, engine(cell.folder, job.to_json()))
                         cell.state = State.RUNNING
                 _collect(running, request)
                 table.show()
@@ -191,8 +183,8 @@ def _collect(running: dict[Path, tuple[Cell, Task]], request: Request) -> None:
         code = task.poll()
         if code is not None:
             del running[folder]
-            ended = State.DONE if is_finished(folder, request) else State.WAITING if signals.asked() else State.FAILED
-            cell.state = ended
+            unfinished = State.WAITING if signals.asked() else State.FAILED
+            cell.state = State.DONE if is_finished(folder, request) else unfinished
 
 
 def _last_message(folder: Path) -> str:

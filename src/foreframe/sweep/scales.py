@@ -58,13 +58,15 @@ def scaled(config: TrainConfig[Any], scale: ScaleName) -> TrainConfig[Any]:
     steps = min(config.steps, to.steps)
     share = steps / config.steps
     ahead = config.eval_horizon or config.horizon
+    to_the_end = -1 if to.eval_horizon == _WHOLE else to.eval_horizon
+    milestones = config.rate.milestones
+    if config.rate.unit == "step":
+        milestones = tuple(round(milestone * share) for milestone in milestones)
     return replace(
         config,
         model=replace(config.model, **to.model),
         horizon=min(config.horizon, to.horizon),
-        eval_horizon=min(ahead, to.eval_horizon)
-        if ahead > 0
-        else (-1 if to.eval_horizon == _WHOLE else to.eval_horizon),
+        eval_horizon=min(ahead, to.eval_horizon) if ahead > 0 else to_the_end,
         steps=steps,
         batch=min(config.batch, to.batch),
         accumulate=1,
@@ -72,9 +74,7 @@ def scaled(config: TrainConfig[Any], scale: ScaleName) -> TrainConfig[Any]:
         rate=replace(
             config.rate,
             warmup=round(config.rate.warmup * share),
-            milestones=tuple(round(m * share) for m in config.rate.milestones)
-            if config.rate.unit == "step"
-            else config.rate.milestones,
+            milestones=milestones,
         ),
         forcing=_sooner(config.forcing, share) if config.forcing.unit == "step" else config.forcing,
         validate_clips=min(config.validate_clips, to.validate_clips) if config.validate_clips else to.validate_clips,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -55,26 +54,18 @@ class Table:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells = cells
-        self.console = Console(file=sys.stderr)
-        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        console = Console(file=sys.stderr)
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self.printed: dict[str, State] = {}
         self.last_time = time.monotonic()
-
-    def __enter__(self) -> Table:
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
 
     def show(self, last: bool = False) -> None:
         """Bring it up to date."""
         if self.live is not None:
-            self.live.update(self._table(), refresh=True)
+            table = RichTable("run", "state", "step", *(label for _, label, _ in SHOWN), box=None, pad_edge=False)
+            for cell in self.cells:
+                table.add_row(*_texts(cell, bare=True))
+            self.live.update(table, refresh=True)
             return
         again = time.monotonic() - self.last_time > PLAIN_SECONDS
         for cell in self.cells:
@@ -85,12 +76,6 @@ class Table:
                     print(f"{cell.name}: {', '.join(filter(None, _texts(cell)[1:]))}", file=sys.stderr, flush=True)
         if again:
             self.last_time = time.monotonic()
-
-    def _table(self) -> RichTable:
-        table = RichTable("run", "state", "step", *(label for _, label, _ in SHOWN), box=None, pad_edge=False)
-        for cell in self.cells:
-            table.add_row(*_texts(cell, bare=True))
-        return table
 
 
 def _texts(cell: Cell, bare: bool = False) -> list[str]:
