@@ -9,6 +9,7 @@ Everything happens at full resolution and z is a map (N, H, W). Layer for layer 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -59,11 +60,19 @@ class Model(models.Model):
         self.config = config
         self.latent_shape = (config.n_dim, spec.height, spec.width)
         slope = 1.0 if config.identity_activations else 0.01
-        self.rgb = RgbEncoder(spec.channels, config.f_dim)
+        features, painted = config.f_dim, config.d_out
+        self.rgb = nn.Sequential(
+            *_blocks(spec.channels, features // 8, features // 4, features // 2),
+            nn.Conv2d(features // 2, features, 3, padding=1),
+        )
         self.label = LabelEncoder(spec.cond_size, config.l_dim, slope)
-        self.gaussian = GaussianPredictor(config.f_dim + config.l_dim, config.n_dim, slope)
-        self.fusion = _fusion(config.f_dim + config.l_dim + config.n_dim, config.d_out)
-        self.generator = _generator(config.d_out, spec.channels)
+        self.gaussian = GaussianPredictor(features + config.l_dim, config.n_dim, slope)
+        self.fusion = _fusion(features + config.l_dim + config.n_dim, painted)
+        self.generator = nn.Sequential(
+            DepthConvBlock(painted, painted),
+            *_blocks(painted, painted // 2, painted // 4, painted // 8),
+            nn.Conv2d(painted // 8, spec.channels, 1),
+        )
 
     def initial(self, clip: Clip, context: int) -> State:
         return State()
@@ -77,10 +86,7 @@ class Model(models.Model):
         target: Tensor | None = None,
         context_left: int = -1,
     ) -> tuple[State, Step]:
-        """One frame on: from frame t-1 (B, C, H, W) and the pose picture of frame t, both in [0, 1].
-
-        `target`, the true frame t, gives z from the posterior; without it z is `noise`, from N(0, I).
-        """
+        """See `models.Model.step`; frame and pose (B, C, H, W) in [0, 1]. The prior is N(0, I)."""
         assert cond is not None
         pose = repeat_samples(self.label(cond), len(noise))
         prior = Gaussian.standard_like(noise)
@@ -91,7 +97,7 @@ class Model(models.Model):
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
-        """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`.
+        """See `models.Model.forward`.
 
         True frames, poses and posteriors are worked on in one batch, and so are frames painted over true ones.
         """
@@ -132,22 +138,6 @@ class Model(models.Model):
         return torch.sigmoid(painted) if self.config.output == "sigmoid" else painted.clamp(0, 1)
 
 
-class RgbEncoder(nn.Sequential):
-    """A frame's features, (B, C, H, W) -> (B, F, H, W)."""
-
-    def __init__(self, channels: int, features: int) -> None:
-        eighth, quarter, half = features // 8, features // 4, features // 2
-        super().__init__(
-            ResidualBlock(channels, eighth),
-            DepthConvBlock(eighth, eighth),
-            ResidualBlock(eighth, quarter),
-            DepthConvBlock(quarter, quarter),
-            ResidualBlock(quarter, half),
-            DepthConvBlock(half, half),
-            nn.Conv2d(half, features, 3, padding=1),
-        )
-
-
 class LabelEncoder(nn.Sequential):
     """A pose picture's features, (T*B, C, H, W) -> (T*B, L, H, W), time first."""
 
@@ -172,10 +162,7 @@ class GaussianPredictor(nn.Module):
     def __init__(self, features: int, latent: int, slope: float) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            ResidualBlock(features, latent // 4),
-            DepthConvBlock(latent // 4, latent // 4),
-            ResidualBlock(latent // 4, latent // 2),
-            DepthConvBlock(latent // 2, latent // 2),
+            *_blocks(features, latent // 4, latent // 2),
             ResidualBlock(latent // 2, latent),
             nn.LeakyReLU(slope),
             nn.Conv2d(latent, 2 * latent, 1),
@@ -187,6 +174,11 @@ class GaussianPredictor(nn.Module):
         return Gaussian.bounded(mean, logvar)
 
 
+def _blocks(*widths: int) -> list[nn.Module]:
+    """A residual block from each width to the next, and a depthwise one there."""
+    return [block for a, b in pairwise(widths) for block in (ResidualBlock(a, b), DepthConvBlock(b, b))]
+
+
 def _fusion(inputs: int, outputs: int) -> nn.Sequential:
     quarter, half = inputs // 4, inputs // 2
     return nn.Sequential(
@@ -196,18 +188,4 @@ def _fusion(inputs: int, outputs: int) -> nn.Sequential:
         ResidualBlock(half, half),
         DepthConvBlock(half, outputs // 2),
         nn.Conv2d(outputs // 2, outputs, 1),
-    )
-
-
-def _generator(inputs: int, channels: int) -> nn.Sequential:
-    half, quarter, eighth = inputs // 2, inputs // 4, inputs // 8
-    return nn.Sequential(
-        DepthConvBlock(inputs, inputs),
-        ResidualBlock(inputs, half),
-        DepthConvBlock(half, half),
-        ResidualBlock(half, quarter),
-        DepthConvBlock(quarter, quarter),
-        ResidualBlock(quarter, eighth),
-        DepthConvBlock(eighth, eighth),
-        nn.Conv2d(eighth, channels, 1),
     )

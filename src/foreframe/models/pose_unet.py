@@ -130,10 +130,10 @@ class Model(models.Model):
         target: Tensor | None = None,
         context_left: int = -1,
     ) -> tuple[State, Step]:
-        """One frame on: from frame t-1 (B, C, H, W) and the pose picture of frame t, both in [0, 1].
+        """See `models.Model.step`; frame and pose (B, C, H, W) in [0, 1].
 
-        `target`, the true frame t, gives z from the posterior. With `context_left` >= 0 `frame` is a context
-        frame and becomes the reference; never a later one, so that no frame is predicted from what follows it.
+        A context frame (`context_left` >= 0) becomes the reference; never a later one than `frame`, so that no frame
+        is predicted from what follows it.
         """
         assert cond is not None
         if context_left >= 0:
@@ -158,7 +158,7 @@ class Model(models.Model):
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
-        """Predict frames 1 .. T-1 with z from the posterior; arguments as in `foreframe.models.Model`."""
+        """See `models.Model.forward`."""
         assert clip.cond is not None
         steps: list[Step] = []
         state = self.initial(clip, context)

@@ -78,7 +78,7 @@ class State(NamedTuple):
 
 
 class Model(models.Model):
-    """See the module's text. Frames (B, C, 64, 64) or (B, C, 128, 128); a vector condition or none."""
+    """Frames (B, C, 64, 64) or (B, C, 128, 128); a vector condition or none."""
 
     shares_context = True
 
@@ -100,20 +100,14 @@ class Model(models.Model):
         latent = config.z_dim if config.prior != "none" else 0
         self.latent_shape = (latent,)
         inputs = config.g_dim + latent + spec.cond_size
-        self.predictor = FramePredictor(
-            inputs,
-            config.g_dim,
-            config.rnn_size,
-            config.predictor_layers,
-            config.norm if config.predictor_norm else None,
-        )
+        norm = config.norm if config.predictor_norm else None
+        self.predictor = FramePredictor(inputs, config.g_dim, config.rnn_size, config.predictor_layers, norm)
         self.standardise = Standardize(spec.cond_size)
         self.posterior = self._gaussian(config.posterior_layers) if latent else None
         self.prior = self._gaussian(config.prior_layers) if config.prior == "learned" else None
         self.apply(init_dcgan)
 
     def fit_condition(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Standardise conditions by these, D each, from now on."""
         self.standardise.fit(mean, std)
 
     def initial(self, clip: Clip, context: int) -> State:
@@ -135,16 +129,7 @@ class Model(models.Model):
         target: Tensor | None = None,
         context_left: int = -1,
     ) -> tuple[State, Step]:
-        """One frame on: from frame t-1 and the condition that leads into frame t.
-
-        Args:
-            state: From `initial` or the step before.
-            frame: Frame t-1, true or predicted, (B, C, H, W) in [0, 1].
-            cond: (B, D), or None.
-            noise: (B, Z) standard normal; zeros give the mean. Or (S*B, Z), samples first: then all else may have B.
-            target: The true frame t; given, z is drawn from the posterior, else from the prior.
-            context_left: K - t, how many context frames follow `frame`; negative beyond the context.
-        """
+        """Frames (B, C, H, W) in [0, 1], cond (B, D), noise (B, Z); zeros give the mean. See `models.Model.step`."""
         rows = len(noise)
         vector, maps = self.encoder(frame)
         cache = SkipCache(self.decoder.split_weights(), state.skip_terms)
@@ -158,22 +143,13 @@ class Model(models.Model):
             state = state._replace(posterior=memory)
         cond = None if cond is None else repeat_samples(cond, rows)[None]
         state, values, z, prior = self._advance(state, repeat_samples(vector, rows)[None], cond, noise[None], posterior)
-        return state, Step(
-            self.decoder(values[0], cache), None if z is None else z[0], _first(prior), _first(posterior)
-        )
+        predicted = self.decoder(values[0], cache)
+        return state, Step(predicted, None if z is None else z[0], _first(prior), _first(posterior))
 
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
-        """Predict frames 1 .. T-1 with z from the posterior.
-
-        Args:
-            clip: Frames and conditions, floats.
-            context: K; the first K frames are always fed as they are.
-            forcing: (B, T-1) bool; entry t-1 says whether step t is fed the true frame t-1.
-            noise: (B, T-1, Z).
-            free_running: The steps at which some clip may be fed its own frame; None: those of `forcing`.
-        """
+        """See `models.Model.forward`; noise (B, T-1, Z)."""
         length = len(clip)
         free_running = free_running_steps(forcing, context) if free_running is None else free_running
         frames, noise = clip.frames.transpose(0, 1), noise.transpose(0, 1)
@@ -195,13 +171,9 @@ class Model(models.Model):
             else:
                 fed, maps = true.vectors(start - 1, stop - 1), None
             steps = slice(start - 1, stop - 1)
-            state, values, _, prior = self._advance(
-                state,
-                fed,
-                None if cond is None else cond[start:stop],
-                noise[steps],
-                None if posterior is None else Gaussian(posterior.mean[steps], posterior.logvar[steps]),
-            )
+            known = None if posterior is None else Gaussian(posterior.mean[steps], posterior.logvar[steps])
+            given = None if cond is None else cond[start:stop]
+            state, values, _, prior = self._advance(state, fed, given, noise[steps], known)
             decoded = self.decoder(values.flatten(0, 1), true.skips(start, stop, maps), stop - start)
             predicted.append(decoded.unflatten(0, (stop - start, clip.batch)))
             if prior is not None:

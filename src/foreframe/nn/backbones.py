@@ -56,12 +56,13 @@ def make_backbone(
     """
     if size not in (64, 128):
         raise ValueError(f"the {name} backbone takes frames of 64x64 or 128x128 pixels, not {size}x{size}")
+    sizes = size, channels, features, width
     if name == "dcgan":
-        return DcganEncoder(size, channels, features, width, norm), DcganDecoder(size, channels, features, width, norm)
-    return VggEncoder(size, channels, features, width, norm), VggDecoder(size, channels, features, width, norm)
+        return DcganEncoder(*sizes, norm), DcganDecoder(*sizes, norm)
+    return VggEncoder(*sizes, norm), VggDecoder(*sizes, norm)
 
 
-class ConvNorm(nn.Module):
+class _Layer(nn.Module):
     """A convolution, normalisation, LeakyReLU; without `norm` the convolution alone."""
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind | None, slope: float = SLOPE) -> None:
@@ -70,27 +71,30 @@ class ConvNorm(nn.Module):
         self.norm: nn.Module | None = None if norm is None else StepNorm(conv.out_channels, norm)
         self.slope = slope
 
-    def forward(self, maps: Tensor, steps: int) -> Tensor:
-        maps = self.conv(maps)
-        return maps if self.norm is None else self.norm(maps, steps, self.slope)
+    def finish(self, maps: Tensor, steps: int) -> Tensor:
+        """What follows the convolution."""
+        return maps if self.norm is None else cast(Tensor, self.norm(maps, steps, self.slope))
 
     def fold(self) -> None:
         """Do in the convolution what normalisation does in eval mode."""
         self.norm = fold(self.conv, self.norm)
 
 
-class Join(nn.Module):
+class ConvNorm(_Layer):
+    """A layer with one input."""
+
+    def forward(self, maps: Tensor, steps: int) -> Tensor:
+        return self.finish(self.conv(maps), steps)
+
+
+class Join(_Layer):
     """A convolution of cat(maps, skip), as the sum of two, which doubles height and width of `maps`.
 
     The DCGAN's is a transposed convolution that doubles both; the VGG's is a 3x3 convolution of doubled `maps`
     beside a `skip` that is large already.
     """
 
-    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind | None) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm: nn.Module | None = None if norm is None else StepNorm(conv.out_channels, norm)
-        self.folded: SplitWeights | None = None
+    folded: SplitWeights | None = None
 
     def split_weights(self) -> SplitWeights:
         """The weights for `maps`, (A, B, 4, 4) of a transposed convolution of stride 2, and those for the skip."""
@@ -113,11 +117,11 @@ class Join(nn.Module):
         self, maps: Tensor, weights: SplitWeights, term: Tensor, lengths: tuple[int, ...], steps: int
     ) -> Tensor:
         joined = add_per_segment(functional.conv_transpose2d(maps, weights[0], None, 2, 1), term, lengths)
-        return joined if self.norm is None else cast(Tensor, self.norm(joined, steps, SLOPE))
+        return self.finish(joined, steps)
 
     def fold(self) -> None:
-        """As for `ConvNorm`; the weights are split once, too."""
-        self.norm = fold(self.conv, self.norm)
+        """As for any layer; the weights are split once, too."""
+        super().fold()
         self.folded = self.split_weights()
 
 

@@ -66,13 +66,8 @@ class StepNorm(nn.Module):
             return _rectified(self._by_formula(maps, steps), slope)
         normed: Tensor
         normed, mean, var, _ = step_norm(maps, self.weight, self.bias, steps, EPS, slope)
-        self._remember(mean, var)
+        move_running(self.running_mean, self.running_var, mean.detach(), var.detach())
         return normed
-
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """(scale, shift), C each: what the layer does in eval mode, before the rectifier."""
-        scale = self.weight * torch.rsqrt(self.running_var + EPS)
-        return scale, self.bias - scale * self.running_mean
 
     def _by_formula(self, maps: Tensor, steps: int) -> Tensor:
         """In operations that a compiler fuses, and that can be taken over the clips of all processes."""
@@ -85,15 +80,12 @@ class StepNorm(nn.Module):
             count *= self.group.size()
             mean = _Mean.apply(values.mean(over, keepdim=True), self.group)
             var = _Mean.apply((values - mean).square().mean(over, keepdim=True), self.group)
-        self._remember(mean.flatten(1), var.flatten(1) * (count / max(1, count - 1)))
+        unbiased = var.flatten(1) * (count / max(1, count - 1))
+        move_running(self.running_mean, self.running_var, mean.flatten(1).detach(), unbiased.detach())
         shape = (-1, *[1] * (values.ndim - 3))
         scale = self.weight.view(shape) * torch.rsqrt(var + EPS)
         normed: Tensor = (values - mean) * scale + self.bias.view(shape)
         return normed.flatten(0, 1).to(maps.dtype)
-
-    def _remember(self, mean: Tensor, var: Tensor) -> None:
-        """T moves of the running statistics at once, by mean and unbiased variance (T, C)."""
-        move_running(self.running_mean, self.running_var, mean.detach(), var.detach())
 
 
 class _Mean(torch.autograd.Function):
@@ -127,17 +119,14 @@ def fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module | None) -> nn.Mod
     """Scale and shift a convolution as `norm`, which follows it, does in eval mode; returns the rest of `norm`."""
     if not isinstance(norm, StepNorm) or norm.kind == "group" or conv.bias is None:
         return norm
-    scale, shift = norm.affine()
+    scale = norm.weight * torch.rsqrt(norm.running_var + EPS)
     conv.weight.mul_(scale.view((1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)))
-    conv.bias.copy_(conv.bias * scale + shift)
+    conv.bias.copy_(conv.bias * scale + (norm.bias - scale * norm.running_mean))
     return Folded()
 
 
 def synchronize(model: nn.Module, group: ProcessGroup | None) -> None:
-    """From now on statistics are taken over the clips of all processes of a group; None: over one's own.
-
-    Every process must hold equally many clips.
-    """
+    """Take statistics over the clips of all processes of a group, equally many each; None: over one's own."""
     for module in model.modules():
         if isinstance(module, StepNorm):
             module.group = group

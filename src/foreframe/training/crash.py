@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,23 +164,21 @@ def _first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
     """Where a number is not finite first, in order of time: outputs in the forward pass, gradients in the backward."""
     found: list[str] = []
 
-    def watch_output(name: str, module: nn.Module) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            tensors = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
-            if not found and not_finite(dict(zip(map(str, range(len(tensors))), tensors, strict=True))):
-                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
+    def look(where: str, values: list[Any]) -> None:
+        if not found and not_finite(
+            {str(number): value for number, value in enumerate(values) if torch.is_tensor(value)}
+        ):
+            found.append(where)
 
-        return module.register_forward_hook(hook)
+    def see_output(name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+        look(f"the output of {name or 'the model'} ({type(module).__name__})", tree_leaves(output))
 
-    def watch_gradient(name: str, parameter: nn.Parameter) -> Any:
-        def hook(parameter: Tensor) -> None:
-            if not found and parameter.grad is not None and not_finite({name: parameter.grad}):
-                found.append(f"the gradient of {name}")
+    def see_gradient(name: str, parameter: Tensor) -> None:
+        look(f"the gradient of {name}", [parameter.grad])
 
-        return parameter.register_post_accumulate_grad_hook(hook)
-
-    hooks = [watch_output(name, module) for name, module in model.named_modules()]
-    hooks += [watch_gradient(name, parameter) for name, parameter in model.named_parameters()]
+    hooks = [module.register_forward_hook(partial(see_output, name)) for name, module in model.named_modules()]
+    for name, parameter in model.named_parameters():
+        hooks.append(parameter.register_post_accumulate_grad_hook(partial(see_gradient, name)))
     try:
         yield found
     finally:

@@ -65,8 +65,9 @@ def _end(
     )
 
 
-def report_latent(state: State, nats: float, active: float, reporter: Reporter) -> None:
+def report_latent(state: State, values: dict[str, float], reporter: Reporter) -> None:
     """The KL in nats a frame and the active units; a collapsed posterior is noted, since no score shows it."""
+    nats, active = values["kl_nats"], values["active_units"]
     if not math.prod(state.model.latent_shape) or not math.isfinite(nats):
         return
     if nats < COLLAPSED_NATS:

@@ -53,18 +53,6 @@ class StepInputs(NamedTuple):
     def beta(self) -> Tensor:
         return self.numbers[0].float()
 
-    @property
-    def rate(self) -> Tensor:
-        return self.numbers[1].float()
-
-    @property
-    def share(self) -> Tensor:
-        return self.numbers[2].float()
-
-    @property
-    def step(self) -> Tensor:
-        return self.numbers[3].long()
-
     def to(self, device: torch.device) -> StepInputs:
         """The same on a device. Nothing waits for the copies."""
         grid = None if self.grid is None else self.grid.to(device, non_blocking=True)

@@ -104,7 +104,7 @@ class Trainer:
                     health.report_events(setup, state, self.plan, self.place, self.reporter)
                 self._advance(values, (state.step - start) / (time.monotonic() - begun), logs)
                 if validates:
-                    self._report_latent(values)
+                    health.report_latent(state, self._read(values), self.reporter)
                 better = self.validate() if validates else False
                 if saves or better:
                     self.save()
@@ -161,6 +161,7 @@ class Trainer:
         """
         state, train = self.state, self.setup.train
         model, optimizer = state.model, state.optimizer
+        _, rate, share, step = inputs.numbers
         model.train()
         optimizer.zero_grad(set_to_none=True)
         kept = state.watch.keep(model)
@@ -172,14 +173,14 @@ class Trainer:
         if train.optimizer.clip_norm:
             nn.utils.clip_grads_with_norm_(model.parameters(), train.optimizer.clip_norm, norm)
         norm_value = norm[None].to(values)
-        skipped = state.watch.record(inputs.step, torch.cat([values[:3], norm_value, values[-1:]]))
+        skipped = state.watch.record(step.long(), torch.cat([values[:3], norm_value, values[-1:]]))
         kept.put_back(skipped)
         optimizer.found_inf.copy_(skipped)
         for group in optimizer.param_groups:
-            group["lr"] = inputs.rate
+            group["lr"] = rate.float()
         optimizer.step()
         if state.average is not None:
-            update_average(state.average, model, torch.where(skipped, 0, inputs.share))
+            update_average(state.average, model, torch.where(skipped, 0, share.float()))
         return torch.cat([values[:-1], norm_value])
 
     def _update_tensors(self, free_running: tuple[frozenset[int], ...], tensors: Inputs) -> Tensor:
@@ -210,10 +211,6 @@ class Trainer:
         read = dict(zip(VALUES, values.tolist(), strict=True))
         norm, mse = read.pop("grad_norm"), read.pop("mse")
         return {**read, "psnr": psnr(mse), **self.plan.settings(self.state.step - 1), "grad_norm": norm}
-
-    def _report_latent(self, values: Tensor) -> None:
-        read = self._read(values)
-        health.report_latent(self.state, read["kl_nats"], read["active_units"], self.reporter)
 
     def _is_due(self, every: int) -> bool:
         """Whether a thing done every n-th step, and at the end, is to be done now; never with 0."""

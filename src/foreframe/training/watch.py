@@ -48,11 +48,39 @@ class Spike:
     sigmas: float
 
 
+class Buffers:
+    """The buffers of a module (running statistics, counters) as they are now, to be put back if a step is skipped."""
+
+    @torch.no_grad()
+    def __init__(self, module: nn.Module) -> None:
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in module.buffers():
+            groups.setdefault(buffer.dtype, []).append(buffer)
+        self._groups = [(group, _flat(group)) for group in groups.values()]
+
+    @torch.no_grad()
+    def largest(self) -> Tensor:
+        """The largest magnitude among them as they are now, (1,) float32; not finite if one of them is not."""
+        found = [_flat(group).abs().max() for group, before in self._groups if before.is_floating_point()]
+        device = self._groups[0][1].device if self._groups else None
+        return torch.stack(found).max()[None].float() if found else torch.zeros(1, device=device)
+
+    @torch.no_grad()
+    def put_back(self, where: Tensor) -> None:
+        """Put them back if `where`, a scalar bool, is true; nobody waits to know."""
+        for group, before in self._groups:
+            kept = torch.where(where, before, _flat(group)).split([buffer.numel() for buffer in group])
+            torch._foreach_copy_(group, [part.view(buffer.shape) for part, buffer in zip(kept, group, strict=True)])
+
+
 class Watch:
     """The last steps of a run.
 
     recent: (KEPT, 5) float32 on the device, the values of step s in row s % KEPT; all there is to save and restore.
     """
+
+    keep = Buffers
+    """Called with a module before a step: holds what may have to be put back."""
 
     def __init__(self, device: torch.device) -> None:
         self.recent = torch.zeros(KEPT, len(NAMES), device=device)
@@ -62,11 +90,6 @@ class Watch:
         """Keep the values (5,) of a step, a scalar; returns on the device whether they are not all finite."""
         self.recent.index_copy_(0, (step % KEPT)[None], values.float()[None])
         return ~values.isfinite().all()
-
-    @staticmethod
-    def keep(module: nn.Module) -> Buffers:
-        """The buffers that a step changes on its way, to be put back if it is skipped."""
-        return Buffers(module)
 
     def reset_to(self, step: int) -> None:
         """Begin at `step`, with the values in `recent` of the steps before it."""
@@ -103,31 +126,6 @@ class Watch:
             if above > SIGMAS * std > 0:
                 return Spike(step, loss, above / std)
         return None
-
-
-class Buffers:
-    """The buffers of a module (running statistics, counters) as they are now, to be put back if a step is skipped."""
-
-    @torch.no_grad()
-    def __init__(self, module: nn.Module) -> None:
-        groups: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in module.buffers():
-            groups.setdefault(buffer.dtype, []).append(buffer)
-        self._groups = [(group, _flat(group)) for group in groups.values()]
-
-    @torch.no_grad()
-    def largest(self) -> Tensor:
-        """The largest magnitude among them as they are now, (1,) float32; not finite if one of them is not."""
-        found = [_flat(group).abs().max() for group, before in self._groups if before.is_floating_point()]
-        device = self._groups[0][1].device if self._groups else None
-        return torch.stack(found).max()[None].float() if found else torch.zeros(1, device=device)
-
-    @torch.no_grad()
-    def put_back(self, where: Tensor) -> None:
-        """Put them back if `where`, a scalar bool, is true; nobody waits to know."""
-        for group, before in self._groups:
-            kept = torch.where(where, before, _flat(group)).split([buffer.numel() for buffer in group])
-            torch._foreach_copy_(group, [part.view(buffer.shape) for part, buffer in zip(kept, group, strict=True)])
 
 
 def not_finite(tensors: dict[str, Tensor]) -> list[str]:
