@@ -37,10 +37,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of each frame, called as `metric(predicted, true)`; higher is better unless `lower_is_better`.
+    """A score of each frame; higher is better unless `lower_is_better`.
 
-    `definition` is the one sentence that goes into the protocol of every result and `unit` what a plot writes
-    behind the number ("" for none).
+    definition: the sentence in the protocol of every result. unit: what a plot writes behind the number, "" for none.
     """
 
     name: str

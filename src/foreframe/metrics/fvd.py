@@ -1,8 +1,7 @@
 """Frechet video distance (FVD; Unterthiner et al., 2018): how far predicted clips lie from real ones, as two sets.
 
-Each clip becomes the 400 logits of I3D; the distance is that of two Gaussians with the sets' means and covariances.
-It does not apply to single clips, and it depends on their number, their length and the weights, which a result records.
-The user gives the weights; without them there is no FVD, and never another number under its name.
+Each clip becomes the 400 logits of I3D; the distance is that of two Gaussians with the sets' means and covariances. It
+depends on the number and length of the clips and on the weights, which the user gives; without them there is no FVD.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ class FvdScore:
 
 
 class Fvd(nn.Module):
-    """Features of clips, and their protocol. `sha256` is of the file of weights.
+    """Features of clips, and their protocol. sha256: of the file of weights.
 
-    `context` says whether the context frames are part of the clips of both sets, as SRVP and MCVD do it, or not, as
-    FitVid does. They are true frames, which draws the sets together.
+    context: whether the context frames, which are true and draw the sets together, are part of the clips of both (as in
+    SRVP and MCVD) or not (as in FitVid).
     """
 
     def __init__(self, network: nn.Module, sha256: str, context: bool = True) -> None:
@@ -56,11 +55,7 @@ class Fvd(nn.Module):
 
     @classmethod
     def load(cls, path: Path, context: bool = True) -> Fvd:
-        """With I3D's weights from a `.safetensors`, see `metrics.i3d`.
-
-        Raises:
-            UsageError: the file is not of I3D; each wrong tensor is named.
-        """
+        """With the weights of `load_i3d`."""
         return cls(*load_i3d(path), context)
 
     def check(self, channels: int, context: int, horizon: int, clips: int) -> None:
@@ -85,10 +80,7 @@ class Fvd(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Features of clips (..., T, 3, H, W), floats in [0, 1]: (..., 400), on the CPU in float64.
 
-        Clips go through one by one, so that none depends on which are beside it and memory does not grow.
-
-        Raises:
-            UsageError: the network makes numbers of them that are not finite.
+        One by one, so that no clip depends on others. Raises UsageError if features are not finite.
         """
         found = []
         for clip in clips.flatten(0, -5):
@@ -121,11 +113,9 @@ def frechet_distance(real: Tensor, predicted: Tensor) -> float:
     """Distance of two Gaussians fitted to features (N, D) and (M, D), computed in float64; 0 or more, lower is better.
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), with sample covariances (Dowson & Landau, 1982). With C1 = A^T A and
-    C2 = B^T B, the trace of (C1^(1/2) C2 C1^(1/2))^(1/2) is the sum of the singular values of A B^T. So no root is
-    taken of an eigenvalue that rounding moved away from 0, and there may be fewer clips than dimensions.
-
-    Raises:
-        ValueError: fewer than 2 rows, unlike columns, or numbers that are not finite.
+    C2 = B^T B, the trace of (C1^(1/2) C2 C1^(1/2))^(1/2) is the sum of the singular values of A B^T: no root of an
+    eigenvalue that rounding made negative, and there may be fewer clips than dimensions.
+    Raises ValueError for fewer than 2 rows, unlike columns, or numbers that are not finite.
     """
     if real.ndim != 2 or predicted.ndim != 2 or real.shape[1] != predicted.shape[1]:
         raise ValueError(f"expected features (N, D) and (M, D), found {tuple(real.shape)} and {tuple(predicted.shape)}")

@@ -1,8 +1,7 @@
 """I3D (Carreira & Zisserman, 2017): Inception-v1 with every kernel inflated in time, for RGB and Kinetics' 400 classes.
 
-The Frechet video distance uses its logits as features. The user gives its weights as `.safetensors` with the names of
-the widely used PyTorch port's state dict. Layers have those names too, and are padded as TensorFlow's "SAME" is:
-dynamically, the odd pixel behind.
+FVD uses its logits as features. Layers are named as in the widely used PyTorch port, and padded as TensorFlow's "SAME"
+is: dynamically, the odd pixel behind.
 """
 
 from __future__ import annotations
@@ -128,8 +127,7 @@ def _same(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Ten
 def load_i3d(path: Path) -> tuple[I3d, str]:
     """The network with weights from a `.safetensors`, on the CPU, and the SHA-256 of the file.
 
-    Raises:
-        UsageError: the file is not of I3D for RGB and 400 classes; each wrong tensor is named.
+    Raises UsageError if the file is not of I3D for RGB and 400 classes; each wrong tensor is named.
     """
     with torch.device("meta"):
         network = I3d()

@@ -1,7 +1,6 @@
 """LPIPS (Zhang et al., 2018), version 0.1 with AlexNet: the distance of two frames in features of a trained network.
 
-The user gives the weights, a `.safetensors` of AlexNet's five convolutions and the five linear heads, named as in
-`_shapes`. Without them there is no LPIPS, and never another number under its name.
+The user gives the weights, a `.safetensors` with the names of `_shapes`. Without them there is no LPIPS.
 """
 
 from __future__ import annotations
@@ -48,11 +47,7 @@ class Lpips(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Lpips:
-        """The metric with weights from a `.safetensors`.
-
-        Raises:
-            UsageError: the file is not of LPIPS with AlexNet; each wrong tensor is named.
-        """
+        """With weights from a `.safetensors`. Raises UsageError if they are others; each wrong tensor is named."""
         expected = {name: torch.empty(shape, device="meta") for name, shape in _shapes().items()}
         return cls(*load_weights(path, expected, "LPIPS with AlexNet"))
 
@@ -60,8 +55,7 @@ class Lpips(nn.Module):
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
         """Distance of each frame: (..., 3, H, W) twice, floats in [0, 1], to (...); `true` may lack first axes.
 
-        Raises:
-            ValueError: frames of other channels, or too small for the network.
+        Raises ValueError for frames of other channels, or too small for the network.
         """
         channels, height, width = true.shape[-3:]
         if channels != 3 or min(height, width) < SMALLEST:

@@ -35,13 +35,11 @@ class Pair(NamedTuple):
 
 
 def checked_pair(predicted: Tensor, true: Tensor) -> Pair:
-    """The two tensors as a pair, to be scored in a floating dtype of at least 32 bits, or what does not fit.
+    """The two tensors as a pair, to be scored in a floating dtype of at least 32 bits.
 
-    Args:
-        predicted: (..., C, H, W), floating, in [0, 1].
-        true: The same shape, or that shape without some of its first axes: (B, T, C, H, W) serves (S, B, T, C, H, W).
-    Raises:
-        ValueError: shapes that do not fit, whole numbers instead of floats, values outside [0, 1] or not finite.
+    predicted: (..., C, H, W), floating, in [0, 1]. true: the same shape, perhaps without some first axes: (B, T, C, H,
+    W) serves (S, B, T, C, H, W).
+    Raises ValueError for other shapes, whole numbers, and values outside [0, 1] or not finite.
     """
     extra = predicted.ndim - true.ndim
     if true.ndim < 3 or extra < 0 or predicted.shape[extra:] != true.shape:

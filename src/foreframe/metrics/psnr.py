@@ -32,10 +32,10 @@ def psnr(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def psnr_per_channel(predicted: Tensor, true: Tensor) -> Tensor:
-    """PSNR in dB of each channel separately, averaged over the channels: the form of SVG and SRVP.
+    """PSNR in dB of each channel separately, capped, then averaged over the channels: the form of SVG and SRVP.
 
-    By Jensen's inequality never below `psnr` of the same frames (except for the cap), and equal to it only where the
-    channels have equal errors. Arguments, range and errors as for `psnr`; each channel is capped before the mean.
+    Never below `psnr` of the same frames (but for the cap), by Jensen's inequality. Arguments and errors are those of
+    `psnr`.
     """
     pair = checked_pair(predicted, true)
     return decibels(pair)[1].reshape(pair.shape)

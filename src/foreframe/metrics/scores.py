@@ -14,18 +14,11 @@ _PSNR = ("psnr", "psnr-channel")
 
 
 def score_frames(predicted: Tensor, true: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Scores by metric, in the order of the names.
+    """Scores by metric, in the order of the names; the metrics share the check of the frames and sums.
 
-    They share the check of the frames, the squared error, and sums under the same window.
-
-    Args:
-        predicted: (..., C, H, W), floating, in [0, 1].
-        true: The same shape, or without first axes of it (samples S).
-        names: Some of the names in `METRICS`, but for lpips.
-    Returns:
-        For each name (...), `METRICS[name](predicted, true)` within rounding.
-    Raises:
-        ValueError: shapes or values do not fit (see `checked_pair`), or a frame is smaller than a window.
+    predicted: (..., C, H, W), floating, in [0, 1]. true: the same shape, or without first axes of it (samples S).
+    names: Some of the names in `METRICS`, but for lpips.
+    Returns `METRICS[name](predicted, true)`, (...), for each name, within rounding; errors are those of the metrics.
     """
     pair = checked_pair(predicted, true)
     found: dict[str, Tensor] = {}

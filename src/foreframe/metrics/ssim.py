@@ -33,32 +33,22 @@ def ssim(predicted: Tensor, true: Tensor) -> Tensor:
     """SSIM of each frame with a uniform 7x7 window and data range 1; no unit, at most 1.
 
     The default of scikit-image for floats with `data_range=1`: sample covariance, whole windows only, averaged over
-    pixels and then over channels.
-
-    Args:
-        predicted: (..., C, H, W), floating, in [0, 1]; H and W at least 7.
-        true: The same shape, or without first axes of it (samples S).
-    Returns:
-        (...), in [-1, 1]; 1 for equal frames.
-    Raises:
-        ValueError: shapes or values do not fit (see `checked_pair`), or a frame is smaller than the window.
+    pixels and then over channels. predicted: (..., C, H, W), floating, in [0, 1]; true: the same shape, or without
+    first axes of it (samples S). Returns (...), in [-1, 1].
+    Raises ValueError if shapes or values do not fit (see `checked_pair`), or a frame is smaller than the window.
     """
     return _ssim(predicted, true, "ssim")
 
 
 def ssim_range2(predicted: Tensor, true: Tensor) -> Tensor:
-    """`ssim` with data range 2: the default of older scikit-image for floats, so that of published SVG scripts.
-
-    The larger range weakens the contrast terms and gives higher values on the same frames.
-    """
+    """`ssim` with data range 2, the default of older scikit-image and so of published SVG scripts: higher values."""
     return _ssim(predicted, true, "ssim-range2")
 
 
 def ssim_gaussian(predicted: Tensor, true: Tensor) -> Tensor:
     """SSIM of each frame with the 11x11 Gaussian window of the original paper, sigma 1.5, data range 1.
 
-    Population covariance and whole windows only, averaged over pixels and then over channels, as in the evaluation
-    of Finn et al. (2016). Arguments, range and errors as for `ssim`; H and W at least 11.
+    Population covariance, as in the evaluation of Finn et al. (2016); else as `ssim`; H and W at least 11.
     """
     return _ssim(predicted, true, "ssim-gaussian")
 
@@ -70,11 +60,7 @@ def _ssim(predicted: Tensor, true: Tensor, name: str) -> Tensor:
 
 @torch.no_grad()
 def similarities(pair: Pair, window: Window, data_ranges: Sequence[float]) -> Tensor:
-    """SSIM (R, S, M) under one window for each of R data ranges.
-
-    Raises:
-        ValueError: a frame is smaller than the window.
-    """
+    """SSIM (R, S, M) under one window for R data ranges. Raises ValueError for a frame smaller than the window."""
     samples, frames, _, height, width = pair.predicted.shape
     size, device = len(window.taps), pair.true.device
     if min(height, width) < size:

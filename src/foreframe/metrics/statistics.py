@@ -66,10 +66,7 @@ def format_mean(mean: float | None, ci95: Interval | None, decimals: int = 3, si
 def summarize(scores: Tensor) -> Summary:
     """Mean over frames and then clips, per frame and per clip, with Student t intervals over the clips.
 
-    Args:
-        scores: (N, T), one finite score per clip and frame.
-    Raises:
-        ValueError: another shape, no scores, or a score that is not finite.
+    scores: (N, T), one for each clip and frame. Raises ValueError for another shape, none, or one that is not finite.
     """
     if scores.ndim != 2 or not scores.numel():
         raise ValueError(f"scores: expected (N clips, T frames), at least one of each, got {tuple(scores.shape)}")
@@ -91,10 +88,7 @@ def summarize(scores: Tensor) -> Summary:
 def paired_difference(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Difference:
     """Of scores of the same N clips in the same order: a percentile bootstrap of their mean difference.
 
-    Clips differ from one another by far more than two models differ on one of them; what they share cancels.
-
-    Raises:
-        ValueError: no clips, or not as many in both.
+    What makes clips differ from one another cancels. Raises ValueError for no clips, or not as many in both.
     """
     if not first or len(first) != len(second):
         raise ValueError(f"expected scores of the same clips, got {len(first)} and {len(second)}")
@@ -113,11 +107,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float], seed: int
 
 
 def unpaired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Of scores of different clips: the difference of the means with Welch's interval.
-
-    Raises:
-        ValueError: there are no clips.
-    """
+    """Of scores of different clips: the difference of the means, Welch's interval. Raises ValueError without clips."""
     if not first or not second:
         raise ValueError(f"expected scores, got {len(first)} and {len(second)}")
     mean = float(np.mean(second) - np.mean(first))
@@ -136,9 +126,7 @@ def unpaired_difference(first: Sequence[float], second: Sequence[float]) -> Diff
 def ratio(per_clip: Tensor, statistic: Callable[[Tensor], Tensor]) -> Ratio:
     """A statistic of sums over clips with a percentile bootstrap; no interval for a single clip.
 
-    Args:
-        per_clip: (N, M), what each clip adds to the sums.
-        statistic: Sums (..., M) to numbers (...); NaN where it is undefined.
+    per_clip: (N, M), what each clip adds to the sums. statistic: Sums (..., M) to numbers (...), NaN where undefined.
     """
     value, clips = finite(statistic(per_clip.double().sum(0))), len(per_clip)
     if value is None or clips < 2:
@@ -169,9 +157,7 @@ def t_quantile(probability: float, df: float) -> float:
 
     Newton's method from 0, which cannot overshoot: the distribution function is concave there. It is integrated over
     the angle atan(t / sqrt(df)), in which its density is a power of the cosine.
-
-    Raises:
-        ValueError: probability outside [0.5, 0.9999] or df below 1.
+    Raises ValueError for a probability outside [0.5, 0.9999] or df below 1.
     """
     if not (0.5 <= probability <= 0.9999 and df >= 1):
         raise ValueError(f"expected a probability in [0.5, 0.9999] and df >= 1, got {probability} and {df}")

@@ -19,8 +19,7 @@ def load_weights(
 ) -> tuple[dict[str, Tensor], str]:
     """The tensors of a `.safetensors` of a network, on the CPU, and the SHA-256 of the file; see `read_tensors`.
 
-    Raises:
-        UsageError: another file; each wrong tensor is named.
+    Raises UsageError for another file; each wrong tensor is named.
     """
     if path.suffix != ".safetensors":
         raise UsageError(

@@ -1,14 +1,12 @@
 """A simulated dancer in a room, with a picture of the pose of each frame: drawn by MuJoCo, moved by real motions.
 
-A clip is a function of (seed, index) alone, so it does not matter how many workers make a set of clips or in which
-order. The same machine draws the same bits each time; another version of MuJoCo, or another driver, may render slightly
-differently, so whoever stores clips stores MuJoCo's version with them.
+A clip is a function of (seed, index) alone. The same machine draws the same bits each time; another version of MuJoCo,
+or another driver, may render slightly differently, so whoever stores clips stores MuJoCo's version with them.
 
-A clip goes to and fro between two recorded motions (`motion`), mirrored, faster or slower, wider or smaller, and never
-quite as recorded. The dancer (`body`, `dancer`) has no weight: joint angles are set, and the foot that is lowest stands
-still on the floor. Room and light are in `dance_scene.xml`. MuJoCo and pybullet are in the `sim` extra.
-
-The dancer looks along x, y is to the dancer's left and z is up; metres, radians and seconds.
+A clip goes to and fro between two recorded motions (`motion`), each in a style of its own. The dancer (`body`,
+`dancer`) has no weight: joint angles are set, and the lowest foot stands still on the floor. Room and light are in
+`dance_scene.xml`. MuJoCo and pybullet are in the `sim` extra. x is where the dancer looks, y is to the left, z is up;
+metres, radians and seconds.
 """
 
 from __future__ import annotations
@@ -32,12 +30,11 @@ PLANNED = 60  # frames planned at least: a shorter clip is the beginning of this
 
 @dataclass(frozen=True)
 class DanceClip:
-    """One clip: what was seen, and the pose of each frame, as a picture and as the places of joints.
+    """One clip.
 
-    frames: (T, H, W, 3) uint8, RGB.
-    poses: (T, H, W, 3) uint8: the pose of the frame of the same number, drawn by `skeleton.draw_pose`.
-    joints: (T, 25, 3) float32: x and y in pixels of the frame, the centres of pixels at whole numbers, in the order
-        of `SKELETON.joints`; then 1 where that lies in the picture and 0 elsewhere. A joint behind the body counts.
+    frames: (T, H, W, 3) uint8, RGB. poses: the pose of each, a picture of the same shape drawn by `skeleton.draw_pose`.
+    joints: (T, 25, 3) float32 in the order of `SKELETON.joints`: x and y in pixels, the centres of pixels at whole
+        numbers, then 1 where that lies in the picture and 0 elsewhere. A joint behind the body counts.
     """
 
     frames: NDArray[np.uint8]
@@ -49,9 +46,7 @@ def simulate(seed: int, index: int, frames: int = 60, size: tuple[int, int] = (6
     """Clip `index` of the endless set `seed`: `frames` frames of `size` (H, W) pixels, 15 a second.
 
     Up to 60 frames, a shorter clip is the beginning of a longer one; beyond, another length is another dance.
-
-    Raises:
-        UsageError: MuJoCo or the motions are not installed, or MuJoCo cannot draw; the message says what to install.
+    Raises UsageError, with what to install, if MuJoCo or the motions are missing, or MuJoCo cannot draw.
     """
     mujoco = load_mujoco(PACKAGES)
     height, width = size

@@ -53,10 +53,7 @@ class Dancer:
         return np.array(self.data.site_xpos[self._sites])
 
     def extremes(self, turns: Floats, places: Floats) -> tuple[Floats, Floats]:
-        """Balls that hold all of the body in each of S poses: middles (S, 2G, 3) and radii (2G,), metres.
-
-        The two ends of each capsule are exact; other shapes are held by a ball around them.
-        """
+        """Balls that hold the body in each of S poses: middles (S, 2G, 3) and radii (2G,), metres."""
         middles = np.empty((len(turns), 2, len(self._geoms), 3))
         for step, (turn, place) in enumerate(zip(turns, places, strict=True)):
             self._set(turn, place)
@@ -67,10 +64,7 @@ class Dancer:
         return middles.reshape(len(turns), -1, 3), np.tile(self._radius, 2)
 
     def on_the_floor(self, dance: Poses, body: Body) -> Path:
-        """Where the root goes, so that what is lowest stands on the floor, or as high over it as was recorded.
-
-        Limbs are what stands: head, trunk and skirt, which are no capsules, do not count.
-        """
+        """Where the root goes, so that the lowest limb stands on the floor, or as high over it as was recorded."""
         steps = len(dance.turns)
         middles, radii = self.extremes(dance.turns, np.zeros((steps, 3)))
         solid = np.tile(self._half > 0, 2)

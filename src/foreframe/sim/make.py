@@ -52,8 +52,7 @@ def make_clips(
         workers: Processes that simulate; 0: only this one. Default: one a core.
     Raises:
         UsageError: a number that cannot be, or the extra `sim` is missing.
-        DataError: `dst` exists, or there is no room for it.
-        DiskError: the disk refuses to be written to; what was at `dst` is untouched.
+        DataError, DiskError: `dst` exists, or the disk has no room or refuses; what was at `dst` is untouched.
     """
     height, width = size or (64, 64)
     if seed < 0:
@@ -68,13 +67,9 @@ def make_clips(
         raise UsageError(f"size: push draws squares; found {height}x{width}")
     sample, mujoco = SAMPLES[kind], version((push if kind == "push" else dance).PACKAGES)
     length = frames or (30 if kind == "push" else 60)
+    part = partial(_part, kind, seed, length, (height, width))
     simulated = tuple(
-        SourceClip(
-            f"{kind}/{index:06d}",
-            TENTHS[index % 10],
-            length,
-            *(partial(_part, kind, seed, index, length, (height, width), number) for number in (0, 1)),
-        )
+        SourceClip(f"{kind}/{index:06d}", TENTHS[index % 10], length, partial(part, index, 0), partial(part, index, 1))
         for index in range(clips)
     )
     survey = SourceIndex(
@@ -87,7 +82,7 @@ def make_clips(
         return pack_source(source, Path(kind), dst, key=key, overwrite=overwrite, readers=readers, progress=progress)
 
 
-def _part(kind: Kind, seed: int, index: int, frames: int, size: Size, number: int, start: int, stop: int) -> RawChunk:
+def _part(kind: Kind, seed: int, frames: int, size: Size, index: int, number: int, start: int, stop: int) -> RawChunk:
     """Frames (0) or conditions (1) of a clip, from start to stop-1."""
     return RawChunk(_simulate(kind, seed, index, frames, size)[number][start:stop])
 

@@ -1,7 +1,6 @@
-"""The dancer's motions: recorded ones, two of them blended, each with a style of its own.
+"""The dancer's motions: DeepMimic's recordings of people, two of them blended, each with a style of its own.
 
-The motions are DeepMimic's, recorded from people; they come with pybullet as text files, and nothing else of pybullet
-is used.
+They come with pybullet as text files; nothing else of pybullet is used.
 """
 
 from __future__ import annotations

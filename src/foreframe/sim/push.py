@@ -1,10 +1,8 @@
 """A simulated Fetch arm that pushes colored objects about in a bin: clips like BAIR's, drawn by MuJoCo.
 
-A clip is a function of (seed, index) alone, so it does not matter how many workers make a set of clips or in which
-order. Frames are the same bits on every machine with the same MuJoCo version; another version may render or collide
-slightly differently, so whoever stores clips stores MuJoCo's version with them.
-
-The scene is `push_scene.xml`; the meshes of the arm come with gymnasium-robotics (MIT). Both are in the `sim` extra.
+A clip is a function of (seed, index) alone, the same bits on every machine with the same MuJoCo version; another may
+render or collide slightly differently, so whoever stores clips stores MuJoCo's version with them. The scene is
+`push_scene.xml`; the meshes of the arm come with gymnasium-robotics (MIT). Both are in the `sim` extra.
 """
 
 from __future__ import annotations
@@ -39,11 +37,11 @@ BINS = [[0.72, 0.62, 0.48], [0.60, 0.64, 0.68], [0.50, 0.58, 0.52], [0.78, 0.76,
 
 @dataclass(frozen=True)
 class PushClip:
-    """One clip: what was seen, what was commanded and where the gripper was.
+    """One clip.
 
     frames: (T, H, W, 3) uint8, RGB.
-    actions: (T, 4) float32, metres: the command carried out between frame t and t+1. Displacement of the gripper on
-        x (away from the robot), y and z (up), then the distance to hold between the fingertips.
+    actions: (T, 4) float32, metres: what was commanded between frame t and t+1. Displacement of the gripper on x (away
+        from the robot), y and z (up), then the distance to hold between the fingertips.
     positions: (T, 3) float32, metres: the gripper site at frame t.
     """
 
@@ -60,8 +58,7 @@ class PushClip:
 def simulate(seed: int, index: int, frames: int = 30, size: int = 64) -> PushClip:
     """Clip `index` of the endless set `seed`: `frames` frames of `size` x `size` pixels, ten a second.
 
-    Raises:
-        UsageError: MuJoCo or the meshes are not installed, or MuJoCo cannot draw; the message says what to install.
+    Raises UsageError, with what to install, if MuJoCo or the meshes are missing, or MuJoCo cannot draw.
     """
     mujoco = load_mujoco(PACKAGES)
     rng = np.random.default_rng((seed, index))

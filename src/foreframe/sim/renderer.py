@@ -19,9 +19,7 @@ def load_mujoco(packages: Mapping[str, str]) -> ModuleType:
     """The package `mujoco`: it is optional, and reads MUJOCO_GL (where to draw) on import.
 
     packages: the modules that a simulator needs, each with the package that it comes in.
-
-    Raises:
-        UsageError: a module is missing, or MuJoCo cannot draw here; the message says what to install.
+    Raises UsageError, with what to install, if one is missing or MuJoCo cannot draw here.
     """
     missing = [package for module, package in packages.items() if not package_file(module)]
     if missing:

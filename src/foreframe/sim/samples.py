@@ -32,13 +32,10 @@ def encode_sample(
     about: Mapping[str, object] | None = None,
     crf: float = 17.0,
 ) -> bytes:
-    """A sample as bytes.
+    """A sample as bytes, of clips of one kind and shape, H and W even, with the split of each.
 
-    Args:
-        clips: All of one kind and one shape, with H and W even.
-        splits: The split of each clip.
-        about: What else goes into the header (seed, simulator and version); must be JSON.
-        crf: x264's quality, 0 to 51: lower is nearer to the frames given, and larger.
+    about: What else goes into the header (seed, simulator and version); must be JSON.
+    crf: x264's quality, 0 to 51: lower is nearer to the frames given, and larger.
     """
     recorded: list[NDArray[np.float32]] = []
     video = _encode_video(clips, recorded, crf)
@@ -68,9 +65,9 @@ def build(
     counts: Mapping[str, int] | None = None,
     crf: float | None = None,
 ) -> None:
-    """Simulates `counts` clips for each split, indices 0, 1, 2, ..., and writes `dst`: one or two seconds a clip.
+    """Simulate `counts` clips for each split and write the sample push or dance to `dst`: a second or two a clip.
 
-    name: push or dance. counts and crf: those of the sample in the package unless given.
+    counts and crf: those of the sample in the package unless given.
     """
     crf = SAMPLES[name].crf if crf is None else crf
     splits = [split for split, count in (counts or SAMPLES[name].splits).items() for _ in range(count)]

@@ -165,9 +165,7 @@ def _first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
     found: list[str] = []
 
     def look(where: str, values: list[Any]) -> None:
-        if not found and not_finite(
-            {str(number): value for number, value in enumerate(values) if torch.is_tensor(value)}
-        ):
+        if not found and any(torch.is_tensor(value) and not_finite({where: value}) for value in values):
             found.append(where)
 
     def see_output(name: str, module: nn.Module, _inputs: Any, output: Any) -> None:

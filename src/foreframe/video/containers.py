@@ -19,9 +19,9 @@ _EBML = b"\x1a\x45\xdf\xa3"
 
 
 def container_kind(head: bytes) -> str:
-    """FFmpeg's name of what a video is by its first 16 bytes, or an empty string.
+    """FFmpeg's name of a format by a file's first 16 bytes, or an empty string.
 
-    FFmpeg is given the format: its own guess may take text for a playlist, and follow that to other files.
+    FFmpeg's own guess may take text for a playlist, and follow that to other files.
     """
     if head[4:8] in _BOXES:
         return "mov"
@@ -35,8 +35,7 @@ def container_kind(head: bytes) -> str:
 def video_kind(path: Path) -> str:
     """FFmpeg's name of the format of a video file by its first bytes.
 
-    Raises:
-        DataError: no plain file, another kind of file, or an MP4 or MOV that claims more frames than it has bytes.
+    Raises DataError for no plain file, another kind, or an MP4 or MOV that claims more frames than it has bytes.
     """
     identity(path, path, "a video")
     with reading(path, "", "a video"), path.open("rb") as file:
@@ -60,10 +59,7 @@ def check_end(path: Path, kind: str) -> None:
 
 
 def _check_counts(path: Path) -> None:
-    """Raises DataError if an MP4 or MOV claims more frames than it has bytes.
-
-    Boxes are searched by their names, since FFmpeg takes them from inside almost any other.
-    """
+    """Raises DataError if an MP4 or MOV claims more frames than bytes, in boxes at any depth, as FFmpeg finds them."""
     size, claimed = path.stat().st_size, 0
     with path.open("rb") as file:
         for at, name, length in _boxes(file, size):

@@ -33,10 +33,7 @@ def bordered(frames: Pixels, context: int, width: int = 2) -> Pixels:
 
 
 def error_picture(predicted: Pixels, true: Pixels, gain: float = 4.0) -> Pixels:
-    """Absolute error of pictures (..., H, W, 3), mean over channels, times `gain`, on a map from black to pale yellow.
-
-    The brightest color stands for an error of 255 / gain levels or more.
-    """
+    """Absolute error of pictures (..., H, W, 3), mean over channels, from black to pale yellow at 255 / gain levels."""
     if predicted.shape != true.shape:
         raise ValueError(f"predicted and true: expected one shape, got {predicted.shape} and {true.shape}")
     error = np.abs(predicted.astype(np.float32) - true.astype(np.float32)).mean(-1) * (gain / 255)
@@ -48,10 +45,9 @@ def error_picture(predicted: Pixels, true: Pixels, gain: float = 4.0) -> Pixels:
 def grid(rows: Sequence[Row], context: int | None = None, columns: int = 4, scale: int | None = None) -> Pixels:
     """Videos of one shape side by side under their labels, at most `columns` in a line: (T, H', W', 3).
 
-    Args:
-        rows: (label, frames (T, H, W, 3)) of each video; one whose label begins with `TRUTH` is green to the end.
-        context: K draws the borders of `bordered` and counts the frames at the bottom; None draws neither.
-        scale: Size of a pixel; by default the least that makes frames 128 pixels high.
+    rows: (label, frames (T, H, W, 3)) of each video; one whose label begins with `TRUTH` is green to the end.
+    context: K draws the borders of `bordered` and counts the frames at the bottom; None draws neither.
+    scale: Size of a pixel; by default the least that makes frames 128 pixels high.
     """
     steps, height, width = _same_shape(rows)
     scale = scale or math.ceil(128 / height)
@@ -91,12 +87,10 @@ def grid(rows: Sequence[Row], context: int | None = None, columns: int = 4, scal
 
 
 def strip(rows: Sequence[Row], every: int, context: int, scale: int | None = None) -> Pixels:
-    """One picture (H', W', 3): a line for each video, a column for each `every`-th frame, its number on top.
+    """One picture (H', W', 3): a line for each video as in `grid`, a column for each `every`-th frame, from frame 1.
 
-    Args:
-        rows: As for `grid`; the first column is frame 1.
-        context: K, the frames with a green border and number; later ones are red.
-        scale: Size of a pixel; by default the least that makes frames 64 pixels high.
+    context: K, the frames with a green border and number; later ones are red.
+    scale: Size of a pixel; by default the least that makes frames 64 pixels high.
     """
     steps, height, width = _same_shape(rows)
     scale = scale or math.ceil(64 / height)
@@ -128,10 +122,7 @@ def strip(rows: Sequence[Row], every: int, context: int, scale: int | None = Non
 
 
 def _font(height: float) -> tuple[ImageFont.FreeTypeFont, int]:
-    """DejaVu Sans near `height` pixels, kept between 12 and 26, and the height of a line of it.
-
-    Matplotlib brings that font; the one inside Pillow knows neither umlauts nor Greek nor the times sign.
-    """
+    """DejaVu Sans near `height` pixels, 12 to 26, and the height of a line; Pillow's own font knows no Greek."""
     size = round(min(26, max(12, height)))
     import matplotlib  # late: reading pictures needs no font
 

@@ -18,10 +18,7 @@ Size = tuple[int, int]
 def pictures(frames: Tensor) -> Pixels:
     """Frames (..., C, H, W), floats in [0, 1] or uint8, as uint8 pictures (..., H, W, 3); one channel becomes gray.
 
-    Floats outside [0, 1] are cut off there and the rest rounded to the nearest of 256 levels.
-
-    Raises:
-        ValueError: C is neither 1 nor 3.
+    Floats are cut off at 0 and 1 and rounded. Raises ValueError if C is neither 1 nor 3.
     """
     if frames.ndim < 3 or frames.shape[-3] not in (1, 3):
         raise ValueError(f"frames: expected (..., C, H, W) with 1 or 3 channels, got {tuple(frames.shape)}")

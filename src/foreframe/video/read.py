@@ -28,9 +28,8 @@ _MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
 def read_image(path: str | Path) -> Pixels:
     """One PNG (8-bit grey, RGB or palette; alpha is dropped) or JPEG, by its first bytes, as (H, W, 3) uint8.
 
-    Raises:
-        DataError: no such file, neither of these, damaged (every CRC of a PNG is checked), cut short, more than 8192
-            pixels a side, another depth.
+    Raises DataError for no such file, another kind or depth, more than 8192 pixels a side, and for one that is
+    cut short or damaged (every CRC of a PNG is checked).
     """
     path, kind = Path(path), "a PNG or JPEG"
     size = identity(path, path, kind).size

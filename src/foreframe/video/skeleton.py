@@ -1,9 +1,7 @@
 """Stick figures: pictures of a pose drawn from its joints, the same to the last bit on every machine.
 
-A pose is a float array (J, 3): x and y in pixels of the picture, x to the right and y down, with the centres of
-pixels at whole numbers, and a confidence. A joint of confidence 0 is not there. Limbs are coloured on black; the
-right and the left side of a body have colors of their own, so that a pose seen from behind differs from one seen
-from the front.
+A pose is a float array (J, 3): x and y in pixels of the picture, y down, with the centres of pixels at whole numbers,
+and a confidence; 0: the joint is not there. Limbs are coloured on black, each side of the body in colors of its own.
 """
 
 from __future__ import annotations
@@ -41,15 +39,11 @@ class Skeleton:
 def draw_pose(
     points: ArrayLike, bones: Sequence[Bone], height: int, width: int, width_px: float | None = None
 ) -> NDArray[np.uint8]:
-    """One pose as a picture (H, W, 3): antialiased lines with round ends on black, later bones over earlier ones.
+    """One pose (J, 3) as a picture (H, W, 3): antialiased lines with round ends, later bones over earlier ones.
 
-    points: (J, 3) as said above; bones with an end of confidence 0 or less are left out.
-    width_px: Of the lines; by default 1/40 of the height, at least 1.
-
-    Coverage of a pixel grows over one pixel at the edge; colors are blended in float64 and rounded after each bone.
-
-    Raises:
-        ValueError: points of another shape, not finite or too far away; a bone to no joint; no width.
+    Bones with an end of confidence 0 or less are left out. width_px: Of the lines; by default 1/40 of the height, at
+    least 1. Colors are blended in float64 and rounded after each bone.
+    Raises ValueError for points of another shape, not finite or too far away, a bone to no joint, or no width.
     """
     places = np.asarray(points, np.float64)
     if places.ndim != 2 or places.shape[1] != 3:
@@ -107,8 +101,8 @@ _RIGHT_FOOT, _LEFT_FOOT = (255, 190, 40), (110, 255, 70)
 def _skeleton(joints: str, bones: Sequence[tuple[Color, str]]) -> Skeleton:
     """Joints by name, and bones `start-stop` by color, drawn in this order."""
     names = tuple(joints.split())
-    pairs = [(color, *pair.split("-")) for color, listed in bones for pair in listed.split()]
-    return Skeleton(names, tuple(Bone(names.index(start), names.index(stop), color) for color, start, stop in pairs))
+    pairs = [(pair.split("-"), color) for color, listed in bones for pair in listed.split()]
+    return Skeleton(names, tuple(Bone(names.index(start), names.index(stop), color) for (start, stop), color in pairs))
 
 
 COCO_17 = _skeleton(

@@ -30,8 +30,7 @@ OPEN = 4
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds. fps is the mean rate, or None; uneven describes the spacing of its frames, and is
-    empty where that is even."""
+    """What a video file holds. fps: the mean rate, or None. uneven: how its frames are spaced, empty where evenly."""
 
     height: int
     width: int
@@ -43,8 +42,7 @@ class VideoInfo:
 def probe_video(path: str | Path) -> VideoInfo:
     """Size, number of frames and rate of a video, from its packets; nothing is decoded for the usual codecs.
 
-    Raises:
-        DataError: no video, larger than 8192 pixels a side, without frames, or cut short.
+    Raises DataError for no video, or one that is larger than 8192 pixels a side, without frames, or cut short.
     """
     path = Path(path)
     check_end(path, kind := video_kind(path))
@@ -71,11 +69,7 @@ def probe_video(path: str | Path) -> VideoInfo:
 
 
 def frame_rate(path: str | Path) -> float | None:
-    """Mean number of frames a second, as the header of a video says; None where it does not.
-
-    Raises:
-        DataError: no video.
-    """
+    """Mean frames a second by the header of a video, None where it does not say. Raises DataError for no video."""
     path = Path(path)
     kind = video_kind(path)
     with _errors(path, ""), _open(path, kind) as container:
@@ -86,8 +80,7 @@ def frame_rate(path: str | Path) -> float | None:
 def read_frames(path: str | Path, start: int, stop: int) -> Pixels:
     """Frames start to stop-1 as (T, H, W, 3) uint8. Asked for in rising order, each frame is decoded once.
 
-    Raises:
-        DataError: the video ends earlier, changes its size or cannot be decoded; the message names the frame.
+    Raises DataError, naming the frame, if the video ends earlier, changes its size or cannot be decoded.
     """
     video = _opened(path, lambda video: video.next <= start)
     return np.stack(list(video.take(start, stop)))

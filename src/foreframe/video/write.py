@@ -31,11 +31,7 @@ def write_mp4(path: str | Path, frames: Pixels, fps: float, scale: int = 1) -> N
 
 
 def encode_png(image: Pixels) -> bytes:
-    """One picture (H, W, 3) uint8, lossless.
-
-    Raises:
-        ValueError: another shape or dtype.
-    """
+    """One picture (H, W, 3) uint8, lossless. Raises ValueError for another shape or dtype."""
     check_video("image", image[None])
     Image.fromarray(image).save(made := io.BytesIO(), format="PNG")
     return made.getvalue()
@@ -44,14 +40,10 @@ def encode_png(image: Pixels) -> bytes:
 def encode_gif(frames: Pixels, fps: float, scale: int = 1) -> bytes:
     """An endless GIF with exactly T pictures, equal neighbours included, each pixel `scale` pixels wide.
 
-    GIF counts time in 10 ms: the end of each frame is rounded to that, so the sum never drifts from T / fps by more
-    than 5 ms. One palette of 256 colors serves all frames, so what does not move does not flicker; videos of no more
-    colors are kept exactly.
-
-    Args:
-        fps: Above 0 and at most 50 frames a second; browsers slow down anything faster.
-    Raises:
-        ValueError: fps outside that range; frames that are not (T, H, W, 3) uint8 or over 65535 pixels a side.
+    The end of each frame is rounded to 10 ms, so the sum stays within 5 ms of T / fps. One palette of 256 colors serves
+    all frames, so what does not move does not flicker; videos of no more colors are kept exactly.
+    Raises ValueError for an fps not above 0 or above 50, which browsers slow down, for frames that are not (T, H, W, 3)
+    uint8, and for more than 65535 pixels a side.
     """
     check_video("frames", frames)
     if not 0 < fps <= 50:
@@ -74,8 +66,7 @@ def encode_gif(frames: Pixels, fps: float, scale: int = 1) -> bytes:
 def encode_mp4(frames: Pixels, fps: float, scale: int = 1) -> bytes:
     """H.264 in yuv420p, which browsers play; odd sides are padded by one repeated row or column.
 
-    Raises:
-        ValueError: fps not above 0; frames that are not (T, H, W, 3) uint8.
+    Raises ValueError for an fps not above 0, or frames that are not (T, H, W, 3) uint8.
     """
     check_video("frames", frames)
     if not fps > 0:
