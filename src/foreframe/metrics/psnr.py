@@ -15,17 +15,10 @@ One grey level in one value of a 64x64 RGB frame is 89 dB: at that size the cap 
 
 
 def psnr(predicted: Tensor, true: Tensor) -> Tensor:
-    r"""PSNR in dB of each frame, its error averaged over channels and pixels together.
+    r"""PSNR in dB of a frame: $10 \log_{10}(1 / \mathrm{MSE})$, mean over (C, H, W), peak 1.
 
-    $10 \log_{10}(1 / \mathrm{MSE})$ with the mean over (C, H, W) and a peak of 1, at most `PSNR_CAP`.
-
-    Args:
-        predicted: (..., C, H, W), floating, in [0, 1].
-        true: The same shape, or without first axes of it (samples S).
-    Returns:
-        (...), in [0, PSNR_CAP].
-    Raises:
-        ValueError: shapes or values do not fit; see `checked_pair`.
+    predicted: (..., C, H, W), floating, in [0, 1]. true: the same shape, or without first axes of it (samples S).
+    Returns (...). Raises ValueError if shapes or values do not fit; see `checked_pair`.
     """
     pair = checked_pair(predicted, true)
     return decibels(pair)[0].reshape(pair.shape)

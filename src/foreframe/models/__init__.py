@@ -1,8 +1,8 @@
 """Models. One file each: a frozen `Config` beside a `Model`; the file's name is the model's name.
 
-A new file in this folder is found, built, trained and tested without any other file being touched. A user's own model
-is a file anywhere that holds `Config` and `Model`; it is code, so it is run only when the user names it (`run_file`).
-`Model` below is the contract; `foreframe.conformance.check_model` tests a model against it.
+A new file in this folder is found, built, trained and tested as it is. A user's own model is a file anywhere that holds
+`Config` and `Model`; it is code, run only when the user names it (`run_file`). `Model` below is the contract, which
+`foreframe.conformance.check_model` tests.
 """
 
 from __future__ import annotations
@@ -46,11 +46,7 @@ class Model(nn.Module):
     cond and target have B (`unrolled.repeat_samples` repeats them): they are encoded once for all samples."""
 
     def fit_condition(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Standardise a vector condition by these of the training clips, D each.
-
-        Raises:
-            ConfigError: the model cannot.
-        """
+        """Standardise a vector condition by these of the training clips, D each. Raises ConfigError if it cannot."""
         raise ConfigError(
             f"train.standardise: {type(self).__module__} has no fit_condition(mean, std) to standardise the condition; "
             "write it, or set train.standardise to false"
@@ -71,15 +67,15 @@ class Model(nn.Module):
     ) -> tuple[Any, Step]:
         """Frame t from frame t-1, the condition that leads into frame t, and noise (B, Z...).
 
-        With `target`, the true frame t, z is drawn from the posterior; without it, from the prior.
-        `context_left` is K - t: how many context frames follow `frame`; negative beyond the context.
+        z is drawn from the posterior with `target`, the true frame t, else from the prior. `context_left` is K - t: how
+        many context frames follow `frame`; negative beyond the context.
         """
         raise NotImplementedError
 
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
-        """Frames 1 .. T-1, z from the posterior: what training calls.
+        """Frames 1 .. T-1 with z from the posterior, for training.
 
         Args:
             clip: Frames and conditions, floats.
@@ -87,8 +83,7 @@ class Model(nn.Module):
             forcing: (B, T-1) bool; entry t-1 says whether step t is fed the true frame t-1 or the model's own.
             noise: (B, T-1, Z...).
             free_running: The steps at which some clip may be fed its own frame, known without reading `forcing` from a
-                GPU; None: `unrolled.free_running_steps(forcing, context)`. A model that works on the other steps
-                together uses it, any other ignores it.
+                GPU; None: `unrolled.free_running_steps(forcing, context)`. For models that batch the other steps.
         """
         raise NotImplementedError
 
@@ -99,11 +94,7 @@ def names() -> list[str]:
 
 
 def module(name: str) -> Any:
-    """The module of a model's name.
-
-    Raises:
-        ConfigError: there is none; the nearest name is offered.
-    """
+    """The module of a model's name. Raises ConfigError if there is none, with the nearest name."""
     if name not in names():
         short = name[:80]
         raise ConfigError(f"there is no model '{short}'{nearest(short, names())} (known: {', '.join(names())})")
@@ -133,10 +124,9 @@ _FILES: dict[str, UserFile] = {}
 
 
 def run_file(path: Path) -> UserFile:
-    """Run a user's Python file; the same content is run once. It is code: call this only for a file the user named.
+    """Run a user's Python file, the same content once. It is code: call this only for a file the user named.
 
-    Raises:
-        UsageError: there is no such file.
+    Raises UsageError if there is no such file.
     """
     try:
         content = path.read_bytes()
@@ -163,11 +153,7 @@ def file_of(config: Any) -> UserFile | None:
 
 
 def user_module(path: str, sha256: str) -> Any:
-    """The module of a model in a user's file, which was run in this process.
-
-    Raises:
-        ConfigError: it was not run, or is another file now; both hashes are printed.
-    """
+    """The module of a model in a user's file. Raises ConfigError, with hashes, unless it was run here."""
     if sha256 in _FILES:
         return _FILES[sha256].module
     others = [f"{file.path} has SHA-256 {digest}" for digest, file in _FILES.items()]
@@ -181,9 +167,8 @@ def user_module(path: str, sha256: str) -> Any:
 def build_on_meta(config: Any, spec: ClipSpec) -> Model:
     """The model with tensors that have a shape and no memory, in some milliseconds.
 
-    Raises:
-        ConfigError: the model cannot take such clips, a number is beyond what it can be, or this machine has less
-            memory than the model and one frame need; the message has the numbers.
+    Raises ConfigError, with the numbers, if it cannot take such clips, a number is beyond what it can be, or this
+    machine has less memory than the model and one frame need.
     """
     name = name_of(config)
     for field in dataclasses.fields(config):
@@ -244,8 +229,7 @@ def memory() -> int:
 def build(config: Any, spec: ClipSpec) -> Model:
     """A model with new weights for clips of this kind, channels last in memory, which convolutions prefer.
 
-    Raises:
-        ConfigError: as for `build_on_meta`, before memory is taken.
+    Raises ConfigError as `build_on_meta` does, before memory is taken.
     """
     build_on_meta(config, spec)
     untyped: Any = _made(config, spec)  # torch's annotations know no memory_format

@@ -97,10 +97,7 @@ class Model(models.Model):
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
-        """See `models.Model.forward`.
-
-        True frames, poses and posteriors are worked on in one batch, and so are frames painted over true ones.
-        """
+        """See `models.Model.forward`; what depends on true frames alone is worked on in one batch."""
         assert clip.cond is not None
         length = len(clip)
         free_running = free_running_steps(forcing, context) if free_running is None else free_running

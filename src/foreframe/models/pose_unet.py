@@ -51,9 +51,8 @@ class Config:
 class State(NamedTuple):
     """Carried along in a rollout beside its last frame.
 
-    background: (B, C, H, W), the scene; where it is filled in only in part, the decoder paints over the person.
-    appearance: (B, 3 * width), of the person. pose: (B, C, H, W), that of the last frame, with
-    which that frame may become the new reference.
+    background: (B, C, H, W), the scene, perhaps with remains of the person. appearance: (B, 3 * width), of the person.
+    pose: (B, C, H, W), that of the last frame, with which that frame may become the new reference.
     """
 
     background: Tensor
@@ -117,7 +116,7 @@ class Model(models.Model):
         return self.get_submodule("hear")
 
     def initial(self, clip: Clip, context: int) -> State:
-        """Frame 0 as the reference; `step` moves on to later context frames as it encounters them."""
+        """Frame 0 as the reference; `step` moves on to later context frames."""
         assert clip.cond is not None
         return self._refer(clip.frames[:, 0], clip.cond[:, 0])
 
@@ -132,8 +131,7 @@ class Model(models.Model):
     ) -> tuple[State, Step]:
         """See `models.Model.step`; frame and pose (B, C, H, W) in [0, 1].
 
-        A context frame (`context_left` >= 0) becomes the reference; never a later one than `frame`, so that no frame
-        is predicted from what follows it.
+        A context frame (`context_left` >= 0) becomes the reference; never a later one, which would show the future.
         """
         assert cond is not None
         if context_left >= 0:

@@ -2,15 +2,13 @@
 
     h_t-1, skips = encode(x_t-1)                      VGG or DCGAN
     z_t ~ q(z | encode(x_1..t))     in training       a Gaussian LSTM, the posterior
-    z_t ~ p(z | h_1..t-1) or N(0, I)   in prediction  learned or fixed prior
+    z_t ~ p(z | h_1..t-1) or N(0, I)   in prediction  learned or fixed prior; without any: the deterministic baseline
     x^_t = decode(LSTM([h_t-1, z_t, cond_t]), skips)
 
-With `prior="none"` there is no latent: the deterministic baseline.
-
-Training walks over segments of steps, not over steps: true frames are encoded in one batch before anything else,
-and where the model is fed true frames the LSTMs run over the whole segment and its frames are decoded in one batch.
-Only a step that is fed the model's own frame goes alone. Each step's BatchNorm has its own statistics, so this is the
-plain loop over time, up to rounding (`tests.reference.plain` holds that loop, and a test compares their gradients).
+Training walks over segments of steps: true frames are encoded in one batch before anything else, and where the model
+is fed true frames the LSTMs and the decoder work on the whole segment. Only a step that is fed the model's own frame
+goes alone. Each step's BatchNorm has its own statistics, so this is the plain loop over time, up to rounding
+(`tests.reference.plain` holds that loop, and a test compares their gradients).
 """
 
 from __future__ import annotations
@@ -187,10 +185,7 @@ class Model(models.Model):
     def _advance(
         self, state: State, fed: Tensor, cond: Tensor | None, noise: Tensor, posterior: Gaussian | None
     ) -> tuple[State, Tensor, Tensor | None, Gaussian | None]:
-        """The recurrent half of n steps: vectors of the frames fed (n, B, G) to those of the frames to come.
-
-        Also gives z, from the posterior where there is one, and the prior.
-        """
+        """n steps of the LSTMs: vectors of frames fed (n, B, G) to those of frames to come; also z and the prior."""
         memory, prior = state.prior, None
         if self.prior is not None and memory is not None:
             memory, prior = self.prior(memory, fed)

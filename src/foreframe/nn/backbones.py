@@ -1,8 +1,8 @@
 """SVG's frame encoders and decoders (Denton & Fergus 2018): DCGAN and VGG, 64 or 128 pixels square.
 
-An encoder turns a frame into a vector h (G) and a list of feature maps, largest first; a decoder turns a vector
-and those maps, joined on channels, back into a frame. `width` is the number of channels of the first stage, 64 in
-the paper. Both take the frames of several time steps at once, time first: (T*B, ...) with `steps` = T.
+An encoder turns a frame into a vector h (G) and a list of feature maps, largest first; a decoder turns a vector and
+those maps back into a frame. `width` is the number of channels of the first stage, 64 in the paper. Both take the
+frames of several time steps at once, time first: (T*B, ...) with `steps` = T.
 
 Two identities save nearly half of the decoder's work and change nothing but rounding:
 
@@ -31,8 +31,8 @@ SplitWeights = tuple[Tensor, Tensor]
 class SkipCache(NamedTuple):
     """The skips of a decoder, prepared for many steps.
 
-    weights: Of each `Join`, split. terms: The projected skips of R frames, (R*B, ...) for each `Join`. lengths: For how
-    many of the decoded steps, one after another, each of the R frames gives the skips.
+    weights: Of each `Join`, split. terms: The projected skips of R frames, (R*B, ...) for each `Join`. lengths: The
+    number of steps, one after another, to which each of the R frames gives the skips.
     """
 
     weights: tuple[SplitWeights, ...]
@@ -49,11 +49,7 @@ def stage_widths(size: int, width: int) -> list[int]:
 def make_backbone(
     name: Backbone, size: int, channels: int, features: int, width: int, norm: NormKind = "step"
 ) -> tuple[nn.Module, Decoder]:
-    """(encoder, decoder) for square frames of 64 or 128 pixels.
-
-    Raises:
-        ValueError: another size.
-    """
+    """(encoder, decoder) for square frames of 64 or 128 pixels. Raises ValueError for another size."""
     if size not in (64, 128):
         raise ValueError(f"the {name} backbone takes frames of 64x64 or 128x128 pixels, not {size}x{size}")
     sizes = size, channels, features, width
@@ -90,8 +86,7 @@ class ConvNorm(_Layer):
 class Join(_Layer):
     """A convolution of cat(maps, skip), as the sum of two, which doubles height and width of `maps`.
 
-    The DCGAN's is a transposed convolution that doubles both; the VGG's is a 3x3 convolution of doubled `maps`
-    beside a `skip` that is large already.
+    The DCGAN's is a transposed convolution of both; the VGG's a 3x3 convolution of doubled `maps` and a large `skip`.
     """
 
     folded: SplitWeights | None = None
@@ -132,9 +127,9 @@ def doubled(weight: Tensor) -> Tensor:
 
 
 def add_per_segment(maps: Tensor, terms: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Add terms (R*B, ...) to maps (T*B, ...), each to a segment of steps; `lengths` are those of the R segments.
+    """Add terms (R*B, ...) to maps (T*B, ...), each to its segment of steps, R `lengths`. Changes `maps` in training.
 
-    With one segment `maps` may also be S samples of the same B clips, samples first. In training `maps` is changed.
+    With one segment `maps` may also be S samples of the same B clips, samples first.
     """
     if maps.requires_grad and not torch.compiler.is_compiling():
         added: Tensor = _AddPerSegment.apply(maps, terms, lengths)
@@ -236,10 +231,7 @@ class Decoder(nn.Module, ABC):
         return SkipCache(weights, tuple(join.project_skip(skip, split) for (join, _), split, skip in stages))
 
     def forward(self, vectors: Tensor, cache: SkipCache, steps: int = 1) -> Tensor:
-        """Vectors (T*B, G) of `steps` = T steps to frames (T*B, C, H, W) in [0, 1].
-
-        With R = 1 and one step the vectors may be those of S samples of B clips, samples first.
-        """
+        """Vectors (T*B, G) to frames (T*B, C, H, W) in [0, 1]; with R = T = 1 also of S samples, samples first."""
         maps = self.stem(vectors[:, :, None, None], steps)
         for (join, convs), weights, term in zip(self.chain(), cache.weights, cache.terms, strict=True):
             maps = join(maps, weights, term, cache.lengths, steps)
@@ -293,10 +285,7 @@ def _conv3(before: int, after: int, norm: NormKind) -> ConvNorm:
 
 
 def init_dcgan(module: nn.Module) -> None:
-    """SVG's initial weights, for `Module.apply`: N(0, 0.02) in linear and convolution layers, N(1, 0.02) in BatchNorm.
-
-    LSTM layers keep torch's own.
-    """
+    """SVG's initial weights, for `Module.apply`: N(0, 0.02), in BatchNorm N(1, 0.02); LSTM layers keep torch's own."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 class Standardize(nn.Module):
     """(cond - mean) / std, with the statistics of the training clips; the identity until `fit` is called.
 
-    Raw actions of a few hundredths have next to no effect beside features near 1 at first. The statistics are buffers,
-    saved with the weights (the standard deviation under its name in checkpoints, `deviation`). A column that never
-    changes is only shifted.
+    Raw actions of a few hundredths have next to no effect beside features near 1. The statistics are buffers, the
+    standard deviation under its name in checkpoints, `deviation`. A column that never changes is only shifted.
     """
 
     mean: Tensor

@@ -1,8 +1,7 @@
 """SVG's recurrent parts. Their memory goes in and comes out as a value; no module keeps it.
 
-All of them take a segment of steps, (T, B, ...): one step in prediction, many where their inputs are known before.
-They compute in float32 at least, whatever precision the convolutions have: heads of a Gaussian in bfloat16 make the
-KL of an untrained model several times too large.
+All of them take a segment of steps, (T, B, ...), and compute in float32 at least: heads of a Gaussian in bfloat16 make
+the KL of an untrained model several times too large.
 """
 
 from __future__ import annotations
@@ -43,10 +42,7 @@ class LstmStack(nn.Module):
 
 
 class FramePredictor(nn.Module):
-    """The LSTM that predicts the next frame's vector (T, B, G), in (-1, 1).
-
-    `norm` adds the BatchNorm before the tanh that the action lab's template has and SVG does not.
-    """
+    """The LSTM that predicts the next frame's vector (T, B, G), in (-1, 1); the action lab has a `norm` inside."""
 
     def __init__(self, inputs: int, outputs: int, width: int, layers: int, norm: NormKind | None) -> None:
         super().__init__()

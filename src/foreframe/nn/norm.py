@@ -1,11 +1,9 @@
 """Normalisation of maps that hold several time steps at once, and the LeakyReLU that follows it.
 
-SVG normalises over the clips of ONE time step. A call that works on all steps together would normalise over all of
-them, which is other mathematics (its gradients differ by 7 %); here each step keeps statistics of its own:
+SVG normalises over the clips of ONE time step; statistics of all steps together would be other mathematics (gradients
+differ by 7 %). So each step keeps its own, and the running ones, used in eval mode, are moved chronologically:
 
     y[t] = leaky_relu(weight * (x[t] - mean[t]) / sqrt(var[t] + eps) + bias),   mean[t], var[t] over B, H, W
-
-Running statistics, used in eval mode, are moved step by step, chronologically.
 """
 
 from __future__ import annotations
@@ -147,8 +145,7 @@ def step_norm(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The layer in training; gives also mean, unbiased variance and 1 / sqrt(var + eps) of each step, (T, C).
 
-    It goes through the maps step by step: those of one step stay in the processor's cache while they are measured,
-    normalised and rectified, where whole passes over all steps would wait for memory each time.
+    Step by step: the maps of one stay in the processor's cache while they are measured, normalised and rectified.
     """
     out = torch.empty_like(maps)
     means, rates = (weight.new_empty(steps, weight.numel()) for _ in range(2))

@@ -1,8 +1,7 @@
 """Named experiments: functions without arguments that return a `TrainConfig`.
 
-Every public function of a file in this folder is a preset; `svg_bair_fixed` is called `svg-bair-fixed`.
-The first line of its docstring is shown by `foreframe presets`. A user's own is named `my_file.py:my_preset`;
-that file may define the model, too.
+Every public function of a file in this folder is one; `svg_bair_fixed` is called `svg-bair-fixed`. `foreframe presets`
+shows the first line of its docstring. A user's own is `my_file.py:my_preset`; that file may define the model, too.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ def presets() -> dict[str, Preset]:
 def find(name: str) -> TrainConfig[Any]:
     """The experiment of that name, or of `FILE.py:FUNCTION`.
 
-    Raises:
-        UsageError: there is none (the nearest name is offered), or the function returns something else.
+    Raises UsageError if there is none, with the nearest name, or the function returns something else.
     """
     if ".py:" in name:
         file, function = name.rsplit(":", 1)
@@ -51,11 +49,7 @@ def find(name: str) -> TrainConfig[Any]:
 
 
 def functions_of(path: Path) -> list[tuple[str, Callable[[], Any]]]:
-    """The public functions of a user's Python file, which is run.
-
-    Raises:
-        UsageError: there is no such file.
-    """
+    """The public functions of a user's Python file, which is run. Raises UsageError if there is no such file."""
     return public_functions(models.run_file(path).module)
 
 

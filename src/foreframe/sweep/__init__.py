@@ -38,8 +38,7 @@ def grids() -> dict[str, Callable[[], Variants]]:
 def find(name: str) -> Grid:
     """The grid of that name, or of `FILE.py:FUNCTION`, or of `FILE.py` that has one function.
 
-    Raises:
-        UsageError: there is none, or the function returns something else; the nearest name is offered.
+    Raises UsageError if there is none, with the nearest name, or the function returns something else.
     """
     if ".py" in name:
         file, _, wanted = name.partition(":")

@@ -49,11 +49,7 @@ class Job:
 
 
 def finish(job: Job) -> str:
-    """Train a run to its end, then score and diagnose it for the report; returns how the training ended.
-
-    Raises:
-        ForeframeError: it cannot be trained or scored.
-    """
+    """Train a run to its end, then score and diagnose it for the report; returns how the training ended."""
     run, pack = Path(job.run), Pack.open(job.pack)
     device = choose_device(job.device, job.threads)
     if job.model_file is not None:

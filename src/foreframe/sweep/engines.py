@@ -91,8 +91,7 @@ def carry(run: str, job: str) -> int:
 def engine(name: EngineName, threads: int, gpus: float) -> Engine:
     """Processes of this machine, or tasks of a Ray cluster whose machines all see the folder of the sweep and the pack.
 
-    Raises:
-        UsageError: Ray is not installed.
+    Raises UsageError if Ray is not installed.
     """
     if name == "local":
         return LocalTask

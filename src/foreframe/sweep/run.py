@@ -1,7 +1,7 @@
 """Carrying out a grid: planning its runs, running several at a time, stopping them.
 
-Every run is an ordinary one, in a folder whose name ends in the hash of its settings and data. Finished runs are
-skipped, others continue, and an edited variant is another run.
+A run is an ordinary one, in a folder whose name ends in the hash of its settings and data: finished ones are skipped,
+others continue, and an edited variant is another run.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ MOST_SEEDS = 1000
 def plan(grid: Grid, pack: Pack, out: Path, scale: ScaleName, seeds: int) -> list[Cell]:
     """The runs of a grid, all variants of the first seed before those of the next.
 
-    Raises:
-        ConfigError: a variant cannot be trained on these clips; it is named.
-        UsageError: a number of seeds that cannot be.
+    Raises ConfigError, naming the variant, if one cannot be trained on these clips, and UsageError for a number of
+    seeds.
     """
     if not 1 <= seeds <= MOST_SEEDS:
         raise UsageError(f"--seeds: expected 1 to {MOST_SEEDS}, found {seeds}")
@@ -68,12 +67,7 @@ def identity(record: RunConfig) -> str:
 
 @contextmanager
 def lock_sweep(out: Path) -> Iterator[None]:
-    """Lock the folder of a sweep for one process.
-
-    Raises:
-        TrainingError: another sweep has it.
-        DiskError: the folder cannot be made.
-    """
+    """Lock the folder of a sweep for one process. Raises TrainingError if another sweep has it, or DiskError."""
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,11 +95,9 @@ def run_all(
 ) -> None:
     """Complete every run, several at a time, with a table of their progress.
 
-    A signal to stop is passed on: each running one saves, and the same command continues all of them.
-
-    Raises:
-        signals.Stopped: a signal asked to.
-        TrainingError: a run failed; the others were completed, and each failed one is named.
+    A signal to stop is passed on: each running one saves, `signals.Stopped` is raised, and the same command continues
+    all.
+    Raises TrainingError if runs failed, with the name of each; the others were completed.
     """
     for cell in cells:
         _write_record(cell)
@@ -144,11 +136,7 @@ def run_all(
 
 
 def workers_and_threads(workers: int, threads: int | None, cells: int, device: str) -> tuple[int, int]:
-    """Runs at a time, and threads of each: by default one run on a GPU, one for two cores without.
-
-    Raises:
-        UsageError: fewer than none.
-    """
+    """Runs at a time, and threads of each: by default one run on a GPU, one for two cores without."""
     if workers < 0 or (threads is not None and threads < 1):
         raise UsageError(f"--workers, --threads: expected 0 and 1 or more, found {workers} and {threads}")
     cores = os.cpu_count() or 1

@@ -1,8 +1,7 @@
 """One grid at three sizes: as it is written, as a CPU can train it, and as a test can.
 
 The smaller ones have narrower networks, fewer and shorter clips in a step, and fewer steps, over which the schedules
-keep their form: what took a fifth of the epochs takes a fifth of them still. Their scores do not
-predict those of the full size.
+keep their form. Their scores do not predict those of the full size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A step that ended a run, kept so that it can be taken again: `RUN/crash/step-00000123/`.
+"""A step that ended a run, kept so that it can be taken again on any machine: `RUN/crash/step-00000123/`.
 
 In it are the run's `config.json`, `weights.safetensors` as they were, `batch.safetensors` with the inputs of the
-step, and `crash.json` with the values seen. Nothing else is needed to take the step again, on any machine.
+step, and `crash.json` with the values seen.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ class Record:
     """`crash.json`.
 
     step: as the log counts, from 1. clips: of the batch. free_running: as in `StepInputs`, for each part of each
-    process.
-    values: of `watch.NAMES`, as text, since JSON has no infinity. first: see `examine`.
+    process. values: of `watch.NAMES`, as text, since JSON has no infinity. first: see `examine`.
     """
 
     step: int
@@ -69,10 +68,10 @@ NOTHING = "nothing; every number is finite when the step is taken again, so the 
 
 
 def examine(model: Model, inputs: StepInputs, train: TrainConfig[Any]) -> tuple[tuple[str, ...], str]:
-    """Take a step again up to its gradients, and find the first thing in it that is not finite.
+    """Take a step again up to its gradients; the model is left as it was.
 
-    The model is left as it was. Returns the values of `watch.NAMES` as text, and in words where it began: weights,
-    inputs, a module's output, a parameter's gradient; an empty text if all is finite.
+    Returns the values of `watch.NAMES` as text, and in words what was not finite first: weights, inputs, a module's
+    output, a parameter's gradient; an empty text if all is finite.
     """
     first = [f"{name} of the model" for name in not_finite(dict(model.state_dict()))]
     named = {"frames": inputs.clip.frames, "condition": inputs.clip.cond, "noise": inputs.noise, "beta": inputs.beta}
@@ -93,16 +92,9 @@ def examine(model: Model, inputs: StepInputs, train: TrainConfig[Any]) -> tuple[
 def write(
     run: Path, config: RunConfig, model: Model, inputs: StepInputs, clips: list[str], seen: Skipped, first: str
 ) -> Path:
-    """Keep a step; returns its folder.
+    """Keep a step, with the model as it was before it, the inputs and names of its whole batch; returns its folder.
 
-    Args:
-        model: As it was before the step.
-        inputs: Of the whole batch.
-        clips: Names of its clips.
-        seen: The watch's event.
-        first: From `examine`.
-    Raises:
-        DiskError: the disk refused.
+    seen: The watch's event. first: From `examine`. Raises DiskError if the disk refused.
     """
     number = seen.step + 1
     final = run / "crash" / f"step-{number:08d}"
@@ -122,8 +114,7 @@ def write(
 def replay(folder: Path) -> Replayed:
     """Take a kept step again, on the CPU.
 
-    Raises:
-        CheckpointError, ConfigError: the folder is not of a crash, or a file in it is damaged; it is named.
+    Raises CheckpointError or ConfigError, with its name, if the folder is not of a crash or a file in it is damaged.
     """
     if not (folder / RECORD).is_file():
         raise CheckpointError(

@@ -1,8 +1,7 @@
 """Work on a GPU recorded once and replayed: what were thousands of launches, each waiting for Python, is one.
 
-A recording (a CUDA graph) repeats the very same kernels on the very same memory. So whatever differs from call to
-call comes in tensors, which are copied to where the recorded kernels read; and whatever decides which kernels run is
-the `key`: there is one recording for each.
+A recording (a CUDA graph) repeats the same kernels on the same memory. So whatever differs from call to call comes in
+tensors, which are copied to where the kernels read; whatever decides which kernels run is the `key` of a recording.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ Inputs = Sequence[Tensor | None]
 class Recorder(Generic[R]):
     """Does `work(key, inputs)`, from the fourth call of a key on by replaying a recording of it.
 
-    Inputs of one key have the same shapes and types in every call, and the device must not be read in `work`. What is
-    returned is overwritten by the next call.
+    Inputs of one key always have the same shapes and types, and `work` must not read the device. What is returned is
+    overwritten by the next call.
     """
 
     def __init__(self, work: Callable[[Any, Inputs], R]) -> None:

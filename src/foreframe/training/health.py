@@ -22,10 +22,8 @@ def report_events(
 ) -> None:
     """Report the steps since the last call that were not finite or stood out; waits for the device.
 
-    Args:
-        place: Brings the inputs of a step to the device: a skipped step is taken again to find where it began.
-    Raises:
-        TrainingError: too many were not finite. The last of them is kept for `foreframe replay`.
+    place: Brings the inputs of a step to the device: a skipped step is taken again to find where it began.
+    Raises TrainingError if too many were not finite; the last of them is kept for `foreframe replay`.
     """
     for event in state.watch.drain_events(state.step):
         if isinstance(event, Spike):

@@ -21,11 +21,8 @@ SAVE_TRIES = 3
 def save(setup: Setup, state: State, reporter: Reporter, last: bool = False) -> None:
     """Write a checkpoint of this step, unless there is one; with several processes, the first does.
 
-    A refusal of the disk is reported, and the next checkpoint tried when it is due; not if this is the `last`.
-
-    Raises:
-        DiskError: it has refused too often.
-        TrainingError: a number is not finite, which no checkpoint may hold.
+    A refusal of the disk is reported, and the next checkpoint tried when it is due.
+    Raises DiskError if it refused too often, or the `last`, and TrainingError for a number that is not finite.
     """
     if not setup.world.is_main or state.saved == state.step:
         return
@@ -61,9 +58,7 @@ def save(setup: Setup, state: State, reporter: Reporter, last: bool = False) -> 
 def restore(setup: Setup, state: State, accept_changes: bool) -> None:
     """Go back to the newest whole checkpoint, if there is one.
 
-    Raises:
-        CheckpointError: none is whole; the run's configuration is not the one it was saved with; or the processes
-            have different weights.
+    Raises CheckpointError if none is whole, the run's configuration was another, or the processes' weights differ.
     """
     if setup.world.is_main:
         checkpoint.recover(setup.path)

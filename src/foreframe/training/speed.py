@@ -12,8 +12,7 @@ from foreframe.errors import UsageError
 
 @dataclass(frozen=True)
 class Speed:
-    """Ways to do the same work sooner that are paid for in advance, in seconds or minutes; no numbers but roundings
-    change, so they belong to the machine and not to the experiment."""
+    """Ways to do the same work sooner, paid for in advance; only roundings change, so no part of the experiment."""
 
     compile: bool = False
     """Have torch compile the parts of the model that hold convolutions."""

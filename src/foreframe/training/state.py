@@ -51,9 +51,8 @@ class Setup:
     def check(self) -> None:
         """Refuse what would fail later, before memory is taken.
 
-        Raises:
-            ConfigError, UsageError: settings that cannot be, or not on this device.
-            DataError: other clips than the run's, or too few or too short ones.
+        Raises ConfigError or UsageError for settings that cannot be, or not here, and DataError for clips that do not
+        fit.
         """
         config, train, pack = self.config, self.train, self.pack
         train.check(pack.spec)
@@ -93,9 +92,8 @@ class Setup:
 class State:
     """What training changes; a checkpoint holds it.
 
-    best: Step, psnr, split and horizon of the best validation. validation_pending: the validation of this step was
-    interrupted, and is to be repeated. saved: Step of the checkpoint written last. refused: How many were refused by
-    the disk since.
+    best: Step, psnr, split and horizon of the best validation. validation_pending: that of this step was interrupted,
+    and is to be repeated. saved: Step of the checkpoint written last. refused: Those refused by the disk since.
     """
 
     model: Model

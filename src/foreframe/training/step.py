@@ -33,7 +33,7 @@ class StepInputs(NamedTuple):
     pixels: Clips as `Feed.fetch` gives them; on the device a Clip of floats. grid: where `warp` takes their pixels
     from, (b, H, W, 2), None without augmentation. forcing: (b, T-1) bool, whether step t is fed the true frame t-1.
     noise: (b, T-1, Z...). numbers: (4,) float64: beta, learning rate, share by which the average moves, step.
-    free_running: For each part of the batch, the steps at which some clip of it is fed the model's own frame.
+    free_running: for each part of the batch, the steps at which some clip of it is fed the model's own frame.
     """
 
     pixels: Clip | Tensor
@@ -84,8 +84,8 @@ class StepInputs(NamedTuple):
 class StepPlan:
     """How the steps of a run are drawn.
 
-    feed: The windows trained on. latent_shape: The model's. uniform: Have two ways through the model only, all forced
-    or free-running after the context, as compiled and recorded steps need it.
+    feed: The windows trained on. latent_shape: The model's. uniform: Only two ways through the model, as compiled and
+    recorded steps need it: all forced, or free-running after the context.
     """
 
     train: TrainConfig[Any]
@@ -113,9 +113,9 @@ class StepPlan:
 
 
 def draw(plan: StepPlan, step: int, rows: Tensor) -> StepInputs:
-    """The inputs of a step, on the host. All random numbers of training are drawn here.
+    """The inputs of a step, on the host, with all random numbers of training.
 
-    Draws are made for the whole batch, of which `rows` (b,) are taken: they are the same on any number of devices.
+    They are drawn for the whole batch, of which `rows` (b,) are taken: the same on any number of devices.
     """
     train, seed, device = plan.train, plan.train.seed, plan.feed.device
     now, shape = plan.settings(step), (train.batch, train.length - 1)
@@ -151,10 +151,8 @@ def measure(model: Model, inputs: StepInputs, train: TrainConfig[Any]) -> Tensor
 def share_of(batch: int, rank: int, size: int, accumulate: int) -> Tensor:
     """The rows of a batch that belong to one process, (batch / size,) int64, those of its first part first.
 
-    A part is the same clips of the batch whatever the number of processes, which share each part among them.
-
-    Raises:
-        ConfigError: the clips cannot be shared equally.
+    A part is the same clips whatever the number of processes, which share each.
+    Raises ConfigError if the clips cannot be shared equally.
     """
     shares = size * accumulate
     if batch % shares:
@@ -170,10 +168,7 @@ def share_of(batch: int, rank: int, size: int, accumulate: int) -> Tensor:
 def draw_forcing(
     schedule: ForcingSchedule, probability: float, shape: tuple[int, int], seed: int, clock: Clock
 ) -> Tensor:
-    """The forcing mask, (B, T-1) bool on the CPU, true with the given probability.
-
-    Who shares a draw follows `schedule.coin`; that of an epoch is a function of the epoch alone.
-    """
+    """The forcing mask, (B, T-1) bool on the CPU, true by probability; `schedule.coin` says who shares a draw."""
     if schedule.coin == "epoch":
         draw = torch.rand((), generator=seeds.generator(seed, "forcing-epoch", clock.epoch)).expand(shape)
     elif schedule.coin == "batch":

@@ -3,9 +3,8 @@
 All inputs of a step are functions of the step, so a run that was stopped continues from its newest checkpoint exactly
 as if it had never stopped. Signals are handled between steps, and inside a validation, which is then repeated.
 
-A step has three parts. `draw` makes its inputs on the host, `place` brings them to the device, and `update` computes:
-nothing there waits for the device, so that a GPU always has work. With several processes each does this for its share
-of the clips; only the first writes and reports.
+`draw` makes the inputs of a step on the host, `place` brings them to the device, and `update` computes without waiting
+for the device. With several processes each does this for its share of the clips; only the first writes and reports.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ OUT_OF_TIME = 1
 class Trainer:
     """A run in progress.
 
-    setup: what was given. state: what training changes. plan: how steps are drawn. rows: those of this process, of
-    the B clips of each batch.
+    setup: what was given. state: what training changes. plan: how steps are drawn. rows: of each batch's B clips, those
+    of this process.
     """
 
     def __init__(
@@ -123,11 +122,7 @@ class Trainer:
         return f"{ended} at step {state.step} of {train.steps}"
 
     def acquire_lock(self) -> None:
-        """Hold the run's folder, so that no other training enters it; `run` does it too, and releases it in the end.
-
-        Raises:
-            TrainingError: another one holds it.
-        """
+        """Hold the run's folder until `run` ends, against other trainings. Raises TrainingError if one has it."""
         if not self.setup.world.is_main or self.lock.held:
             return
         self.setup.path.mkdir(parents=True, exist_ok=True)
@@ -155,10 +150,7 @@ class Trainer:
         return inputs._replace(pixels=clip if inputs.grid is None else warp(clip, inputs.grid), grid=None)
 
     def update(self, inputs: StepInputs) -> Tensor:
-        """The computation of a step: inputs to `VALUES`, and nothing is read from the device on the way.
-
-        A step that is not finite changes nothing; `health.report_events` reports it.
-        """
+        """Inputs to `VALUES` without reading the device; a step that is not finite changes nothing."""
         state, train = self.state, self.setup.train
         model, optimizer = state.model, state.optimizer
         _, rate, share, step = inputs.numbers

@@ -17,9 +17,9 @@ PANEL_CLIPS, PANEL_FRAMES = 4, 60
 
 
 def validate(setup: Setup, state: State, reporter: Reporter) -> bool:
-    """Score the model on the split `val`; the first process does, the others wait.
+    """Score the model on the split `val`, in the first process; returns whether it is the best so far.
 
-    Returns whether it is the best so far. A signal interrupts it; the run repeats it when it is resumed.
+    A signal interrupts it; the run repeats it when it is resumed.
     """
     better = False
     if setup.world.is_main and "val" in setup.pack.splits:

@@ -1,7 +1,7 @@
 """Numbers that are not finite, and losses that jump: recorded on the device, reported when the host polls.
 
-A step whose loss, gradient or running statistics are not finite leaves no trace in weights, average, moments or these
-statistics (its update is skipped) and does not end a run. Three in a row do, or ten in a thousand.
+The update of a step whose loss, gradient or running statistics are not finite is skipped and leaves no trace. Three in
+a row end a run, or ten in a thousand.
 """
 
 from __future__ import annotations
