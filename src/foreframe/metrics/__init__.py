@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from foreframe.metrics.frames import PSNR_CAP, psnr, psnr_per_channel, score_frames, ssim, ssim_gaussian, ssim_range2
 from foreframe.metrics.fvd import Fvd
 from foreframe.metrics.lpips import Lpips, without_weights
-from foreframe.metrics.psnr import PSNR_CAP, psnr, psnr_per_channel
-from foreframe.metrics.scores import score_frames
-from foreframe.metrics.ssim import ssim, ssim_gaussian, ssim_range2
 from foreframe.metrics.statistics import Difference, Ratio, Summary, format_mean, summarize, t_quantile
 
 __all__ = [

@@ -71,8 +71,6 @@ class Model(models.Model):
             raise ConfigError(
                 f"pose_unet takes heights and widths that are multiples of {STRIDE}; these clips are {spec}"
             )
-        if min(config.width, config.detail, config.latent, config.scene) < 1:
-            raise ConfigError(f"pose_unet takes channels of 1 or more, found {config}")
         self.config = config
         self.latent_shape = (config.latent, spec.height // STRIDE, spec.width // STRIDE)
         half, quarter, eighth = config.width, 2 * config.width, 3 * config.width
@@ -95,11 +93,11 @@ class Model(models.Model):
         self.add_module("hear", nn.Conv2d(config.latent, eighth, 1))
 
         self.decode_eighth = nn.Sequential(Residual(eighth), Residual(eighth))
-        self.to_quarter = Up(eighth, quarter)
+        self.to_quarter = _up(eighth, quarter)
         self.decode_quarter = nn.Sequential(nn.Conv2d(2 * quarter, quarter, 1), Residual(quarter))
-        self.to_half = Up(quarter, half)
+        self.to_half = _up(quarter, half)
         self.decode_half = nn.Sequential(nn.Conv2d(2 * half, half, 1), Residual(half))
-        self.to_full = Up(half, config.detail)
+        self.to_full = _up(half, config.detail)
         self.paint = nn.Sequential(
             _conv(config.detail + spec.channels + spec.cond_size, config.detail),
             nn.GroupNorm(1, config.detail),
@@ -190,7 +188,7 @@ class Background(nn.Module):
         self.scene = nn.Parameter(torch.randn(1, config.scene, *halved).mul_(0.1))
         self.join = _conv(4 * (spec.channels + spec.cond_size) + config.scene, width)
         self.around = nn.Sequential(
-            Residual(width), _conv(width, coarse, 2), Residual(coarse), Residual(coarse), Up(coarse, width)
+            Residual(width), _conv(width, coarse, 2), Residual(coarse), Residual(coarse), _up(coarse, width)
         )
         self.out = nn.Sequential(
             nn.GroupNorm(1, 2 * width), nn.SiLU(), _scaled_init(_conv(2 * width, 4 * (spec.channels + 1)), 0.3)
@@ -230,11 +228,9 @@ class Residual(nn.Module):
         return maps + changed
 
 
-class Up(nn.Sequential):
+def _up(before: int, after: int) -> nn.Sequential:
     """Twice the height and width: a 1x1 convolution to four times the channels, rearranged to 2x2 pixels."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__(nn.Conv2d(before, 4 * after, 1), nn.PixelShuffle(2))
+    return nn.Sequential(nn.Conv2d(before, 4 * after, 1), nn.PixelShuffle(2))
 
 
 def _fold(maps: Tensor) -> Tensor:

@@ -172,14 +172,7 @@ def move_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: T
 
 @torch.library.custom_op("foreframe::step_norm_backward", mutates_args=())
 def step_norm_backward(
-    grad: Tensor,
-    maps: Tensor,
-    out: Tensor,
-    weight: Tensor,
-    means: Tensor,
-    rates: Tensor,
-    eps: float,
-    slope: float,
+    grad: Tensor, maps: Tensor, out: Tensor, weight: Tensor, means: Tensor, rates: Tensor, eps: float, slope: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of maps, weight and bias, again step by step."""
     grad_maps = torch.empty_like(maps)

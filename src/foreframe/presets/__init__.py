@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +30,28 @@ def presets() -> dict[str, Preset]:
 
 
 def find(name: str) -> TrainConfig[Any]:
-    """The experiment of that name, or of `FILE.py:FUNCTION`.
+    """The experiment of that name, in the words of `choose`; raises UsageError also if it is no TrainConfig."""
+    config = choose(name, "preset", presets())[1]()
+    if not isinstance(config, TrainConfig):
+        raise UsageError(f"{name}: expected a function that returns a TrainConfig, it returned {type(config).__name__}")
+    return config
 
-    Raises UsageError if there is none, with the nearest name, or the function returns something else.
+
+def choose(name: str, kind: str, known: Mapping[str, Callable[[], Any]]) -> tuple[str, Callable[[], Any]]:
+    """The function of that name, or of `FILE.py:FUNCTION`, or of a user's `FILE.py` that has one; the file is run.
+
+    Raises UsageError if there is none, with the nearest name.
     """
-    if ".py:" in name:
-        file, function = name.rsplit(":", 1)
-        config = _from_file(Path(file), function)()
-        if not isinstance(config, TrainConfig):
-            raise UsageError(
-                f"{name}: expected a function that returns a TrainConfig, it returned {type(config).__name__}"
-            )
-        return config
-    known = presets()
-    if name not in known:
-        raise UsageError(f"there is no preset '{name}'{nearest(name, known)} (known: {', '.join(known)})")
-    return known[name]()
-
-
-def functions_of(path: Path) -> list[tuple[str, Callable[[], Any]]]:
-    """The public functions of a user's Python file, which is run. Raises UsageError if there is no such file."""
-    return public_functions(models.run_file(path).module)
+    file, wanted = "", name
+    if ".py" in name:
+        file, _, wanted = (name, "", "") if name.endswith(".py") else name.rpartition(":")
+        known = dict(public_functions(models.run_file(Path(file)).module))
+        wanted = "".join(known) if not wanted and len(known) == 1 else wanted
+    if wanted not in known:
+        problem = f"{file}: no {kind} '{wanted}'" if file else f"there is no {kind} '{wanted}'"
+        problem = problem if wanted else f"{file}: name one of its {kind}s, as in {file}:NAME"
+        raise UsageError(f"{problem}{nearest(wanted, known)} (known: {', '.join(known) or 'none'})")
+    return wanted, known[wanted]
 
 
 def public_functions(module: Any) -> list[tuple[str, Callable[[], Any]]]:
@@ -60,12 +61,3 @@ def public_functions(module: Any) -> list[tuple[str, Callable[[], Any]]]:
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     ]
-
-
-def _from_file(path: Path, function: str) -> Preset:
-    known = dict(functions_of(path))
-    if function not in known:
-        raise UsageError(
-            f"{path}: no preset '{function}'{nearest(function, known)} (it has: {', '.join(known) or 'none'})"
-        )
-    return known[function]

@@ -10,11 +10,10 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from foreframe import presets
-from foreframe.errors import UsageError, nearest
+from foreframe.errors import UsageError
 from foreframe.recipe import TrainConfig
 from foreframe.sweep import labs
 
@@ -36,28 +35,15 @@ def grids() -> dict[str, Callable[[], Variants]]:
 
 
 def find(name: str) -> Grid:
-    """The grid of that name, or of `FILE.py:FUNCTION`, or of `FILE.py` that has one function.
-
-    Raises UsageError if there is none, with the nearest name, or the function returns something else.
-    """
-    if ".py" in name:
-        file, _, wanted = name.partition(":")
-        known: dict[str, Callable[[], Variants]] = dict(presets.functions_of(Path(file)))
-        if not wanted and len(known) == 1:
-            wanted = next(iter(known))
-    else:
-        file, wanted, known = "", name, grids()
-    if wanted not in known:
-        place = f"{file}: no grid '{wanted}'" if wanted else f"{file}: name one of its grids, as in {file}:NAME"
-        place = place if file else f"there is no grid '{wanted}'"
-        raise UsageError(f"{place}{nearest(wanted, known)} (known: {', '.join(known) or 'none'})")
-    variants = known[wanted]()
+    """The grid of that name, in the words of `presets.choose`; raises UsageError also if it is none."""
+    wanted, function = presets.choose(name, "grid", grids())
+    variants = function()
     if not isinstance(variants, dict) or not variants or not all(_is_variant(*item) for item in variants.items()):
         raise UsageError(
             f"{name}: expected a function that returns a TrainConfig for each name of a variant (letters, digits, "
             f"'.', '-', '_'), it returned {variants!r:.80}"
         )
-    text = (inspect.getdoc(known[wanted]) or wanted).split("\n")[0]
+    text = (inspect.getdoc(function) or wanted).split("\n")[0]
     return Grid(wanted, text, variants)
 
 

@@ -70,11 +70,7 @@ def scaled(config: TrainConfig[Any], scale: ScaleName) -> TrainConfig[Any]:
         batch=min(config.batch, to.batch),
         accumulate=1,
         epoch_steps=max(1, round(config.epoch_steps * share)) if config.epoch_steps else 0,
-        rate=replace(
-            config.rate,
-            warmup=round(config.rate.warmup * share),
-            milestones=milestones,
-        ),
+        rate=replace(config.rate, warmup=round(config.rate.warmup * share), milestones=milestones),
         forcing=_sooner(config.forcing, share) if config.forcing.unit == "step" else config.forcing,
         validate_clips=min(config.validate_clips, to.validate_clips) if config.validate_clips else to.validate_clips,
         log_every=max(1, steps // 100),

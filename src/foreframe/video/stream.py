@@ -93,18 +93,12 @@ def read_at(path: str | Path, times: Sequence[float], tolerance: float) -> tuple
     """
     late = times[0] + tolerance
     video = _opened(path, lambda video: video.last[0] <= late if video.last else not video.next)
-    found: dict[int, Pixels] = {}
-    missing: dict[int, str] = {}
-    for index, time in enumerate(times):
-        frame, words = video.at(time, tolerance)
-        if frame is None:
-            missing[index] = words
-        else:
-            found[index] = frame
+    found = [video.at(time, tolerance) for time in times]
     pixels = np.zeros((len(times), *(video.last[1].shape if video.last else (*video.size, 3))), np.uint8)
-    for index, frame in found.items():
-        pixels[index] = frame
-    return pixels, missing
+    for index, (frame, _) in enumerate(found):
+        if frame is not None:
+            pixels[index] = frame
+    return pixels, {index: words for index, (frame, words) in enumerate(found) if frame is None}
 
 
 class _Video:

@@ -72,8 +72,11 @@ def encode_mp4(frames: Pixels, fps: float, scale: int = 1) -> bytes:
     if not fps > 0:
         raise ValueError(f"fps: expected above 0, got {fps}")
     height, width = frames.shape[1] * scale, frames.shape[2] * scale
+    # To put its index first, the writer of an MP4 reads in the end what it wrote.
     made, faststart = io.BytesIO(), {"movflags": "+faststart"}
-    with av.open(made, "w", format="mp4", options=faststart, io_open=lambda *_: _Reader(made)) as container:
+    with av.open(
+        made, "w", format="mp4", options=faststart, io_open=lambda *_: io.BytesIO(made.getvalue())
+    ) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.options = {"crf": "16", "preset": "medium"}
@@ -82,26 +85,6 @@ def encode_mp4(frames: Pixels, fps: float, scale: int = 1) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
         container.mux(stream.encode(None))
     return made.getvalue()
-
-
-class _Reader:
-    """Reads a buffer that is still written: to put its index before the rest, an MP4's writer moves what it wrote."""
-
-    def __init__(self, buffer: io.BytesIO) -> None:
-        self.buffer, self.at = buffer, 0
-
-    def read(self, size: int) -> bytes:
-        found = bytes(self.buffer.getbuffer()[self.at : self.at + size])
-        self.at += len(found)
-        return found
-
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.buffer.getbuffer().nbytes}
-        self.at = begin[whence] + place
-        return self.at
-
-    def tell(self) -> int:
-        return self.at
 
 
 def _quantized(frames: Pixels) -> tuple[Pixels, Pixels]:
