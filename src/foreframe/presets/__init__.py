@@ -43,7 +43,7 @@ def choose(name: str, kind: str, known: Mapping[str, Callable[[], Any]]) -> tupl
     Raises UsageError if there is none, with the nearest name.
     """
     file, wanted = "", name
-    if ".py" in name:
+    if name.endswith(".py") or ".py:" in name:
         file, _, wanted = (name, "", "") if name.endswith(".py") else name.rpartition(":")
         known = dict(public_functions(models.run_file(Path(file)).module))
         wanted = "".join(known) if not wanted and len(known) == 1 else wanted
