@@ -25,7 +25,7 @@ from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import plots
 from foreframe.training.optimizer import make_optimizer
-from foreframe.training.speed import Speed
+from foreframe.training.state import Speed
 from foreframe.training.trainer import VALUES, Trainer
 from foreframe.unrolled import Unrolled
 

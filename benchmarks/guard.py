@@ -15,7 +15,7 @@ from benchmarks.suites import BenchContext, Suite
 from foreframe.data.open import open_clips
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
-from foreframe.training.speed import Speed
+from foreframe.training.state import Speed
 from foreframe.training.trainer import Trainer
 from foreframe.training.watch import Buffers, Watch
 

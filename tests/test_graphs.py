@@ -9,7 +9,7 @@ from foreframe.models import svg
 from foreframe.recipe import OptimizerConfig, RunConfig, TrainConfig
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 from foreframe.training import graphs
-from foreframe.training.speed import Speed
+from foreframe.training.state import Speed
 from foreframe.training.trainer import Trainer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="recordings are a matter of CUDA devices")

@@ -21,7 +21,7 @@ from foreframe.predictor import Predictor
 from foreframe.presets import find
 from foreframe.recipe import RunConfig, TrainConfig
 from foreframe.rollout import ModeName
-from foreframe.training.speed import Speed
+from foreframe.training.state import Speed
 from foreframe.training.trainer import Trainer, describe_model
 
 PathLike = str | os.PathLike[str]

@@ -75,7 +75,7 @@ def train(arguments: list[str]) -> None:
     import_torch()
     from foreframe import distributed
     from foreframe.api import begin, refuse_run
-    from foreframe.training.speed import Speed
+    from foreframe.training.state import Speed
 
     config = _settings(request.preset, rest)
     chosen = {"steps": request.steps, "seed": request.seed}
@@ -129,7 +129,7 @@ def resume(
     from foreframe.data.open import open_clips
     from foreframe.data.pack.pack import Pack
     from foreframe.recipe import RunConfig
-    from foreframe.training.speed import Speed
+    from foreframe.training.state import Speed
     from foreframe.training.trainer import Trainer
 
     config = RunConfig.read(run)

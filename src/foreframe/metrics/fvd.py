@@ -55,7 +55,6 @@ class Fvd(nn.Module):
 
     @classmethod
     def load(cls, path: Path, context: bool = True) -> Fvd:
-        """With the weights of `load_i3d`."""
         return cls(*load_i3d(path), context)
 
     def check(self, channels: int, context: int, horizon: int, clips: int) -> None:

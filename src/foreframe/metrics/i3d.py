@@ -63,8 +63,6 @@ class I3d(nn.Module):
 
 
 class _Unit(nn.Module):
-    """Convolution without bias, BatchNorm and ReLU."""
-
     def __init__(self, inside: int, outside: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.conv3d = nn.Conv3d(inside, outside, kernel, stride, bias=False)
@@ -76,8 +74,6 @@ class _Unit(nn.Module):
 
 
 class _Pool(nn.Module):
-    """The largest of each neighbourhood."""
-
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride

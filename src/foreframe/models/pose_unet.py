@@ -154,7 +154,6 @@ class Model(models.Model):
     def forward(
         self, clip: Clip, context: int, forcing: Tensor, noise: Tensor, free_running: frozenset[int] | None = None
     ) -> Unrolled:
-        """See `models.Model.forward`."""
         assert clip.cond is not None
         steps: list[Step] = []
         state = self.initial(clip, context)

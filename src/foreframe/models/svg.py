@@ -101,8 +101,9 @@ class Model(models.Model):
         norm = config.norm if config.predictor_norm else None
         self.predictor = FramePredictor(inputs, config.g_dim, config.rnn_size, config.predictor_layers, norm)
         self.standardise = Standardize(spec.cond_size)
-        self.posterior = self._gaussian(config.posterior_layers) if latent else None
-        self.prior = self._gaussian(config.prior_layers) if config.prior == "learned" else None
+        sizes = config.g_dim, config.z_dim, config.rnn_size
+        self.posterior = GaussianLstm(*sizes, config.posterior_layers) if latent else None
+        self.prior = GaussianLstm(*sizes, config.prior_layers) if config.prior == "learned" else None
         self.apply(init_dcgan)
 
     def fit_condition(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -111,12 +112,9 @@ class Model(models.Model):
     def initial(self, clip: Clip, context: int) -> State:
         """An empty memory for each clip; the first step fills the skips."""
         like = clip.frames[:, 0]
-        return State(
-            predictor=self.predictor.lstm.initial(like),
-            posterior=None if self.posterior is None else self.posterior.lstm.initial(like),
-            prior=None if self.prior is None else self.prior.lstm.initial(like),
-            skip_terms=(),
-        )
+        posterior = None if self.posterior is None else self.posterior.lstm.initial(like)
+        prior = None if self.prior is None else self.prior.lstm.initial(like)
+        return State(self.predictor.lstm.initial(like), posterior, prior, skip_terms=())
 
     def step(
         self,
@@ -201,9 +199,6 @@ class Model(models.Model):
     def _refreshing(self) -> int:
         """A frame's maps become the skips as long as at least this many context frames follow it."""
         return {"last-context": 0, "svg": 1, "last-frame": -(10**9)}[self.config.skip]
-
-    def _gaussian(self, layers: int) -> GaussianLstm:
-        return GaussianLstm(self.config.g_dim, self.config.z_dim, self.config.rnn_size, layers)
 
 
 class _TrueFrames:

@@ -68,7 +68,6 @@ class _Layer(nn.Module):
         self.slope = slope
 
     def finish(self, maps: Tensor, steps: int) -> Tensor:
-        """What follows the convolution."""
         return maps if self.norm is None else cast(Tensor, self.norm(maps, steps, self.slope))
 
     def fold(self) -> None:

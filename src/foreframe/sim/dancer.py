@@ -143,5 +143,4 @@ class Camera:
         return np.stack([x, y, inside], axis=-1).astype(np.float32)
 
     def handle(self, mujoco: ModuleType) -> Any:
-        """The camera for MuJoCo's renderer."""
         return free_camera(mujoco, self.lookat, self.azimuth, self.elevation, self.distance)

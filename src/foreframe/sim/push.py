@@ -119,7 +119,6 @@ def _prepare_arm(scene: Any) -> None:
 
 
 def _paint(scene: Any, rng: np.random.Generator) -> None:
-    """Colors of the bin and the light of one clip."""
     color = tint(rng, BINS, 0.07)
     shade = rng.uniform(0.55, 1.3)
     for name in ("bottom", "front", "back", "left", "right"):

@@ -15,7 +15,6 @@ def multiply(a: Floats, b: Floats) -> Floats:
 
 
 def inverse(a: Floats) -> Floats:
-    """The inverses of unit quaternions (..., 4)."""
     return np.asarray(a * [1, -1, -1, -1])
 
 

@@ -68,7 +68,6 @@ def mark(request: Request) -> dict[str, object]:
 
 
 def is_finished(run: Path, request: Request) -> bool:
-    """Whether a run is finished as requested."""
     try:
         return bool(config.read_json(run / DONE) == json.loads(json.dumps(mark(request))))
     except ForeframeError:

@@ -21,8 +21,6 @@ OUTPUT = "output.txt"
 
 
 class Task(Protocol):
-    """A run in progress."""
-
     def poll(self) -> int | None:
         """The exit code, or None while it works."""
 

@@ -25,8 +25,6 @@ SHOWN = (("loss", "loss", ".4f"), ("kl_nats", "KL (nats)", ".2f"), ("val_predict
 
 
 class State(Enum):
-    """Of a run."""
-
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
@@ -60,7 +58,6 @@ class Table:
         self.last_time = time.monotonic()
 
     def show(self, last: bool = False) -> None:
-        """Bring it up to date."""
         if self.live is not None:
             table = RichTable("run", "state", "step", *(label for _, label, _ in SHOWN), box=None, pad_edge=False)
             for cell in self.cells:

@@ -49,8 +49,6 @@ class Record:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The values seen then, and now."""
-
     record: Record
     values: tuple[str, ...]
     first: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +16,31 @@ from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.device import check_precision
 from foreframe.distributed import World
-from foreframe.errors import ConfigError, DataError
+from foreframe.errors import ConfigError, DataError, UsageError
 from foreframe.log import Bar, RunLog
 from foreframe.models import Model
 from foreframe.nn.norm import synchronize
 from foreframe.recipe import RunConfig, TrainConfig
 from foreframe.training.optimizer import make_optimizer
-from foreframe.training.speed import Speed
 from foreframe.training.step import share_of
 from foreframe.training.watch import Watch
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Ways to do the same work sooner, paid for in advance; only roundings change, so no part of the experiment."""
+
+    compile: bool = False
+    """Have torch compile the parts of the model that hold convolutions."""
+    graphs: bool = False
+    """Record a step as a CUDA graph and replay it."""
+
+    def check(self, device: torch.device, world: World) -> None:
+        """Raises UsageError for what cannot be done here."""
+        if self.graphs and device.type != "cuda":
+            raise UsageError(f"--graphs: recordings are a matter of CUDA devices, this is {device.type}; leave it out")
+        if self.graphs and world.size > 1:
+            raise UsageError("--graphs: a step that other devices take part in cannot be recorded; use one device")
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,6 @@ class State:
 
     @classmethod
     def new(cls, setup: Setup) -> State:
-        """The state before the first step."""
         train, spec = setup.train, setup.pack.spec
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
@@ -151,12 +165,10 @@ class Reporter:
             self.bar = stack.enter_context(Bar("training", setup.train.steps, step))
 
     def row(self, row: dict[str, Any]) -> None:
-        """A row of the log."""
         if self.log is not None:
             self.log.write(row)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
         if self.bar is not None:
             self.bar.say(text)
 
@@ -174,11 +186,6 @@ class Reporter:
         if values is not None and logs:
             self.row({"step": step, **values, "steps_per_second": rate})
         self.bar.advance("" if values is None else _beside_bar(values, best, rate))
-
-
-def psnr(mse: float) -> float:
-    """In dB, for pixels in [0, 1]."""
-    return -10 * math.log10(max(mse, 1e-10))
 
 
 def _beside_bar(values: dict[str, float], best: dict[str, Any], rate: float) -> str:

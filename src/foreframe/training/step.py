@@ -67,7 +67,6 @@ class StepInputs(NamedTuple):
 
     @classmethod
     def of_tensors(cls, free_running: Any, tensors: Sequence[Any]) -> StepInputs:
-        """The reverse of `tensors`."""
         frames, cond, forcing, noise, numbers = tensors
         return cls(Clip(frames, cond), None, forcing, noise, numbers, free_running)
 

@@ -30,8 +30,7 @@ from foreframe.recipe import RunConfig
 from foreframe.training import health, resume, validation
 from foreframe.training.graphs import Inputs, Recorder
 from foreframe.training.optimizer import update_average
-from foreframe.training.speed import Speed
-from foreframe.training.state import Reporter, Setup, State, psnr
+from foreframe.training.state import Reporter, Setup, Speed, State
 from foreframe.training.step import StepInputs, StepPlan, draw, measure
 from foreframe.training.watch import KEPT
 
@@ -202,7 +201,12 @@ class Trainer:
         """A step's `VALUES` and settings by name; `psnr` is of the training batch, whose z saw the answer."""
         read = dict(zip(VALUES, values.tolist(), strict=True))
         norm, mse = read.pop("grad_norm"), read.pop("mse")
-        return {**read, "psnr": psnr(mse), **self.plan.settings(self.state.step - 1), "grad_norm": norm}
+        return {
+            **read,
+            "psnr": -10 * math.log10(max(mse, 1e-10)),
+            **self.plan.settings(self.state.step - 1),
+            "grad_norm": norm,
+        }
 
     def _is_due(self, every: int) -> bool:
         """Whether a thing done every n-th step, and at the end, is to be done now; never with 0."""

@@ -18,35 +18,23 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
-def container_kind(head: bytes) -> str:
-    """FFmpeg's name of a format by a file's first 16 bytes, or an empty string.
-
-    FFmpeg's own guess may take text for a playlist, and follow that to other files.
-    """
-    if head[4:8] in _BOXES:
-        return "mov"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:4] == b"GIF8":
-        return "gif"
-    return "matroska" if head[:4] == _EBML else ""
-
-
 def video_kind(path: Path) -> str:
-    """FFmpeg's name of the format of a video file by its first bytes.
+    """FFmpeg's name of a video's format by its first bytes; FFmpeg's own guess may follow a playlist to other files.
 
     Raises DataError for no plain file, another kind, or an MP4 or MOV that claims more frames than it has bytes.
     """
     identity(path, path, "a video")
     with reading(path, "", "a video"), path.open("rb") as file:
         head = file.read(16)
-    kind = container_kind(head)
-    if not kind:
-        found = f"another kind of file ({head[:8]!r})" if head else "an empty file"
-        raise unreadable(path, "first bytes", "a video (MP4, MOV, AVI, GIF, WebM or MKV)", found)
-    if kind == "mov":
+    if head[4:8] in _BOXES:
         _check_counts(path)
-    return kind
+        return "mov"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head[:4] in (b"GIF8", _EBML):
+        return "gif" if head[:4] == b"GIF8" else "matroska"
+    found = f"another kind of file ({head[:8]!r})" if head else "an empty file"
+    raise unreadable(path, "first bytes", "a video (MP4, MOV, AVI, GIF, WebM or MKV)", found)
 
 
 def check_end(path: Path, kind: str) -> None:
@@ -108,7 +96,6 @@ Part = tuple[str, int, int]
 
 
 def _last_box(file: BinaryIO, size: int) -> Part:
-    """The last box of an MP4 or MOV."""
     at, name, length = 0, b"", 0
     for box in _boxes(file, size):
         if not box[1].isalnum():  # what a camera left behind
@@ -172,7 +159,6 @@ def _last_block(file: BinaryIO, size: int) -> Part:
 
 
 def _palette_bytes(flags: bytes) -> int:
-    """Bytes of the palette that these flags of a GIF announce."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 

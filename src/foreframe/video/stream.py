@@ -62,7 +62,9 @@ def probe_video(path: str | Path) -> VideoInfo:
         length, times = len(shown), sorted(pts for pts in shown if pts is not None)
         _check_whole(path, container, stream, stored, times, broken)
         rate = stream.average_rate or stream.guessed_rate
-        fps = _rate(times, stream.time_base) or (float(rate) if rate else None)
+        fps = float(rate) if rate else None
+        if stream.time_base is not None and len(times) > 1 and times[-1] != times[0]:
+            fps = round(float((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base)), 3) or fps
         if _turn(path, kind) % 2:
             height, width = width, height
         return VideoInfo(height, width, length, fps, _spacing(times, stream.time_base))
@@ -117,7 +119,6 @@ class _Video:
             self.reformatter = VideoReformatter()  # one for all frames: to make one takes longer than to use it
 
     def take(self, start: int, stop: int) -> Iterator[Pixels]:
-        """Frames start to stop-1."""
         self.last = None
         while self.next < stop:
             frame = self._frame()
@@ -220,12 +221,6 @@ def _check_whole(path: Path, container: Any, stream: Any, stored: int, times: li
         if last < 0.9 * container.duration / av.time_base - 0.1:
             expected = f"{container.duration / av.time_base:.2f} s as the header says"
             raise unreadable(path, "", expected, f"{last:.2f} s: the file is cut short")
-
-
-def _rate(times: list[int], base: Fraction | None) -> float | None:
-    if base is None or len(times) < 2 or times[-1] == times[0]:
-        return None
-    return round(float((len(times) - 1) / ((times[-1] - times[0]) * base)), 3)
 
 
 def _spacing(times: list[int], base: Fraction | None) -> str:
