@@ -383,12 +383,8 @@ def test_a_file_of_sound_alone_and_an_unknown_codec_are_refused(videos: Path, tm
         container.mux(track.encode(frame))
         container.mux(track.encode(None))
     assert refused(path) == {"expected a video, found a file without a video stream"}
-    with pytest.raises(DataError, match="a GIF or MP4"):
-        read_video(path)
     path.write_bytes((videos / "end.mp4").read_bytes().replace(b"avc1", b"xxx1"))
     assert refused(path) == {"expected a video in a codec that FFmpeg knows, found another one"}
-    with pytest.raises(DataError, match="a codec that FFmpeg does not know"):
-        read_video(path)
 
 
 def test_a_video_whose_frames_are_missing_is_refused(tmp_path: Path, videos: Path):

@@ -13,24 +13,9 @@ from foreframe.metrics.lpips import Lpips, without_weights
 from foreframe.metrics.statistics import Difference, Ratio, Summary, format_mean, summarize, t_quantile
 
 __all__ = [
-    "METRICS",
-    "PSNR_CAP",
-    "Difference",
-    "Fvd",
-    "Lpips",
-    "Metric",
-    "Ratio",
-    "Summary",
-    "format_mean",
-    "psnr",
-    "psnr_per_channel",
-    "score_frames",
-    "ssim",
-    "ssim_gaussian",
-    "ssim_range2",
-    "summarize",
-    "t_quantile",
-]
+    "METRICS", "PSNR_CAP", "Difference", "Fvd", "Lpips", "Metric", "Ratio", "Summary", "format_mean", "psnr",
+    "psnr_per_channel", "score_frames", "ssim", "ssim_gaussian", "ssim_range2", "summarize", "t_quantile",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -200,13 +200,8 @@ class Trainer:
     def _read(self, values: Tensor) -> dict[str, float]:
         """A step's `VALUES` and settings by name; `psnr` is of the training batch, whose z saw the answer."""
         read = dict(zip(VALUES, values.tolist(), strict=True))
-        norm, mse = read.pop("grad_norm"), read.pop("mse")
-        return {
-            **read,
-            "psnr": -10 * math.log10(max(mse, 1e-10)),
-            **self.plan.settings(self.state.step - 1),
-            "grad_norm": norm,
-        }
+        norm, psnr = read.pop("grad_norm"), -10 * math.log10(max(read.pop("mse"), 1e-10))
+        return {**read, "psnr": psnr, **self.plan.settings(self.state.step - 1), "grad_norm": norm}
 
     def _is_due(self, every: int) -> bool:
         """Whether a thing done every n-th step, and at the end, is to be done now; never with 0."""

@@ -23,12 +23,11 @@ def validate(setup: Setup, state: State, reporter: Reporter) -> bool:
     """
     better = False
     if setup.world.is_main and "val" in setup.pack.splits:
+        state.validation_pending = False
         try:
             better = _score(setup, state, reporter)
-            state.validation_pending = False
         except NotFiniteError as error:
             reporter.note(state.step, f"validation: {error}")
-            state.validation_pending = False
         except signals.Stopped:
             state.validation_pending = True
         state.saved = -1
@@ -51,14 +50,8 @@ def _score(setup: Setup, state: State, reporter: Reporter) -> bool:
 
     score, repeat_last = psnr("prediction")
     reconstruction, _ = psnr("reconstruction")
-    reporter.row(
-        {
-            "step": state.step,
-            "val_prediction_psnr": score,
-            "val_reconstruction_psnr": reconstruction,
-            "val_repeat_last_psnr": repeat_last,
-        }
-    )
+    row = {"val_prediction_psnr": score, "val_reconstruction_psnr": reconstruction, "val_repeat_last_psnr": repeat_last}
+    reporter.row({"step": state.step, **row})
     better = bool(score > state.best.get("psnr", -math.inf))  # never if it is not a number
     if better:
         state.best = {"step": state.step, "psnr": score, "split": "val", "horizon": horizon}

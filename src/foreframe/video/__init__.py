@@ -7,23 +7,7 @@ from foreframe.video.stream import VideoInfo, probe_video, read_at, read_frames
 from foreframe.video.write import write_gif, write_mp4, write_png
 
 __all__ = [
-    "GREEN",
-    "MAX_SIDE",
-    "RED",
-    "Pixels",
-    "Row",
-    "VideoInfo",
-    "bordered",
-    "decode_image",
-    "error_picture",
-    "grid",
-    "pictures",
-    "probe_video",
-    "read_at",
-    "read_frames",
-    "read_image",
-    "strip",
-    "write_gif",
-    "write_mp4",
+    "GREEN", "MAX_SIDE", "RED", "Pixels", "Row", "VideoInfo", "bordered", "decode_image", "error_picture", "grid",
+    "pictures", "probe_video", "read_at", "read_frames", "read_image", "strip", "write_gif", "write_mp4",
     "write_png",
-]
+]  # fmt: skip

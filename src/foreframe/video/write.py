@@ -72,10 +72,11 @@ def encode_mp4(frames: Pixels, fps: float, scale: int = 1) -> bytes:
     if not fps > 0:
         raise ValueError(f"fps: expected above 0, got {fps}")
     height, width = frames.shape[1] * scale, frames.shape[2] * scale
-    made = io.BytesIO()
+    made, faststart = io.BytesIO(), {"movflags": "+faststart"}
     # To put the index first, the writer of an MP4 reads in the end what it wrote.
-    reader = {"options": {"movflags": "+faststart"}, "io_open": lambda *_: io.BytesIO(made.getvalue())}
-    with av.open(made, "w", format="mp4", **reader) as container:
+    with av.open(
+        made, "w", format="mp4", options=faststart, io_open=lambda *_: io.BytesIO(made.getvalue())
+    ) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.options = {"crf": "16", "preset": "medium"}
