@@ -49,9 +49,7 @@ def stage_widths(size: int, width: int) -> list[int]:
 def make_backbone(
     name: Backbone, size: int, channels: int, features: int, width: int, norm: NormKind = "step"
 ) -> tuple[nn.Module, Decoder]:
-    """(encoder, decoder) for square frames of 64 or 128 pixels. Raises ValueError for another size."""
-    if size not in (64, 128):
-        raise ValueError(f"the {name} backbone takes frames of 64x64 or 128x128 pixels, not {size}x{size}")
+    """(encoder, decoder) for square frames of 64 or 128 pixels."""
     sizes = size, channels, features, width
     if name == "dcgan":
         return DcganEncoder(*sizes, norm), DcganDecoder(*sizes, norm)

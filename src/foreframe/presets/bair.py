@@ -12,11 +12,11 @@ from foreframe.schedules import BetaSchedule, ForcingSchedule
 def svg_bair_fixed() -> TrainConfig[Config]:
     """SVG with a fixed prior on BAIR, actions and positions as condition (the lab reports 26.76 dB).
 
-    VGG-64, g 128, z 64, rnn 256, batch 12, Adam 0.002, 100 epochs of 600 steps; teacher forcing decays from
-    epoch 20 by 0.01666 an epoch; beta rises once. Unlike the lab, a coin is thrown for each clip and step,
-    the frozen skip is the last context frame, logvar is clamped once, and beta scales nats by SVG's 1e-4:
-    with the lab's 0 to 1 the KL of 64 units outweighs a mean over pixels by four orders and the posterior
-    collapses. One GPU: hours. `svg_bair_fixed_lab` repeats the lab's own run.
+    VGG-64, g 128, z 64, rnn 256, batch 12, Adam 0.002, 100 epochs of 600 steps; teacher forcing decays from epoch 20 by
+    0.01666 an epoch; beta rises once. Unlike the lab: a coin for each clip and step, the frozen skip of the last
+    context frame, logvar clamped once, and nats scaled by SVG's 1e-4 (with the lab's 0 to 1 the KL outweighs a mean
+    over pixels by four orders and the posterior collapses). One GPU: hours. `svg_bair_fixed_lab` repeats the lab's own
+    run.
     """
     return TrainConfig(
         model=Config(backbone="vgg", prior="fixed", predictor_norm=True),

@@ -15,10 +15,10 @@ from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule
 def pose_dance() -> TrainConfig[Config]:
     """The pose lab's network on its dance clips, one frame in, 15 out in training, the whole take when scored.
 
-    AdamW 5e-4, batch 12, windows of 16 frames side by side, ten cycles of beta, gradients clipped at norm 1,
-    500 epochs; teacher forcing begins at 0.3 and decays from epoch 10. Unlike the lab: z's KL is a mean over
-    its 24,576 numbers as the pixels' error is a mean over 6,144, so that beta = 1 does not drown the picture;
-    a coin for each clip and step; prediction draws z from N(0, I) and never sees the target.
+    AdamW 5e-4, batch 12, windows of 16 frames side by side, ten cycles of beta, gradients clipped at norm 1, 500
+    epochs; teacher forcing begins at 0.3 and decays from epoch 10. Unlike the lab: z's KL is a mean over 24,576 numbers
+    as the error is over 6,144, so that beta = 1 does not drown the picture; a coin for each clip and step; prediction
+    draws z from N(0, I) and never sees the target.
     """
     return TrainConfig(
         model=Config(),
@@ -56,10 +56,10 @@ def pose_dance_lab() -> TrainConfig[Config]:
 def pose_dance_unet() -> TrainConfig[pose_unet.Config]:
     """A CVAE at several scales for the same dance clips: sized for some minutes on one CPU core.
 
-    Each training clip is one reference frame and two more, up to 60 frames apart: the scene behind the person has
-    to be filled in, and nothing can be copied. beta is that of pixels with a noise of 0.03, 2 * 0.03^2 / 6,144
-    (a mean over pixels beside a sum over z). Even so, little is left for z to say once the pose is known: it
-    settles at hundredths of a nat a frame, which the log says. Bending the clips more (`augment`) wakes it.
+    A training clip is one reference frame and two more, up to 60 frames apart: the scene behind the person has to be
+    filled in, and nothing can be copied. beta is that of pixels with a noise of 0.03, 2 * 0.03^2 / 6,144 (a mean over
+    pixels, a sum over z). Little is left for z to say once the pose is known: it settles at hundredths of a nat a
+    frame, which the log says. Bending the clips more (`augment`) wakes it.
     """
     return TrainConfig(
         model=pose_unet.Config(),

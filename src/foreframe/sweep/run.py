@@ -100,7 +100,10 @@ def run_all(
     Raises TrainingError if runs failed, with the name of each; the others were completed.
     """
     for cell in cells:
-        _write_record(cell)
+        if not (cell.folder / "config.json").exists():
+            cell.record.write(cell.folder)
+        elif not cell.folder.name.endswith(identity(RunConfig.read(cell.folder))):
+            raise ConfigError(f"{cell.folder / 'config.json'}: was edited; remove this folder or put it back")
     running: dict[Path, tuple[Cell, Task]] = {}
     table, data = Table(cells), str(pack.path.resolve())
     with signals.defer_signals(), table.live or nullcontext():
@@ -144,20 +147,6 @@ def workers_and_threads(workers: int, threads: int | None, cells: int, device: s
     return workers, threads or max(1, cores // workers)
 
 
-def _write_record(cell: Cell) -> None:
-    """Prepare a run's folder."""
-    if (cell.folder / "config.json").exists():
-        found = identity(RunConfig.read(cell.folder))
-        if not cell.folder.name.endswith(found):
-            raise ConfigError(f"{cell.folder / 'config.json'}: was edited; remove this folder or put it back")
-        return
-    try:
-        cell.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk.refused(cell.folder, error) from error
-    cell.record.write(cell.folder)
-
-
 def _is_free(folder: Path) -> bool:
     """Whether no process trains this run: one whose sweep was killed needs time to save and end."""
     lock = disk.Lock(folder / ".lock")
@@ -168,8 +157,7 @@ def _is_free(folder: Path) -> bool:
 
 def _collect(running: dict[Path, tuple[Cell, Task]], request: Request) -> None:
     for folder, (cell, task) in list(running.items()):
-        code = task.poll()
-        if code is not None:
+        if task.poll() is not None:
             del running[folder]
             unfinished = State.WAITING if signals.asked() else State.FAILED
             cell.state = State.DONE if is_finished(folder, request) else unfinished

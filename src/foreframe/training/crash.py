@@ -129,17 +129,15 @@ def replay(folder: Path) -> Replayed:
         raise ConfigError(f"{folder / RECORD}: {train.batch} clips in {parts} parts are no step of this run")
     model = fill(model, read_tensors(folder / "weights.safetensors", model.state_dict()), torch.device("cpu"))
     model.requires_grad_(True)
-    spec, shape = config.spec, (train.batch, train.length)
-    like = {
-        "frames": torch.empty(*shape, spec.channels, spec.height, spec.width, device="meta"),
-        "forcing": torch.empty(train.batch, train.length - 1, dtype=torch.bool, device="meta"),
-        "noise": torch.empty(train.batch, train.length - 1, *model.latent_shape, device="meta"),
-        "beta": torch.empty((), device="meta"),
-    }
-    if spec.cond != "none":
-        sides = (spec.height, spec.width) if spec.cond == "image" else ()
-        like["cond"] = torch.empty(*shape, spec.cond_size, *sides, device="meta")
-    found = read_tensors(folder / "batch.safetensors", like)
+    spec, sides = config.spec, (config.spec.height, config.spec.width)
+    shape, steps = (train.batch, train.length), (train.batch, train.length - 1)
+    with torch.device("meta"):
+        frames, cond = torch.empty(*shape, spec.channels, *sides), None
+        if spec.cond != "none":
+            cond = torch.empty(*shape, spec.cond_size, *(sides if spec.cond == "image" else ()))
+        forcing, noise = torch.empty(steps, dtype=torch.bool), torch.empty(*steps, *model.latent_shape)
+        like = StepInputs(Clip(frames, cond), None, forcing, noise, torch.empty(4), ())
+    found = read_tensors(folder / "batch.safetensors", _batch(like))
     clip = Clip(found["frames"], found.get("cond"))
     numbers = torch.stack([found["beta"], *torch.zeros(3)])
     free_running = tuple(map(frozenset, record.free_running))

@@ -12,7 +12,7 @@ from foreframe.losses import COLLAPSED_NATS
 from foreframe.training import crash
 from foreframe.training.state import Reporter, Setup, State
 from foreframe.training.step import StepInputs, StepPlan, draw
-from foreframe.training.watch import IN_A_ROW, IN_KEPT, KEPT, Skipped, Spike
+from foreframe.training.watch import IN_A_ROW, IN_KEPT, KEPT, Spike
 
 EXPLODED_NATS = 1e4
 
@@ -41,26 +41,21 @@ def report_events(
         clips = plan.feed.windows.names(plan.indices(event.step))
         text = f"not finite: {', '.join(event.wrong)}; clips {', '.join(clips)}; first {first or crash.NOTHING}"
         reporter.note(event.step + 1, f"{text}; this step is skipped")
-        if event.fatal:
-            _end(setup, state, event, inputs, clips, first, f"step {event.step + 1}: {text}")
-
-
-def _end(
-    setup: Setup, state: State, event: Skipped, inputs: StepInputs, clips: list[str], first: str, text: str
-) -> None:
-    kept = ""
-    if setup.world.is_main:
-        try:
-            folder = crash.write(setup.path, setup.config, state.model, inputs, clips, event, first)
-            kept = f"It is kept: `foreframe replay {folder}` takes it again. "
-        except DiskError as error:
-            kept = f"It could not be kept: {error}. "
-    else:
-        setup.world.barrier()  # the first process reports it
-    raise TrainingError(
-        f"{text}; {IN_A_ROW} such steps in a row, or {IN_KEPT} of {KEPT}, end a run. {kept}The newest checkpoint "
-        "is unharmed; try a lower learning rate or --optimizer.clip-norm 1"
-    )
+        if not event.fatal:
+            continue
+        kept = ""
+        if setup.world.is_main:
+            try:
+                folder = crash.write(setup.path, setup.config, state.model, inputs, clips, event, first)
+                kept = f"It is kept: `foreframe replay {folder}` takes it again. "
+            except DiskError as error:
+                kept = f"It could not be kept: {error}. "
+        else:
+            setup.world.barrier()  # the first process reports it
+        raise TrainingError(
+            f"step {event.step + 1}: {text}; {IN_A_ROW} such steps in a row, or {IN_KEPT} of {KEPT}, end a run. {kept}"
+            "The newest checkpoint is unharmed; try a lower learning rate or --optimizer.clip-norm 1"
+        )
 
 
 def report_latent(state: State, values: dict[str, float], reporter: Reporter) -> None:

@@ -53,6 +53,10 @@ class StepInputs(NamedTuple):
     def beta(self) -> Tensor:
         return self.numbers[0].float()
 
+    @property
+    def step(self) -> Tensor:
+        return self.numbers[3].long()
+
     def to(self, device: torch.device) -> StepInputs:
         """The same on a device. Nothing waits for the copies."""
         grid = None if self.grid is None else self.grid.to(device, non_blocking=True)
@@ -92,13 +96,9 @@ class StepPlan:
     latent_shape: tuple[int, ...]
     uniform: bool = False
 
-    @property
-    def epoch_steps(self) -> int:
-        """Steps that schedules call an epoch."""
-        return self.train.epoch_steps or max(1, len(self.feed.windows) // self.train.batch)
-
     def clock(self, step: int) -> Clock:
-        return Clock(step, self.train.steps, self.epoch_steps)
+        epoch_steps = self.train.epoch_steps or max(1, len(self.feed.windows) // self.train.batch)
+        return Clock(step, self.train.steps, epoch_steps)
 
     def settings(self, step: int) -> dict[str, float]:
         """The schedules at a step: beta, the probability of forcing, the learning rate."""
@@ -168,13 +168,9 @@ def draw_forcing(
     schedule: ForcingSchedule, probability: float, shape: tuple[int, int], seed: int, clock: Clock
 ) -> Tensor:
     """The forcing mask, (B, T-1) bool on the CPU, true by probability; `schedule.coin` says who shares a draw."""
-    if schedule.coin == "epoch":
-        draw = torch.rand((), generator=seeds.generator(seed, "forcing-epoch", clock.epoch)).expand(shape)
-    elif schedule.coin == "batch":
-        draw = torch.rand((), generator=seeds.generator(seed, "forcing", clock.step)).expand(shape)
-    else:
-        draw = torch.rand(shape, generator=seeds.generator(seed, "forcing", clock.step))
-    return draw < probability
+    moment = ("forcing-epoch", clock.epoch) if schedule.coin == "epoch" else ("forcing", clock.step)
+    size = () if schedule.coin in ("epoch", "batch") else shape
+    return torch.rand(size, generator=seeds.generator(seed, *moment)).expand(shape) < probability
 
 
 def draw_strides(most: int, count: int, seed: int, step: int) -> Tensor:

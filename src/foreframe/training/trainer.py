@@ -152,7 +152,7 @@ class Trainer:
         """Inputs to `VALUES` without reading the device; a step that is not finite changes nothing."""
         state, train = self.state, self.setup.train
         model, optimizer = state.model, state.optimizer
-        _, rate, share, step = inputs.numbers
+        rate, share = inputs.numbers[1:3].float()
         model.train()
         optimizer.zero_grad(set_to_none=True)
         kept = state.watch.keep(model)
@@ -164,14 +164,14 @@ class Trainer:
         if train.optimizer.clip_norm:
             nn.utils.clip_grads_with_norm_(model.parameters(), train.optimizer.clip_norm, norm)
         norm_value = norm[None].to(values)
-        skipped = state.watch.record(step.long(), torch.cat([values[:3], norm_value, values[-1:]]))
+        skipped = state.watch.record(inputs.step, torch.cat([values[:3], norm_value, values[-1:]]))
         kept.put_back(skipped)
         optimizer.found_inf.copy_(skipped)
         for group in optimizer.param_groups:
-            group["lr"] = rate.float()
+            group["lr"] = rate
         optimizer.step()
         if state.average is not None:
-            update_average(state.average, model, torch.where(skipped, 0, share.float()))
+            update_average(state.average, model, torch.where(skipped, 0, share))
         return torch.cat([values[:-1], norm_value])
 
     def _update_tensors(self, free_running: tuple[frozenset[int], ...], tensors: Inputs) -> Tensor:

@@ -65,7 +65,9 @@ def probe_video(path: str | Path) -> VideoInfo:
         fps = float(rate) if rate else None
         if stream.time_base is not None and len(times) > 1 and times[-1] != times[0]:
             fps = round(float((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base)), 3) or fps
-        if _turn(path, kind) % 2:
+        with _open(path, kind) as again:
+            frame = next(again.decode(video=0), None)
+        if frame is not None and round(frame.rotation / 90) % 2:  # telephones ask for quarter turns
             height, width = width, height
         return VideoInfo(height, width, length, fps, _spacing(times, stream.time_base))
 
@@ -135,7 +137,8 @@ class _Video:
             if frame is None:
                 end = f"{self.last[0]:.4f} s" if self.last else "nothing"
                 return None, f"no frame: the video ends at {end}"
-            before, self.last = self.last, (_time(frame), self._pixels(frame))
+            now = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+            before, self.last = self.last, (now, self._pixels(frame))
         if self.last[0] <= time + tolerance:
             return self.last[1], ""
         earlier = f"{before[0]:.4f} and " if before else ""
@@ -232,15 +235,3 @@ def _spacing(times: list[int], base: Fraction | None) -> str:
     if gaps[-1] <= 1.5 * middle and gaps[0] >= 0.5 * middle:
         return ""
     return f"{float(gaps[0] * base):.3f} to {float(gaps[-1] * base):.3f} s apart, most {float(middle * base):.3f} s"
-
-
-def _turn(path: Path, kind: str) -> int:
-    """Quarter turns that the file asks for (telephones do)."""
-    with _open(path, kind) as container:
-        frame = next(container.decode(video=0), None)
-        turns: int = 0 if frame is None else round(frame.rotation / 90) % 4
-        return turns
-
-
-def _time(frame: Any) -> float:
-    return float(frame.pts * frame.time_base) if frame.pts is not None else 0.0
