@@ -50,11 +50,7 @@ def psnr(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def psnr_per_channel(predicted: Tensor, true: Tensor) -> Tensor:
-    """PSNR in dB of each channel separately, capped, then averaged over the channels: the form of SVG and SRVP.
-
-    Never below `psnr` of the same frames (but for the cap), by Jensen's inequality. Arguments and errors are those of
-    `psnr`.
-    """
+    """PSNR in dB of each channel, capped, then averaged over channels, as SVG and SRVP do: never below `psnr`."""
     return score_frames(predicted, true, ["psnr-channel"])["psnr-channel"]
 
 

@@ -45,8 +45,7 @@ class FvdScore:
 class Fvd(nn.Module):
     """Features of clips, and their protocol. sha256: of the file of weights.
 
-    context: whether the context frames, which are true and draw the sets together, are part of the clips of both (as in
-    SRVP and MCVD) or not (as in FitVid).
+    context: whether clips include their context frames, which are true and draw the sets together (SRVP and MCVD do).
     """
 
     def __init__(self, network: nn.Module, sha256: str, context: bool = True) -> None:

@@ -1,7 +1,6 @@
 """I3D (Carreira & Zisserman, 2017): Inception-v1 with every kernel inflated in time, for RGB and Kinetics' 400 classes.
 
-FVD uses its logits as features. Layers are named as in the widely used PyTorch port, and padded as TensorFlow's "SAME"
-is: dynamically, the odd pixel behind.
+FVD uses its logits. Layers are named as in the widely used PyTorch port, and padded as TensorFlow's "SAME" is.
 """
 
 from __future__ import annotations
@@ -121,10 +120,7 @@ def _same(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Ten
 
 
 def load_i3d(path: Path) -> tuple[I3d, str]:
-    """The network with weights from a `.safetensors`, on the CPU, and the SHA-256 of the file.
-
-    Raises UsageError if the file is not of I3D for RGB and 400 classes; each wrong tensor is named.
-    """
+    """The network with weights from a `.safetensors`, and its SHA-256. Raises UsageError, naming each wrong tensor."""
     with torch.device("meta"):
         network = I3d()
     state = network.state_dict()

@@ -17,10 +17,7 @@ MOST_BYTES = 64 * 2**20
 def load_weights(
     path: Path, expected: Mapping[str, Tensor], network: str, ignored: str = ""
 ) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a `.safetensors` of a network, on the CPU, and the SHA-256 of the file; see `read_tensors`.
-
-    Raises UsageError for another file; each wrong tensor is named.
-    """
+    """A network's tensors from a `.safetensors`, on the CPU, and its SHA-256. Raises UsageError, naming wrong ones."""
     if path.suffix != ".safetensors":
         raise UsageError(
             f"{path}: expected weights of {network} as .safetensors; docs/concepts.md says how to convert other files"

@@ -124,10 +124,7 @@ _FILES: dict[str, UserFile] = {}
 
 
 def run_file(path: Path) -> UserFile:
-    """Run a user's Python file, the same content once. It is code: call this only for a file the user named.
-
-    Raises UsageError if there is no such file.
-    """
+    """Run a user's Python file, which the user must have named, once. Raises UsageError if there is none."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -167,8 +164,7 @@ def user_module(path: str, sha256: str) -> Any:
 def build_on_meta(config: Any, spec: ClipSpec) -> Model:
     """The model with tensors that have a shape and no memory, in some milliseconds.
 
-    Raises ConfigError, with the numbers, if it cannot take such clips, a number is beyond what it can be, or this
-    machine has less memory than the model and one frame need.
+    Raises ConfigError if it cannot take such clips or numbers, or needs more memory than this machine has.
     """
     name = name_of(config)
     for field in dataclasses.fields(config):
@@ -227,10 +223,7 @@ def memory() -> int:
 
 
 def build(config: Any, spec: ClipSpec) -> Model:
-    """A model with new weights for clips of this kind, channels last in memory, which convolutions prefer.
-
-    Raises ConfigError as `build_on_meta` does, before memory is taken.
-    """
+    """A model with new weights, channels last in memory, which convolutions prefer. Raises as `build_on_meta`."""
     build_on_meta(config, spec)
     untyped: Any = _made(config, spec)  # torch's annotations know no memory_format
     return cast(Model, untyped.to(memory_format=torch.channels_last))

@@ -83,7 +83,7 @@ class Model(models.Model):
         self.shrink = _conv(quarter, eighth, 2)
         self.encode_eighth = nn.Sequential(Residual(eighth), Residual(eighth))
 
-        # Checkpoints know these two, `encode_frame` and `embed_latent`, by their first names.
+        # Checkpoints know the encoder of the person and the embedding of z by these names.
         person = nn.Sequential(
             _conv(frame, half), nn.SiLU(), _conv(half, quarter, 2), nn.SiLU(), _conv(quarter, quarter, 2)
         )
@@ -104,14 +104,6 @@ class Model(models.Model):
             nn.SiLU(),
             _scaled_init(_conv(config.detail, spec.channels + 1), 0.3),
         )
-
-    @property
-    def encode_frame(self) -> nn.Module:
-        return self.get_submodule("see")
-
-    @property
-    def embed_latent(self) -> nn.Module:
-        return self.get_submodule("hear")
 
     def initial(self, clip: Clip, context: int) -> State:
         """Frame 0 as the reference; `step` moves on to later context frames."""
@@ -143,7 +135,7 @@ class Model(models.Model):
         posterior = None if target is None else self._gaussian(self.posterior, at_eighth, target, state)
         z = (posterior or prior).sample(noise)
 
-        maps = self.decode_eighth(at_eighth + self.embed_latent(z))
+        maps = self.decode_eighth(at_eighth + self.get_submodule("hear")(z))
         maps = self.decode_quarter(torch.cat([self.to_quarter(maps), at_quarter], 1))
         maps = self.decode_half(torch.cat([self.to_half(maps), at_half], 1))
         painted = torch.sigmoid(self.paint(torch.cat([self.to_full(maps), ink, scene], 1)))
@@ -173,7 +165,7 @@ class Model(models.Model):
 
     def _gaussian(self, head: nn.Module, maps: Tensor, frame: Tensor, state: State) -> Gaussian:
         """A frame is seen as its difference from the background: what is there of the person."""
-        person = self.encode_frame(_fold(2 * (frame - state.background)))
+        person = self.get_submodule("see")(_fold(2 * (frame - state.background)))
         mean, logvar = head(torch.cat([maps, person], 1)).chunk(2, 1)
         return Gaussian.bounded(mean, LOGVAR_SOFT * torch.tanh(logvar / LOGVAR_SOFT))
 

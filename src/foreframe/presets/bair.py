@@ -34,10 +34,7 @@ def svg_bair_fixed() -> TrainConfig[Config]:
 
 
 def svg_bair_learned() -> TrainConfig[Config]:
-    """SVG with a learned prior on BAIR, actions and positions as condition (the lab reports 27.42 dB).
-
-    As `svg-bair-fixed`; the prior is an LSTM over the past frames.
-    """
+    """SVG with a learned prior on BAIR, else as `svg-bair-fixed` (the lab reports 27.42 dB)."""
     fixed = svg_bair_fixed()
     return replace(fixed, model=replace(fixed.model, prior="learned"))
 

@@ -1,7 +1,4 @@
-"""The dancer's motions: DeepMimic's recordings of people, two of them blended, each with a style of its own.
-
-They come with pybullet as text files; nothing else of pybullet is used.
-"""
+"""The dancer's motions: DeepMimic's recordings of people, which come with pybullet, blended in pairs."""
 
 from __future__ import annotations
 
@@ -113,10 +110,7 @@ def _mix(a: Poses, b: Poses, share: Floats) -> Poses:
 
 
 def draw_dance(rng: np.random.Generator, frames: int) -> Poses:
-    """Two motions in turns, each in its own way, with a manner of its own over both: DENSE poses a frame.
-
-    Only here do the turns of the root include its heading.
-    """
+    """Two motions in turns, each in its own way, DENSE poses a frame; here the root's turns include its heading."""
     steps = frames * DENSE
     seconds = np.arange(steps) / (FPS * DENSE)
     lead, guest = (_draw(rng, names) for names in (LEADS, GUESTS))

@@ -65,10 +65,7 @@ def build(
     counts: Mapping[str, int] | None = None,
     crf: float | None = None,
 ) -> None:
-    """Simulate `counts` clips for each split and write the sample push or dance to `dst`: a second or two a clip.
-
-    counts and crf: those of the sample in the package unless given.
-    """
+    """Simulate clips (`counts` for each split; default, as for crf: the package's) and write a sample to `dst`."""
     crf = SAMPLES[name].crf if crf is None else crf
     splits = [split for split, count in (counts or SAMPLES[name].splits).items() for _ in range(count)]
     simulator = dance if name == "dance" else push

@@ -1,7 +1,4 @@
-"""The comparisons of the two lab reports, each as foreframe implements its system.
-
-The reports' own numbers are in docs/from-the-labs.md, with what is different here and why.
-"""
+"""The comparisons of the two lab reports as foreframe implements them; docs/from-the-labs.md says what differs."""
 
 from __future__ import annotations
 

@@ -32,11 +32,7 @@ MOST_SEEDS = 1000
 
 
 def plan(grid: Grid, pack: Pack, out: Path, scale: ScaleName, seeds: int) -> list[Cell]:
-    """The runs of a grid, all variants of the first seed before those of the next.
-
-    Raises ConfigError, naming the variant, if one cannot be trained on these clips, and UsageError for a number of
-    seeds.
-    """
+    """The runs of a grid, seed by seed. Raises ConfigError, naming a variant that it refuses, or UsageError."""
     if not 1 <= seeds <= MOST_SEEDS:
         raise UsageError(f"--seeds: expected 1 to {MOST_SEEDS}, found {seeds}")
     cells = []

@@ -110,10 +110,7 @@ def write(
 
 
 def replay(folder: Path) -> Replayed:
-    """Take a kept step again, on the CPU.
-
-    Raises CheckpointError or ConfigError, with its name, if the folder is not of a crash or a file in it is damaged.
-    """
+    """Take a kept step again, on the CPU. Raises CheckpointError or ConfigError, naming a file that is damaged."""
     if not (folder / RECORD).is_file():
         raise CheckpointError(
             f"{folder}: there is no {RECORD} in it; expected a folder RUN/crash/step-..., which a run leaves that is "

@@ -13,8 +13,7 @@ from foreframe.recipe import OptimizerConfig
 def make_optimizer(config: OptimizerConfig, model: nn.Module, capturable: bool = False) -> Any:
     """One optimiser over all parameters; the labs' several with equal settings are the same mathematics.
 
-    Fused: one pass, in which an update is skipped where `found_inf` is not zero. capturable: so that a GPU can record
-    it.
+    Fused: one pass, in which an update is skipped where `found_inf` is not zero. capturable: for recording on a GPU.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     decay = config.weight_decay

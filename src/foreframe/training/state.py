@@ -64,11 +64,7 @@ class Setup:
         return share_of(self.train.batch, self.world.rank, self.world.size, self.train.accumulate)
 
     def check(self) -> None:
-        """Refuse what would fail later, before memory is taken.
-
-        Raises ConfigError or UsageError for settings that cannot be, or not here, and DataError for clips that do not
-        fit.
-        """
+        """Refuse settings (ConfigError, UsageError) and clips (DataError) of no use, before memory is taken."""
         config, train, pack = self.config, self.train, self.pack
         train.check(pack.spec)
         check_precision(train.precision, self.device)

@@ -1,7 +1,4 @@
-"""One training step apart from the run it belongs to: its inputs, how they are drawn, forward and backward.
-
-Everything drawn is a function of the seed and the step: a resumed run draws what it would have drawn.
-"""
+"""One training step: its inputs, all drawn as a function of the seed and the step; forward and backward."""
 
 from __future__ import annotations
 
@@ -112,10 +109,7 @@ class StepPlan:
 
 
 def draw(plan: StepPlan, step: int, rows: Tensor) -> StepInputs:
-    """The inputs of a step, on the host, with all random numbers of training.
-
-    They are drawn for the whole batch, of which `rows` (b,) are taken: the same on any number of devices.
-    """
+    """The inputs of a step, on the host; drawn for the whole batch, for any number of devices; `rows` are taken."""
     train, seed, device = plan.train, plan.train.seed, plan.feed.device
     now, shape = plan.settings(step), (train.batch, train.length - 1)
     strides = draw_strides(train.stride, train.batch, seed, step)
@@ -150,8 +144,7 @@ def measure(model: Model, inputs: StepInputs, train: TrainConfig[Any]) -> Tensor
 def share_of(batch: int, rank: int, size: int, accumulate: int) -> Tensor:
     """The rows of a batch that belong to one process, (batch / size,) int64, those of its first part first.
 
-    A part is the same clips whatever the number of processes, which share each.
-    Raises ConfigError if the clips cannot be shared equally.
+    A part is the same clips for any number of processes. Raises ConfigError if they cannot be shared equally.
     """
     shares = size * accumulate
     if batch % shares:

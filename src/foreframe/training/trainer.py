@@ -43,11 +43,7 @@ OUT_OF_TIME = 1
 
 
 class Trainer:
-    """A run in progress.
-
-    setup: what was given. state: what training changes. plan: how steps are drawn. rows: of each batch's B clips, those
-    of this process.
-    """
+    """A run in progress. plan: how steps are drawn. rows: those of this process among the clips of a batch."""
 
     def __init__(
         self,

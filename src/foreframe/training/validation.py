@@ -17,10 +17,7 @@ PANEL_CLIPS, PANEL_FRAMES = 4, 60
 
 
 def validate(setup: Setup, state: State, reporter: Reporter) -> bool:
-    """Score the model on the split `val`, in the first process; returns whether it is the best so far.
-
-    A signal interrupts it; the run repeats it when it is resumed.
-    """
+    """Score `val` in the first process; returns whether it is the best so far. If a signal interrupts it, it is due."""
     better = False
     if setup.world.is_main and "val" in setup.pack.splits:
         state.validation_pending = False

@@ -1,7 +1,4 @@
-"""Panels for people: bordered frames, labelled grids, strips over time, maps of the error.
-
-Frames are numbered from 1 in what people see. Green is given, red is predicted, as is usual in this field.
-"""
+"""Panels for people: frames with borders (green: given, red: predicted), grids, strips, maps of the error."""
 
 from __future__ import annotations
 
