@@ -1042,7 +1042,7 @@ def test_a_picture_that_is_no_plain_file_is_a_fault_and_is_not_opened(pictures: 
 
 
 def test_large_pictures_are_decoded_in_threads_with_the_same_faults(pictures: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(episode_files, "LARGE", 1)
+    monkeypatch.setattr("foreframe.data.formats.images.LARGE", 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     path = pictures / "data/chunk-000/file-000.parquet"
     edit(path, schema(image=True), lambda rows: rows[2].update({TOP: None}))

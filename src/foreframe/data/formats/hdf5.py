@@ -1,12 +1,9 @@
 """HDF5 files read strictly: hard links only, nothing outside the file, every size checked before anything is read.
 
-A file of this format may point into other files (external links, external storage, virtual datasets) and may ask for
-filters that are loaded as plugins. None of this is followed. HDF5 keeps no checksums unless its writer asked for
-them: a file cut short is noticed by the length in its header, a dataset never filled by its missing chunks, but
-numbers changed in place cannot be detected.
-
-Sizes of chunks are checked by the library's own index of them. What the library does with a file whose inner parts
-contradict each other is bounded by the process that reads (`ingest.pool`).
+External links and storage, virtual datasets and filters that are loaded as plugins are refused. HDF5 keeps no checksums
+unless its writer asked for them: a file cut short is noticed by its header, a dataset never filled by its missing
+chunks, numbers changed in place never. What the library does with a file whose inner parts contradict each other is
+bounded by the process that reads (`ingest.pool`).
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import mode
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -60,8 +60,21 @@ def _size_of(file: BinaryIO) -> Size | str:
 def commonest_size(paths: Iterable[Path]) -> Size | None:
     """The size that most of these pictures have, so that one odd picture does not make all others wrong."""
     sizes = [size for path in paths if isinstance(size := picture_size(path), tuple)]
-    counts = Counter(size for size in sizes if 0 < min(size) <= max(size) <= MAX_SIDE)
-    return counts.most_common(1)[0][0] if counts else None
+    sizes = [size for size in sizes if 0 < min(size) <= max(size) <= MAX_SIDE]
+    return mode(sizes) if sizes else None
+
+
+def each_picture(
+    read: Callable[[int], Fault | None], indices: Sequence[int], size: Size
+) -> dict[int, tuple[Fault, ...]]:
+    """What is wrong with each of these pictures, once they are read; large ones are read in threads."""
+    workers = min(8, os.cpu_count() or 1)
+    if size[0] * size[1] >= LARGE and workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            results = list(pool.map(read, indices))
+    else:
+        results = [read(index) for index in indices]
+    return {index: (fault,) for index, fault in zip(indices, results, strict=True) if fault is not None}
 
 
 def read_pictures(
@@ -88,13 +101,7 @@ def read_pictures(
             return Fault(relative(path, root), place, first.expected, first.found)
         return None
 
-    workers = min(8, os.cpu_count() or 1)
-    if native[0] * native[1] >= LARGE and workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(read, range(len(paths))))
-    else:
-        results = [read(index) for index in range(len(paths))]
-    return frames, {index: (fault,) for index, fault in enumerate(results) if fault is not None}
+    return frames, each_picture(read, range(len(paths)), native)
 
 
 def fitted(pictures: NDArray[np.uint8], size: Size, fit: Fit) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
 """Arrays in .npz files (zip archives of .npy) read strictly: nothing is unpickled, nothing is written to disk.
 
 Sizes are judged from the zip directory and from the header of each array, and the two must agree, before anything is
-unpacked. No row of an array is handed out before the CRC of the whole array is known to be right. Usual arrays are
-unpacked once and kept for a while; of larger ones only the rows wanted are in memory at a time.
+unpacked. No row is handed out before the CRC of the whole array is known to be right. Usual arrays are unpacked once
+and kept for a while; of larger ones only the rows wanted are in memory.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foreframe.data.formats.folders import some_files
 from foreframe.errors import DataError, reading, unreadable
 from foreframe.files import Identity, Recent, identity
 
@@ -71,6 +74,11 @@ def members(path: Path) -> frozenset[str]:
         return frozenset(open_npz(path, str(path)).keys)
     except DataError:
         return frozenset()
+
+
+def some_members(folder: Path) -> Iterator[frozenset[str]]:
+    """Names of the arrays in each of a few .npz files below a folder; never raises."""
+    return map(members, islice((path for path in some_files(folder) if path.suffix.lower() == SUFFIX), 8))
 
 
 def open_npz(path: Path, shown: str) -> Archive:

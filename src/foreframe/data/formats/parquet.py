@@ -1,8 +1,8 @@
 """Parquet files, read strictly and a block of rows at a time, so that a file of any size takes little memory.
 
-A file is opened once and read forwards; the blocks decoded last are kept, so that neighboring and repeated reads cost
-nothing. Before anything is decoded, its sizes in the footer are checked. What pyarrow does with a file whose pages
-contradict its footer is bounded by the process that reads (`ingest.pool`). pyarrow is an extra.
+Blocks decoded last are kept, so that neighboring and repeated reads cost nothing. Sizes in the footer are checked
+before anything is decoded. What pyarrow does with a file whose pages contradict its footer is bounded by the process
+that reads (`ingest.pool`). pyarrow is an extra.
 """
 
 from __future__ import annotations

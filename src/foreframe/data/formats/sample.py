@@ -3,18 +3,14 @@
     push    a robot arm that pushes objects about, with its actions        (`sim.push`)
     dance   people who dance, with a picture of the pose of each frame     (`sim.dance`)
 
-On disk, in this order: a line that names the format, one line of JSON (what the clips are, how they were made, the
-SHA-256 of each after decoding), the conditions (xz), the frames (one H.264 stream, 4:4:4, full range), and the SHA-256
-of all that. The conditions of `push` are float32; those of `dance` are joints in whole 32nds of a pixel, each as the
-difference from the frame before, from which the pose pictures are drawn again. Nothing in it can run code.
+On disk: a line that names the format, one line of JSON (the clips, how they were made, the SHA-256 of each after
+decoding), the conditions (xz), the frames (one H.264 stream, 4:4:4, full range), and the SHA-256 of all that. The
+conditions of `push` are float32; those of `dance` joints in whole 32nds of a pixel, as differences between frames, from
+which the pose pictures are drawn again. Nothing in it can run code.
 
-The sample IS the decoded frames, and no further copy is kept: they lie within about 44 dB (`push`) and 42 dB (`dance`)
-of what the simulator drew. H.264 fixes the result of decoding to the bit, and the step from YCbCr to RGB is done here
-in integers, so every machine sees the same pixels; the hashes make sure. Lossless files of the frames of `push` had
-20 MB (H.264) and 25 MB (xz).
-
-To make a file again, in some minutes: `python -c "from foreframe.sim.samples import build; build('push.sample')"`,
-or `build('dance.sample', 'dance')`.
+The sample IS the decoded frames, within about 44 dB (`push`) and 42 dB (`dance`) of what the simulator drew: a lossless
+`push` had 20 MB. H.264 fixes decoding to the bit, and YCbCr becomes RGB in integers, so every machine sees the same
+pixels; the hashes make sure. `sim.samples.build` makes a file again, in some minutes.
 """
 
 from __future__ import annotations

@@ -1,19 +1,17 @@
 """Tables of numbers (CSV, JSON, parquet), read strictly: anything but finite decimal numbers is a fault.
 
-`read_table` reads CSV without a header, of a size known beforehand. `read_named_table` reads tables that may bring
-names of their columns, in one of these forms:
-
     .csv       rows of numbers; a first row of names if there is one
     .json      [[1, 2], ...] or [{"x": 1, "y": 2}, ...] or {"x": [1, ...], "y": [2, ...]}
     .parquet   columns of numbers, or of lists that are all of one length
 
-A column `action` of lists of three is three columns action_0, action_1, action_2.
+`read_table` reads CSV without names, of a size known beforehand; `read_named_table` reads all of these. A column
+`action` of lists of three is three columns action_0, action_1, action_2.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -90,6 +88,9 @@ class _Builder:
             raise self.error("", f"at most {MAX_NUMBERS:,} numbers", f"{rows:,} rows of {columns}")
         self.values, self.names = np.zeros((rows, columns), np.float32), names
 
+    def wrong_rows(self, rows: int, found: int) -> None:
+        self.faults.append(Fault(self.shown, "", f"{rows} rows, one for each frame", f"{found}"))
+
     def bad(
         self, row: int, columns: Sequence[int], expected: str, found: str, label: str = "", header: int = 0
     ) -> None:
@@ -119,14 +120,10 @@ def _read(path: Path, reader: _Reader, table: _Builder, rows: int | None) -> Nam
     values = table.values
     if rows is not None and len(values) != rows:
         if all(isinstance(fault, NumberFault) for fault in table.faults):
-            table.faults.append(_row_fault(table.shown, rows, len(values)))
+            table.wrong_rows(rows, len(values))
         values = np.zeros((rows, values.shape[1]), np.float32)
         values[: len(table.values)] = table.values[:rows]
     return values, table.names, table.faults
-
-
-def _row_fault(shown: str, rows: int, found: int) -> Fault:
-    return Fault(shown, "", f"{rows} rows, one for each frame", f"{found}")
 
 
 def _content(path: Path, shown: str, limit: int) -> bytes:
@@ -188,7 +185,7 @@ def _read_csv(path: Path, table: _Builder, rows: int | None = None) -> None:
     else:
         columns, names = table.values.shape[1], ()
         if count != rows:
-            table.faults.append(_row_fault(table.shown, rows, count))
+            table.wrong_rows(rows, count)
         count = min(count, rows)
     skip = 1 if names else 0
     table.start(count, columns, names)
@@ -209,7 +206,7 @@ def _csv_names(table: _Builder, head: str) -> tuple[str, ...]:
     """The names of columns in the first row, if it holds no number."""
     if (columns := head.count(",") + 1) > MAX_COLUMNS:
         raise table.error("row 1", f"1 to {MAX_COLUMNS} columns", f"{columns}")
-    cells = [_unquoted(cell.strip(" \t\r")) for cell in head.split(",")]
+    cells = [re.sub('^"(.+)"$', r"\1", cell.strip(" \t\r")) for cell in head.split(",")]
     if any(_finite(cell) is not None for cell in cells):
         return ()
     if cells == [""]:
@@ -224,11 +221,6 @@ def _lines(text: str) -> Iterator[str]:
         yield text[at:end]
         at = end + 1
     yield text[at:]
-
-
-def _unquoted(text: str) -> str:
-    """A name without the quotation marks that some programs put round each."""
-    return text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
 
 
 def read_json(path: Path, shown: str) -> Any:
@@ -254,26 +246,22 @@ def _read_json(path: Path, table: _Builder) -> None:
         found = "an empty list" if isinstance(content, list) else _kind(content)
         raise table.error("", "a list of rows, or an object of columns", found)
     if isinstance(content[0], dict):
-        return _json_objects(table, content)
+        return _fill_named(table, content[0], "row 1", _json_cells(table, content))
     if not isinstance(content[0], list):
         raise table.error("row 1", "a list of numbers, or an object", _kind(content[0]))
     return _fill(table, content, len(content[0]), ())
 
 
-def _json_objects(table: _Builder, content: list[Any]) -> None:
-    """[{"x": 1, "y": 2}, ...]: all with the keys of the first, in any order."""
-    keys = tuple(content[0])
-    widths = [len(value) if isinstance(value, list) else 0 for value in content[0].values()]
-    names = _expand(table, keys, widths, "row 1")
-    rows = []
+def _json_cells(table: _Builder, content: list[Any]) -> Iterator[list[Any]]:
+    """The values of [{"x": 1, "y": 2}, ...], row by row: all have the keys of the first, in any order."""
+    keys = content[0].keys()
     for number, item in enumerate(content, start=1):
         if not isinstance(item, dict):
             raise table.error(f"row {number}", "an object as before", _kind(item))
-        if item.keys() != content[0].keys():
-            odd = sorted(set(keys) ^ set(item))[0][:40]
+        if item.keys() != keys:
+            odd = sorted(keys ^ item.keys())[0][:40]
             raise table.error(f"row {number}", "the keys of row 1", f"{'no' if odd in keys else 'also'} {odd!a}")
-        rows.append(_flatten(table, [item[key] for key in keys], widths, keys, number))
-    _fill(table, rows, len(names), names)
+        yield [item[key] for key in keys]
 
 
 def _json_columns(table: _Builder, content: dict[str, Any]) -> None:
@@ -286,13 +274,26 @@ def _json_columns(table: _Builder, content: dict[str, Any]) -> None:
         low, high = min(lengths, key=lambda key: lengths[key]), max(lengths, key=lambda key: lengths[key])
         found = f"{low[:40]!a} of {lengths[low]} and {high[:40]!a} of {lengths[high]}"
         raise table.error("", "columns of one length", found)
-    keys = tuple(content)
-    widths = [len(column[0]) if column and isinstance(column[0], list) else 0 for column in content.values()]
-    names = _expand(table, keys, widths, "")
-    columns = content.values()
-    rows = [
-        _flatten(table, row, widths, keys, number) for number, row in enumerate(zip(*columns, strict=True), start=1)
-    ]
+    first = {key: column[0] if column else None for key, column in content.items()}
+    _fill_named(table, first, "", zip(*content.values(), strict=True))
+
+
+def _fill_named(table: _Builder, first: dict[str, Any], where: str, cells: Iterable[Sequence[Any]]) -> None:
+    """Rows of numbers out of cells that are numbers, or lists of them, as those of the first row are.
+
+    where: the place of the names in the file.
+    """
+    widths = [len(value) if isinstance(value, list) else 0 for value in first.values()]
+    names = _expand(table, tuple(first), widths, where)
+    rows = []
+    for number, values in enumerate(cells, start=1):
+        row: list[Any] = []
+        for cell, width, key in zip(values, widths, first, strict=True):
+            if width and not (isinstance(cell, list) and len(cell) == width):
+                found = f"{len(cell)}" if isinstance(cell, list) else _kind(cell)
+                raise table.error(f"row {number}, column {key[:40]!a}", f"a list of {width} numbers", found)
+            row += cell if width else [cell]
+        rows.append(row)
     if not rows:
         raise table.error("", "rows of numbers", "empty lists")
     _fill(table, rows, len(names), names)
@@ -308,19 +309,6 @@ def _expand(table: _Builder, keys: Sequence[str], widths: Sequence[int], where: 
         for name in ([f"{key}_{place}" for place in range(width)] if width else [key])
     )
     return _check_names(table, tuple(names), where)
-
-
-def _flatten(
-    table: _Builder, cells: Sequence[Any], widths: Sequence[int], keys: Sequence[str], number: int
-) -> list[Any]:
-    """One row of numbers out of cells that are numbers or lists of them."""
-    row: list[Any] = []
-    for cell, width, key in zip(cells, widths, keys, strict=True):
-        if width and not (isinstance(cell, list) and len(cell) == width):
-            found = f"{len(cell)}" if isinstance(cell, list) else _kind(cell)
-            raise table.error(f"row {number}, column {key[:40]!a}", f"a list of {width} numbers", found)
-        row += cell if width else [cell]
-    return row
 
 
 def _fill(table: _Builder, rows: list[Any], width: int, names: tuple[str, ...]) -> None:

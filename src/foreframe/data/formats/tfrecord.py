@@ -1,15 +1,10 @@
 """TFRecord files and the tf.train.Example in them, read without TensorFlow, one record at a time.
 
-A file is one record after another, all numbers little-endian:
-
-    uint64 length | uint32 masked CRC32C of these 8 bytes | data | uint32 masked CRC32C of the data
+    uint64 length | uint32 masked CRC32C of these 8 bytes | data | uint32 masked CRC32C of the data      little-endian
 
 Data is a protocol buffer, Example { 1: Features { 1: map<string, Feature> } }, where a Feature is one of three lists:
-1: bytes, 2: float, 3: int64. Both CRCs are checked, every length is compared with what is left before anything is
-read, and what the message definitions do not allow is refused.
-
-Format: the TensorFlow documentation on TFRecord, tensorflow/core/example/{example,feature}.proto, and the protocol
-buffer encoding. CRC32C: the polynomial 0x1EDC6F41 (Castagnoli) as in RFC 3720, reflected.
+1: bytes, 2: float, 3: int64. Both CRCs (RFC 3720) and every length are checked before anything is read. Format: the
+TensorFlow documentation on TFRecord, and tensorflow/core/example/{example,feature}.proto.
 """
 
 from __future__ import annotations

@@ -11,10 +11,9 @@ A record is one tf.train.Example with one trajectory; for each frame i from 0 on
     i/action                  4 floats
     i/endeffector_pos         3 floats
 
-Everybody's BAIR is image_aux1, so it is the camera unless another is asked for. Row t is the action and the position
-recorded with frame t; it leads into frame t+1. test/ is the test split. No validation split was published: as in the
-work of Lee et al. (SAVP), it is the file of trajectories 256 to 511, left in train/ or moved to val/; the rest of
-train/ is for training. Clips are named by their file and the number of their record in it, counted from 0.
+The camera is image_aux1, as in all published work, unless another is asked for. Row t leads into frame t+1. No
+validation split was published: as in Lee et al. (SAVP) it is the file of trajectories 256 to 511, left in train/ or
+moved to val/. Clips are named by their file and the number of their record in it, counted from 0.
 """
 
 from __future__ import annotations

@@ -6,13 +6,12 @@
                                     /ANY.csv, ANY.json                   one for pictures right in frames
                                     /ANY.json                            COCO annotations of all frames
 
-OpenPose: {"people": [{"pose_keypoints_2d": [x, y, confidence, ...]}]}; of several people the surest is taken.
-CSV: columns x0, y0, c0, x1, ... or nose_x, nose_y, nose_c, left_eye_x, ... with or without c, and a row for each frame;
-a column `frame` first, if there is one, holds the number in the name of the picture. JSON: a list of x, y, c, ... or of
-x, y, ... for each frame. COCO: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "keypoints"}]}, where
-file_name is the path below the frames. A joint of confidence 0 is not there, and without confidences one at 0, 0.
+OpenPose: {"people": [{"pose_keypoints_2d": [x, y, confidence, ...]}]}; the surest person is taken. CSV: x0, y0, c0, x1,
+... or nose_x, nose_y, nose_c, ..., with or without c; a first column `frame` holds the number of the picture. JSON: a
+list of x, y, c, ... or x, y, ... for each frame. COCO: {"images": [{"id", "file_name"}], "annotations": [{"image_id",
+"keypoints"}]}. A joint of confidence 0 is not there, and without confidences one at 0, 0.
 
-17 joints are COCO's, 25 are OpenPose's BODY_25. They are drawn as stick figures of the frames' size; the one of frame t
+17 joints are COCO's, 25 OpenPose's BODY_25; they are drawn as stick figures of the frames' size. The figure of frame t
 leads into frame t. Takes are cut where numbers are missing.
 """
 
@@ -37,7 +36,8 @@ from foreframe.data.formats.tables import read_json, read_named_table
 from foreframe.data.layouts._pairs import Folder, Paired, folders, index_of_pairs, looks_paired
 from foreframe.data.layouts.contract import RawChunk, Read, SourceIndex
 from foreframe.data.layouts.options import Options
-from foreframe.errors import DataError, Fault, reading, unreadable
+from foreframe.errors import DataError, Fault, unreadable
+from foreframe.files import Identity, identity
 from foreframe.video import write_png
 from foreframe.video.pixels import Size
 from foreframe.video.skeleton import COCO_17, FARTHEST, OPENPOSE_25, draw_pose
@@ -242,9 +242,7 @@ class _Rows:
     def read(self, start: int, stop: int) -> RawChunk:
         """Poses start to stop-1. Raises DataError: the file cannot be read, or has not one row for each frame."""
         shown = relative(self.path, self.root)
-        with reading(shown, "", "a file that can be read"):
-            status = self.path.stat()
-        table = _load(self.path, shown, status.st_size, status.st_mtime_ns)
+        table = _load(self.path, shown, identity(self.path, shown))
         if len(table.poses) != self.length:
             raise unreadable(shown, "", f"{self.length} poses, one for each frame", f"{len(table.poses)}")
         if table.places is None and self.first is None:
@@ -273,8 +271,8 @@ def _drawn(found: Sequence[Pose | tuple[Fault, ...]], native: Size) -> RawChunk:
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path, shown: str, size: int, changed: int) -> _Table:
-    """The poses in a file of this size that was last changed then."""
+def _load(path: Path, shown: str, state: Identity) -> _Table:
+    """The poses in a file that is in this state."""
     if path.suffix.lower() == ".csv":
         return _from_csv(path, shown)
     content = read_json(path, shown)

@@ -8,11 +8,9 @@ The list has a line for each video, with the frames in which something happens, 
     person01_boxing_d1      frames  1-95, 96-185, 186-245, 246-360
     person13_handclapping_d3        *missing*
 
-With the list each range is a clip, without it each video. Persons 21 to 25 are the test split, as in Denton and
-Fergus (SVG) and all work after it. Nobody there keeps clips for validation; here it is persons 19 and 20, by our own
-choice, and persons 1 to 18 are for training. (The split printed in the list is the one for recognising actions, and
-is not used.) There is no condition unless `columns` asks for one: beside each frame stands which of the six actions
-the video shows, as a one in one of six columns.
+Each range is a clip; without a list, each video. Persons 21 to 25 are the test split, as in Denton and Fergus (SVG);
+validation on 19 and 20 is our own choice. (The split printed in the list is for recognising actions.) There is no
+condition unless `columns` asks for one: which of the six actions it is, as a one in one of six columns.
 
 In the published files one video is cut off inside its last range (person01_boxing_d4): a fault of that clip alone.
 """

@@ -3,17 +3,15 @@
     ROOT/train-images-idx3-ubyte[.gz]      60,000 digits, 28x28
     ROOT/t10k-images-idx3-ubyte[.gz]       10,000 digits
 
-ROOT may also be the folder in which torchvision keeps them (MNIST/raw below it), and the name may have a dot in the
-place of the second hyphen. Clips for training are made of the first five sixths of the digits of the train file, those
-for validation of its last sixth, those for testing of the t10k file. Where there is only one file, its digits are
-divided: 80 % for training, 10 % for validation, 10 % for testing. No digit is in two splits.
+ROOT may also be the folder in which torchvision keeps them (MNIST/raw below it), and the second hyphen may be a dot.
+The first five sixths of the train file are for training, its last sixth for validation, the t10k file for testing; a
+single file is divided 80:10:10. No digit is in two splits.
 
-The rules are those of Denton and Fergus (SVG): two digits, each brought to 32x32 by bilinear filtering, in a picture
-of 64x64, 30 frames. A digit starts anywhere in 0 to 31 by 0 to 31 with a velocity of -4 to 4 pixels a frame in each
-direction. Where it would leave the picture it is put back to 0 or 31; its velocity in that direction is drawn again,
-1 to 4 away from the wall, and so is the other, -4 to 4. Brightness of the digits is added, up to white. `count` is the
-number of clips in all; 10 of 12 are for training, 1 for validation and 1 for testing. A clip depends on its split, its
-number and the files of digits only: with more clips, those that there were stay the same.
+The rules are those of Denton and Fergus (SVG): two digits, bilinearly resized to 32x32, in 64x64, 30 frames. A digit
+starts anywhere in 0 to 31 with a velocity of -4 to 4 pixels a frame in each direction. Where it would leave the picture
+it is put back to 0 or 31; its velocity in that direction is drawn again, 1 to 4 away from the wall, and so is the
+other, -4 to 4. Brightness is added, up to white. Of `count` clips, 10 of 12 are for training, 1 for validation, 1 for
+testing. A clip depends on its split, its number and the digits only: with more clips, the others stay the same.
 """
 
 from __future__ import annotations
@@ -35,6 +33,7 @@ from foreframe.data.layouts._shared import index_of, safely
 from foreframe.data.layouts.contract import SPLITS, RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import UsageError, reading, unreadable
+from foreframe.files import Identity, identity
 
 NAME = "moving_mnist"
 DESCRIBE = "Stochastic Moving MNIST, made on the fly from the files of digits; 1,200 clips unless a count is given"
@@ -134,13 +133,12 @@ def _pools(sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
 def _digits(path: Path) -> NDArray[np.uint8]:
     """All digits of a file, (N, 28, 28). DataError where it is not what it should be."""
     with reading(path, "", "digits that can be read", EOFError, zlib.error):
-        stat = path.stat()
-        return _loaded(path, stat.st_size, stat.st_mtime_ns)
+        return _loaded(path, identity(path, path))
 
 
 @lru_cache(maxsize=2)
-def _loaded(path: Path, size: int, changed: int) -> NDArray[np.uint8]:
-    """The digits of a file of this size, last changed at this time."""
+def _loaded(path: Path, state: Identity) -> NDArray[np.uint8]:
+    """The digits of a file that is in this state."""
     packed = path.suffix == ".gz"
     with cast("IO[bytes]", gzip.open(path, "rb") if packed else path.open("rb")) as file:
         head = file.read(_HEAD.size)
@@ -154,8 +152,8 @@ def _loaded(path: Path, size: int, changed: int) -> NDArray[np.uint8]:
         if not 1 <= count <= MAX_DIGITS:
             raise unreadable(path, "header", f"1 to {MAX_DIGITS} digits", f"{count}")
         expected = count * STORED * STORED
-        if (size * DEFLATE if packed else size) < _HEAD.size + expected:
-            raise unreadable(path, "", f"{expected} bytes of digits", f"a file of {size}: it is cut short")
+        if state.size * (DEFLATE if packed else 1) < _HEAD.size + expected:
+            raise unreadable(path, "", f"{expected} bytes of digits", f"a file of {state.size}: it is cut short")
         content = file.read(expected + 1)
     if len(content) != expected:
         found = "more" if len(content) > expected else f"{len(content)}: the file is cut short"

@@ -4,23 +4,21 @@
                                                         action      T x A, or T-1 x A; optional
                                                         state       T x S; optional
 
-This is what the converters of iVideoGPT write (image and action; thuml/iVideoGPT, datasets/). Other names that are
-understood: images, frames, obs; actions; states, proprio. Action t is taken at frame t and leads into frame t+1. Where
-there is one action fewer than frames, the last stands twice; it leads to a frame that was not recorded. States can be
-chosen as columns where all files have as many. Files outside the folders of splits have none.
+This is what the converters of iVideoGPT write (thuml/iVideoGPT, datasets/). Also understood: images, frames, obs;
+actions; states, proprio. Action t leads into frame t+1; where there is one fewer than frames, the last stands twice.
+States can be chosen as columns where all files have as many. Files outside the folders of splits have none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, relative, some_files
+from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.images import example_picture
-from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
+from foreframe.data.formats.npz import SUFFIX, Archive, open_npz, some_members
 from foreframe.data.layouts._arrays import (
     ArrayReader,
     Camera,
@@ -46,11 +44,10 @@ GROUPS = {"action": ("action", "actions"), "state": ("state", "states", "proprio
 
 def recognises(folder: Path) -> bool:
     """Whether a .npz below holds an array of pictures, and nothing by which RLDS is known."""
-    for path in islice((path for path in some_files(folder) if path.suffix.lower() == SUFFIX), 8):
-        names = members(path)
-        if names & {*IMAGES} and not any("observation" in name or name.endswith("is_first") for name in names):
-            return True
-    return False
+    return any(
+        names & {*IMAGES} and not any("observation" in name or name.endswith("is_first") for name in names)
+        for names in some_members(folder)
+    )
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:

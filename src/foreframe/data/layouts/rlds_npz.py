@@ -1,18 +1,15 @@
-"""Episodes of RLDS (TFDS, Open X-Embodiment) flattened into .npz files: one array for each field, one row a step.
+"""Steps of RLDS (TFDS, Open X-Embodiment) flattened into .npz files: one array for each field, one row a step.
 
     ROOT/[train|val|validation|valid|test/]ANY.npz      observation/image    N x H x W x 3 uint8
                                                         observation/NAME     N x ...: other observations; optional
                                                         action               N x A; or action/NAME, several
                                                         is_first, is_last    N bool; is_terminal, reward, ...: unused
 
-Names may begin with `steps/`, and a dot may stand for each slash. A file holds one episode or several in a row: a new
-one begins at each `is_first`, and `is_last` must say the same. As RLDS defines it, the action of a step is taken from
-its observation, so it leads into the next frame, and the action of an episode's last step means nothing: where it is
-not finite, the one before it is put there. Observations that are rows of numbers can be chosen as columns where all
-files have as many.
-
-Of several arrays of pictures `observation/image` is taken, otherwise the first by name. Files outside the folders of
-splits have none.
+Names may begin with `steps/`, and a dot may stand for each slash. An episode begins at each `is_first`, and `is_last`
+must say the same. As RLDS defines it, an action leads into the next frame, and that of an episode's last step means
+nothing: where it is not finite, the one before it is put there. Observations that are rows of numbers can be chosen as
+columns where all files have as many. Of several arrays of pictures `observation/image` is taken, else the first by
+name. Files outside the folders of splits have none.
 """
 
 from __future__ import annotations
@@ -20,15 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, relative, some_files
+from foreframe.data.formats.folders import Findings, relative
 from foreframe.data.formats.images import example_picture
-from foreframe.data.formats.npz import SUFFIX, Archive, members, open_npz
+from foreframe.data.formats.npz import SUFFIX, Archive, open_npz, some_members
 from foreframe.data.layouts._arrays import (
     ArrayReader,
     Camera,
@@ -66,11 +62,8 @@ class _File(Recording):
 
 def recognises(folder: Path) -> bool:
     """Whether a .npz below has names of RLDS in its directory."""
-    for path in islice((path for path in some_files(folder) if path.suffix.lower() == SUFFIX), 8):
-        keys = {_key(name) for name in members(path)}
-        if "is_first" in keys or any(key.startswith("observation/") for key in keys):
-            return True
-    return False
+    keys = {_key(name) for names in some_members(folder) for name in names}
+    return "is_first" in keys or any(key.startswith("observation/") for key in keys)
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:

@@ -6,13 +6,10 @@
                                                      T x N: other observations (robot0_eef_pos); optional
                        mask/train, mask/valid, mask/test   names of demonstrations; optional
 
-Action t is given at frame t and leads into frame t+1. Where there is one action fewer than frames, the last stands
-twice; it leads to a frame that was not recorded. Demonstrations in no mask have no split. A file may be one of
-several; each demonstration is a clip.
-
-Of several cameras the one that VP2 predicts is taken (agentview_shift_2_image of robosuite, camera_image of RoboDesk),
-otherwise the first by name. The states and other observations can be chosen as columns where all demonstrations have
-as many of them. Facts as in robomimic's description of its data sets and in the loaders of VP2 (s-tian/vp2).
+Action t leads into frame t+1; where there is one fewer than frames, the last stands twice. Each demonstration is a
+clip; those in no mask have no split. Of several cameras the one that VP2 predicts is taken (agentview_shift_2_image of
+robosuite, camera_image of RoboDesk), otherwise the first by name. States and other observations can be chosen as
+columns where all demonstrations have as many. Facts as in robomimic's documentation and VP2's loaders (s-tian/vp2).
 """
 
 from __future__ import annotations

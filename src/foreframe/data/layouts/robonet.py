@@ -7,18 +7,14 @@
                                              policy/actions             T-1 x A
     ROOT/robonet_testset_filenames.txt       names of the files that are the test split, one a line; optional
 
-Action t leads from frame t into frame t+1; the last frame has none and repeats the one before it, which leads to a
-frame that was not recorded. Facts as in the data set's own loader (SudeepDasari/RoboNet, hdf5_loader.py and
-metadata_helper.py). An MP4 whose image_format is BGR was written with red and blue exchanged and is turned back; the
-bytes of a JPEG decode to RGB whatever the attribute says, for it gives the order in which OpenCV handled them.
+Action t leads into frame t+1; the last one stands twice. As in the data set's own loader (SudeepDasari/RoboNet,
+hdf5_loader.py and metadata_helper.py), an MP4 whose image_format is BGR has red and blue exchanged; a JPEG has not.
 
-Robots differ in how many numbers an action and a state have. Others fill up or cut off, to 4 and 5 for instance; this
-layout does not, because the same number would mean different things. The widths that most files have are the data
-set's, and a file of another robot is a fault that gives its widths. Keep robots in folders of their own, or leave the
-others out with --on-bad skip.
+Robots differ in the width of actions and states. Other loaders fill up or cut off; here the widths of most files are
+the data set's, and another robot's file is a fault: keep robots in folders of their own, or use --on-bad skip.
 
-With the list of test files, a twentieth of the other files is "val", by the SHA-256 of their names; without it, no
-file has a split.
+With the list of test files, a twentieth of the others is "val", by the SHA-256 of their names; without it, no file has
+a split.
 """
 
 from __future__ import annotations

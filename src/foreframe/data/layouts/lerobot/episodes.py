@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.formats.folders import relative
-from foreframe.data.formats.images import LARGE, picture_size, size_of
-from foreframe.data.formats.parquet import Table, holds_numbers, load_pyarrow, numbers, opened
+from foreframe.data.formats.images import each_picture, picture_size, size_of
+from foreframe.data.formats.parquet import Table, holds_numbers, numbers, opened
 from foreframe.data.layouts._shared import safely
 from foreframe.data.layouts.contract import RawChunk
 from foreframe.data.layouts.lerobot.files import MAX_ROWS
 from foreframe.data.layouts.lerobot.meta import Episode, inside
-from foreframe.errors import DataError, Fault, NumberFault, printable
+from foreframe.errors import DataError, Fault, NumberFault, printable, unreadable
 from foreframe.video import Pixels, decode_image, read_at, read_image
 from foreframe.video.pixels import Size
 from foreframe.video.stream import frame_rate
@@ -112,23 +110,23 @@ def _located(source: Source, episode: Episode) -> tuple[Table, int]:
     table = opened(path, source.columns)
     for name, kind in table.types.items():
         if not holds_numbers(kind):
-            raise _error(Fault(episode.data, "", f"numbers in the column {name}", str(kind)[:80]))
+            raise unreadable(episode.data, "", f"numbers in the column {name}", str(kind)[:80])
         width = source.widths.get(name, 1)
         if getattr(kind, "list_size", width) != width:
             expected = f"{width} numbers in each row of the column {name}"
-            raise _error(Fault(episode.data, "", expected, f"{kind.list_size}"))
+            raise unreadable(episode.data, "", expected, f"{kind.list_size}")
     spans = _spans(path, table.rows, path.stat().st_mtime_ns)
     first, length, pieces = spans.get(episode.index, (0, 0, 0))
     where, data = f"episode {episode.index}", printable(episode.data)
     if not pieces:
         there = ", ".join(map(str, list(spans)[:5])) + ", ..." * (len(spans) > 5)
         found = f"none; episode_index is {there}" if spans else "an empty table"
-        raise _error(Fault(data, where, f"{episode.length} rows of this episode", found))
+        raise unreadable(data, where, f"{episode.length} rows of this episode", found)
     if length != episode.length or pieces > 1:
         expected = f"{episode.length} rows in one span, as meta says"
-        raise _error(Fault(data, where, expected, f"{length}" + f" in {pieces} spans" * (pieces > 1)))
+        raise unreadable(data, where, expected, f"{length}" + f" in {pieces} spans" * (pieces > 1))
     if source.single and len(spans) > 1:
-        raise _error(Fault(data, where, "rows of this episode only", f"rows of {len(spans)} episodes"))
+        raise unreadable(data, where, "rows of this episode only", f"rows of {len(spans)} episodes")
     return table, first
 
 
@@ -153,7 +151,7 @@ def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int
             wrong |= {row: f"{found[row, 0]}" for row in np.flatnonzero(~np.isfinite(found[:, 0])).tolist()}
             if wrong:
                 where = f"row {first + min(wrong) + 1}, episode_index"
-                raise _error(Fault(str(path), where, "a number", wrong[min(wrong)]))
+                raise unreadable(str(path), where, "a number", wrong[min(wrong)])
             edges = np.flatnonzero(np.diff(found[:, 0])) + 1
             starts, ends = np.append(0, edges), np.append(edges, len(found))
             for start, end in zip(starts, ends, strict=True):
@@ -163,7 +161,7 @@ def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int
                 count += number != last
                 last = number
             if count > MAX_ROWS:
-                raise _error(Fault(str(path), "episode_index", f"at most {MAX_ROWS} spans of episodes", "more"))
+                raise unreadable(str(path), "episode_index", f"at most {MAX_ROWS} spans of episodes", "more")
     return spans
 
 
@@ -206,7 +204,7 @@ def _from_video(
     rate = _rate(path, path.stat().st_mtime_ns) if path.is_file() else None
     if rate is not None and abs(rate - source.fps) > OFF * source.fps:
         expected = f"{source.fps:g} frames a second as meta/info.json says"
-        raise _error(Fault(episode.video, "", expected, f"{rate:g}"))
+        raise unreadable(episode.video, "", expected, f"{rate:g}")
     indices, wanted = list(times), [episode.start + time for time in times.values()]
     found, missing = read_at(path, wanted, 0.25 / source.fps)
     _check_size(source, episode.video, found.shape[1:3])
@@ -230,14 +228,13 @@ def _from_parquet(
     _, first = _located(source, episode)
     table = opened(source.root / episode.data, (source.camera,))
     kind = table.types[source.camera]
-    if not _holds_pictures(kind):
-        expected = f"bytes and path in the column {source.camera}"
-        raise _error(Fault(episode.data, "", expected, str(kind)[:80]))
+    if not {"bytes", "path"} <= {kind.field(number).name for number in range(kind.num_fields)}:
+        raise unreadable(episode.data, "", f"bytes and path in the column {source.camera}", str(kind)[:80])
     cells = table.read(first + start, first + stop).column(source.camera)
 
     def read(index: int) -> Fault | None:
         try:
-            picture = _picture(source, cells[index].as_py() or {})
+            picture = _picture(source, table.path, cells[index].as_py() or {})
         except DataError as error:
             inner = error.faults[0]
             path = relative(Path(inner.path), source.root) if inner.path else ""
@@ -245,33 +242,25 @@ def _from_parquet(
         frames[index] = picture
         return None
 
-    workers = min(8, os.cpu_count() or 1)
-    if source.native[0] * source.native[1] >= LARGE and workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(read, wanted))
-    else:
-        results = [read(index) for index in wanted]
-    return {index: (fault,) for index, fault in zip(wanted, results, strict=True) if fault is not None}
+    return each_picture(read, wanted, source.native)
 
 
-def _picture(source: Source, cell: Mapping[str, Any]) -> Pixels:
+def _picture(source: Source, table: Path, cell: Mapping[str, Any]) -> Pixels:
+    """The picture in a cell of a table, or in the file that it names."""
     data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, bytes) and data:
         _check_claim(source, size_of(data))
-        try:
-            picture = decode_image(data)
-        except DataError as error:
-            raise _error(replace(error.faults[0], path="")) from error
+        picture = decode_image(data, table)
     elif isinstance(path, str) and path:
         file = source.root / path
         if not inside(path) or not _stays(file, source.root):
-            raise _error(Fault("", "", "a path that stays inside the dataset", f"'{path[:120]}'"))
+            raise unreadable("", "", "a path that stays inside the dataset", f"'{path[:120]}'")
         if not safely(file.is_file):  # to open a pipe may take for ever
-            raise _error(Fault(str(file), "", "a PNG or JPEG", "no such file, or not a plain one"))
+            raise unreadable(str(file), "", "a PNG or JPEG", "no such file, or not a plain one")
         _check_claim(source, picture_size(file))
         picture = read_image(file)
     else:
-        raise _error(Fault("", "", "a picture", "nothing"))
+        raise unreadable("", "", "a picture", "nothing")
     _check_size(source, "", picture.shape[:2])
     return picture
 
@@ -294,35 +283,25 @@ def _check_claim(source: Source, size: Size | str) -> None:
 def _check_size(source: Source, path: str, size: tuple[int, ...]) -> None:
     if size != source.native:
         (height, width), (h, w) = source.native, size
-        raise _error(Fault(path, "", f"{width}x{height} pixels as meta/info.json says", f"{w}x{h}"))
-
-
-def _holds_pictures(kind: Any) -> bool:
-    pa, _ = load_pyarrow()
-    return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+        raise unreadable(path, "", f"{width}x{height} pixels as meta/info.json says", f"{w}x{h}")
 
 
 def _few(faults: Mapping[int, Fault]) -> Mapping[int, Fault]:
     """What is wrong with rows, in few words: of many faults the first stands for all, and is reported once."""
     if len(faults) <= FEW:
         return faults
-    first = next(iter(faults.values()))
-    found = f"{first.found}; and something like it in {len(faults) - 1} more frames"
+    first, *others = faults.values()
+    found = f"{first.found}; and something like it in {len(others)} more frames"
     return dict.fromkeys(faults, replace(first, found=found))
 
 
 def _check_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
     """DataError where most frames of a span are at fault."""
     if len(faults) > FEW:
-        first, *_ = next(iter(faults.values()))
-        found = f"{first.found}; and something like it in {len(faults) - 1} more frames"
-        raise _error(replace(first, found=found))
+        first, *_ = _few({index: found[0] for index, found in faults.items()}).values()
+        raise DataError("this file cannot be read:", [first])
 
 
 def _fault(episode: Episode, frame: int, expected: str, found: str, column: str = "", path: str = "") -> Fault:
     where = ", ".join(filter(None, (f"episode {episode.index}", f"frame {frame}", column)))
     return Fault(path or episode.data, where, expected, found)
-
-
-def _error(fault: Fault) -> DataError:
-    return DataError("this file cannot be read:", [fault])

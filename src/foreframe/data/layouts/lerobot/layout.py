@@ -30,7 +30,7 @@ from PIL import Image
 from foreframe.data.formats.folders import Findings, listing, may_enter, runs
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.parquet import load_pyarrow
-from foreframe.data.layouts._shared import safely, walk
+from foreframe.data.layouts._shared import index_of, safely, walk
 from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
 from foreframe.data.layouts.lerobot.episodes import Source, read_frames, read_rows
 from foreframe.data.layouts.lerobot.meta import (
@@ -47,7 +47,6 @@ from foreframe.data.layouts.lerobot.meta import (
 from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, UsageError, nearest, printable
 from foreframe.files import not_plain
-from foreframe.video.pixels import Size
 
 NAME = "lerobot"
 DESCRIBE = "LeRobot datasets v2.0, v2.1 and v3.0: parquet tables with mp4 videos or pictures"
@@ -81,58 +80,46 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         UsageError: no such camera; pyarrow is not installed.
     """
     load_pyarrow()
-    finds, warnings, notes = Findings(folder), list[str](), list[str]()
+    finds = Findings(folder)
     files = set(_files("meta", finds))
-    info = None if finds.faults else read_info(finds, warnings)
+    info = None if finds.faults else read_info(finds)
     if info is None:
-        return SourceIndex(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
+        return index_of(NAME, (), None, finds)
     cameras = sorted((f for f in info.features if f.kind in ("image", "video")), key=lambda f: (f.depth, f.key))
     if not cameras:
         finds.fault(folder / "meta" / "info.json", "a feature with dtype video or image", "none", "features")
-        return SourceIndex(NAME, (), None, faults=tuple(finds.faults), warnings=tuple(warnings))
+        return index_of(NAME, (), None, finds)
     camera = _camera(cameras, options.camera)
     others = [other for other in cameras if other is not camera]
     if others and not options.camera:
         there = ", ".join(printable(other.key) for other in others)
-        notes.append(f"camera {printable(camera.key)} is taken; there is also {there}: choose with --camera")
+        finds.remarks.append(f"camera {printable(camera.key)} is taken; there is also {there}: choose with --camera")
     episodes = read_episodes(info, camera, files, finds)
     tasks = count_tasks(info, finds)
     if tasks > 1:
-        notes.append(f"{tasks} tasks in words, which are not used")
-    _compare(info, episodes, finds, warnings, notes)
-    for top in sorted({info.data.partition("/")[0], info.video.partition("/")[0]} - {"", "meta"}):
+        finds.remarks.append(f"{tasks} tasks in words, which are not used")
+    _compare(info, episodes, finds)
+    for top in sorted(info.folders - {"meta"}):
         files.update(_files(top, finds))
     widths, names, chosen = _condition(info.features)
     if names and not chosen:
         known = " or ".join(keys[0] for keys in USUAL.values())
-        warnings.append(f"no feature is called {known}: all numbers are taken; choose with --columns")
+        finds.warnings.append(f"no feature is called {known}: all numbers are taken; choose with --columns")
     native = camera.size or (1, 1)
-    source = Source(folder, camera.key, camera.kind == "video", info.version != "v3.0", native, info.fps, widths, names)
+    source = Source(folder, camera.key, camera.kind == "video", not info.three, native, info.file.fps, widths, names)
     absent: dict[str, list[int]] = {}
     for episode in episodes:
         for path in {episode.data, episode.video} - files - {""}:
             absent.setdefault(path, []).append(episode.index)
-    clips = tuple(_clip(info, source, episode, absent) for episode in episodes)
+    clips = [_clip(info, source, episode, absent) for episode in episodes]
     if not clips and not finds.faults:
         finds.fault(folder / "meta", "episodes", "none")
     left = [f for f in info.features if not f.kind and f.key not in BOOKKEEPING]
     if left:
-        notes.append(f"features not used: {', '.join(f'{printable(f.key)} ({f.words})' for f in left)}")
+        finds.remarks.append(f"features not used: {', '.join(f'{printable(f.key)} ({f.words})' for f in left)}")
     finds.ignored += _unexpected_files(files, info, episodes, others)
     finds.ignored += _unexpected_outside(info, finds)
-    return SourceIndex(
-        NAME,
-        clips,
-        native,
-        "vector" if names else "none",
-        names,
-        chosen,
-        shift=1,
-        faults=tuple(finds.faults),
-        warnings=tuple(warnings),
-        notes=(*notes, *finds.notes()),
-        fps=info.fps,
-    )
+    return index_of(NAME, clips, native, finds, "vector" if names else "none", names, chosen, 1, info.file.fps)
 
 
 def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Sequence[int]]) -> SourceClip:
@@ -148,7 +135,7 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
     frames: Read = partial(read_frames, source, episode)
     rows: Read = partial(read_rows, source, episode)
     if faults:  # nothing of it is opened: it may be a pipe, or a link that leads out
-        frames, rows = partial(_no_frames, source.native), partial(_no_rows, len(source.names))
+        frames, rows = partial(_zeros, np.uint8, (*source.native, 3)), partial(_zeros, np.float32, (len(source.names),))
     split = ""
     if info.splits:
         split = next((name for name, (a, b) in info.splits.items() if a <= episode.index < b), "")
@@ -166,12 +153,8 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
     )
 
 
-def _no_frames(size: Size, start: int, stop: int) -> RawChunk:
-    return RawChunk(np.zeros((stop - start, *size, 3), np.uint8))
-
-
-def _no_rows(width: int, start: int, stop: int) -> RawChunk:
-    return RawChunk(np.zeros((stop - start, width), np.float32))
+def _zeros(kind: type[np.generic], shape: tuple[int, ...], start: int, stop: int) -> RawChunk:
+    return RawChunk(np.zeros((stop - start, *shape), kind))
 
 
 def _camera(cameras: Sequence[Feature], wanted: str) -> Feature:
@@ -232,20 +215,21 @@ def _chosen(names: Sequence[str], widths: Mapping[str, int]) -> tuple[str, ...]:
     return patterns
 
 
-def _compare(info: Info, episodes: Sequence[Episode], finds: Findings, warnings: list[str], notes: list[str]) -> None:
+def _compare(info: Info, episodes: Sequence[Episode], finds: Findings) -> None:
     """What is listed against what meta/info.json says there is in all: less of it is a note, more is a fault."""
-    path = finds.root / "meta" / "info.json"
+    path, stated, in_all = finds.root / "meta" / "info.json", info.file.total_episodes, info.file.total_frames
     frames = sum(episode.length for episode in episodes)
     last = max((episode.index for episode in episodes), default=-1)
-    if len(episodes) > info.episodes or last >= info.episodes:
-        ends = f"{len(episodes)} or more, as meta lists" if len(episodes) > info.episodes else f"over {last}"
-        finds.fault(path, ends, f"{info.episodes}", "total_episodes")
-    elif len(episodes) < info.episodes and episodes:
-        notes.append(f"{len(episodes)} of {info.episodes} episodes are here")
-    if frames > info.frames:
-        finds.fault(path, f"{frames} or more, as the lengths of episodes make", f"{info.frames}", "total_frames")
-    elif len(episodes) == info.episodes and frames < info.frames:
-        warnings.append(f"meta/info.json: total_frames is {info.frames}, but the lengths of all episodes make {frames}")
+    if len(episodes) > stated or last >= stated:
+        ends = f"{len(episodes)} or more, as meta lists" if len(episodes) > stated else f"over {last}"
+        finds.fault(path, ends, f"{stated}", "total_episodes")
+    elif len(episodes) < stated and episodes:
+        finds.remarks.append(f"{len(episodes)} of {stated} episodes are here")
+    if frames > in_all:
+        finds.fault(path, f"{frames} or more, as the lengths of episodes make", f"{in_all}", "total_frames")
+    elif len(episodes) == stated and frames < in_all:
+        words = f"total_frames is {in_all}, but the lengths of all episodes make {frames}"
+        finds.warnings.append(f"meta/info.json: {words}")
 
 
 def _files(top: str, finds: Findings) -> Iterator[str]:
@@ -259,19 +243,15 @@ def _files(top: str, finds: Findings) -> Iterator[str]:
 def _unexpected_files(files: set[str], info: Info, episodes: Sequence[Episode], others: Sequence[Feature]) -> list[str]:
     """Files in data/, videos/ and meta/ that belong neither to an episode that is listed nor to another camera."""
     used = {path for episode in episodes for path in (episode.data, episode.video)}
-    left = files - used - (_META_V3 if info.version == "v3.0" else _META)
-    keys = [f"/{other.key}/" for other in others]
-    return [
-        printable(path)
-        for path in sorted(left)
-        if not any(key in path for key in keys) and not (info.version == "v3.0" and EPISODES_FILE.fullmatch(path))
-    ]
+    used |= {path for path in files if EPISODES_FILE.fullmatch(path)} | _META_V3 if info.three else _META
+    left = [path for path in sorted(files - used) if not any(f"/{other.key}/" in path for other in others)]
+    return [printable(path) for path in left]
 
 
 def _unexpected_outside(info: Info, finds: Findings) -> list[str]:
     """Files beside data/, videos/ and meta/, and folders, but for images/, where pictures of tables may lie."""
     files, folders = listing(finds.root, finds)
-    known = {"meta", "images", info.data.partition("/")[0], info.video.partition("/")[0]}
+    known = {"meta", "images", *info.folders}
     return [printable(name) for name in files] + [f"{printable(name)}/" for name in folders if name not in known]
 
 

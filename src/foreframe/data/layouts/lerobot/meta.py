@@ -58,7 +58,7 @@ class _FeatureEntry:
 
 
 @dataclass(frozen=True)
-class _InfoFile:
+class InfoFile:
     """meta/info.json as it stands there."""
 
     fps: Annotated[float, Range(1e-3, 10**5)]
@@ -109,17 +109,22 @@ class Feature:
 
 @dataclass(frozen=True)
 class Info:
-    """meta/info.json, checked. splits: {"train": (first, end), ...} of episode numbers; empty where only train is."""
+    """meta/info.json, checked.
 
-    version: str
-    fps: float
-    episodes: int
-    frames: int
-    chunk: int
-    data: str
+    three: codebase v3.0. video: the path of videos; empty without any. splits: {"train": (first, end), ...} of episode
+    numbers; empty where only train is.
+    """
+
+    file: InfoFile
+    three: bool
     video: str
     features: tuple[Feature, ...]
     splits: Mapping[str, tuple[int, int]]
+
+    @property
+    def folders(self) -> set[str]:
+        """The uppermost folders of data and videos."""
+        return {path.partition("/")[0] for path in (self.file.data_path, self.video)} - {""}
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Episode:
     end: float = math.inf
 
 
-def read_info(finds: Findings, warnings: list[str]) -> Info | None:
+def read_info(finds: Findings) -> Info | None:
     """meta/info.json, or None with at least one fault."""
     path = finds.root / "meta" / "info.json"
     before = len(finds.faults)
@@ -146,7 +151,7 @@ def read_info(finds: Findings, warnings: list[str]) -> Info | None:
     if isinstance(raw, dict) and version not in VERSIONS:
         known = f"{', '.join(VERSIONS[:-1])} or {VERSIONS[-1]}"
         finds.fault(path, known, config.shown(version), "codebase_version")
-    top = read_object(_InfoFile, raw, path, finds) if len(finds.faults) == before else None
+    top = read_object(InfoFile, raw, path, finds) if len(finds.faults) == before else None
     if top is None:
         return None
     features = _features(top, path, finds)
@@ -157,20 +162,8 @@ def read_info(finds: Findings, warnings: list[str]) -> Info | None:
     if any(feature.kind == "video" for feature in features):
         video = top.video_path or ""
         _check_template("video_path", video, places | {"video_key"}, path, finds)
-    splits = _splits(top, path, finds, warnings)
-    if len(finds.faults) > before:
-        return None
-    return Info(
-        str(version),
-        top.fps,
-        top.total_episodes,
-        top.total_frames,
-        top.chunks_size,
-        top.data_path,
-        video,
-        features,
-        splits,
-    )
+    splits = _splits(top, path, finds)
+    return Info(top, three, video, features, splits) if len(finds.faults) == before else None
 
 
 def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Findings) -> list[Episode]:
@@ -181,11 +174,8 @@ def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Fi
     found: dict[int, Episode] = {}
     places: dict[int, tuple[Path, str]] = {}
     again: dict[Path, list[tuple[str, int]]] = {}
-    if info.version == "v3.0":
-        paths = [finds.root / name for name in sorted(files) if EPISODES_FILE.fullmatch(name)]
-        listed = _v3_episodes(info, camera, paths, finds)
-    else:
-        listed = _v2_episodes(info, camera, finds)
+    paths = [finds.root / name for name in sorted(files) if EPISODES_FILE.fullmatch(name)]
+    listed = _v3_episodes(info, camera, paths, finds) if info.three else _v2_episodes(info, camera, finds)
     for path, where, episode in listed:
         if episode.index in found:
             again.setdefault(path, []).append((where, episode.index))
@@ -209,7 +199,7 @@ def _check_overlap(
         if episode.end == math.inf:
             continue  # its video is its own
         end, other = ends.get(episode.video, (0.0, 0))
-        if episode.start + 0.5 / info.fps < end:
+        if episode.start + 0.5 / info.file.fps < end:
             path, where = places[episode.index]
             expected = f"seconds of {printable(episode.video)} that are in no other episode"
             words = f"{episode.start:.4f}, but episode {other} ends at {end:.4f}"
@@ -219,24 +209,21 @@ def _check_overlap(
 
 def count_tasks(info: Info, finds: Findings) -> int:
     """How many tasks there are. Tasks and statistics are not used; that they can be read is checked all the same."""
-    meta, tasks = finds.root / "meta", 0
-    if info.version == "v3.0":
-        path = meta / "tasks.parquet"
-        if path.exists():
-            tasks = sum(1 for _ in read_rows(path, {"task_index": Natural}, finds))
-    else:
-        path = meta / "tasks.jsonl"
-        if path.exists():
-            tasks = sum(
-                read_object(_TaskLine, line, path, finds, where) is not None for where, line in read_lines(path, finds)
-            )
-        path = meta / "episodes_stats.jsonl"
-        if path.exists():
-            for where, line in read_lines(path, finds, finite=False):
-                read_object(_StatsLine, line, path, finds, where)
+    meta = finds.root / "meta"
     if (meta / "stats.json").exists():
         read_json(meta / "stats.json", finds, finite=False)
+    if info.three:
+        path = meta / "tasks.parquet"
+        return sum(1 for _ in read_rows(path, {"task_index": Natural}, finds)) if path.exists() else 0
+    tasks = _count_lines(_TaskLine, meta / "tasks.jsonl", finds)
+    _count_lines(_StatsLine, meta / "episodes_stats.jsonl", finds, finite=False)
     return tasks
+
+
+def _count_lines(kind: type, path: Path, finds: Findings, finite: bool = True) -> int:
+    """The objects of one kind in a file of JSON lines, which may be missing."""
+    lines = read_lines(path, finds, finite) if path.exists() else ()
+    return sum(read_object(kind, line, path, finds, where) is not None for where, line in lines)
 
 
 def fill(template: str, **fields: int | str) -> str:
@@ -257,9 +244,10 @@ def inside(path: str) -> bool:
 
 def _check_template(key: str, template: str, fields: set[str], path: Path, finds: Findings) -> None:
     """A fault unless only these fields are left open in a path, and it cannot leave the folder."""
-    used = {match[1] for match in _FIELD.finditer(template)}
+    found = list(_FIELD.finditer(template))
+    used = {match[1] for match in found}
     sample = _FIELD.sub("0", template)
-    numbered = any(match[2] and match[1] == "video_key" for match in _FIELD.finditer(template))
+    numbered = any(match[2] and match[1] == "video_key" for match in found)
     if used - fields or re.search(r"[{}]", sample) or numbered:
         named = ", ".join(f"{{{field}}}" for field in sorted(fields))
         finds.fault(path, f"a path with no fields but {named}", config.shown(template), key)
@@ -267,7 +255,7 @@ def _check_template(key: str, template: str, fields: set[str], path: Path, finds
         finds.fault(path, "a path that stays inside the dataset", config.shown(template), key)
 
 
-def _features(top: _InfoFile, path: Path, finds: Findings) -> tuple[Feature, ...]:
+def _features(top: InfoFile, path: Path, finds: Findings) -> tuple[Feature, ...]:
     if not top.features:
         finds.fault(path, "the columns of the dataset", "none", "features")
     features: list[Feature] = []
@@ -336,7 +324,7 @@ def _texts(given: Any, depth: int) -> Iterator[str]:
             yield from _texts(value, depth + 1)
 
 
-def _splits(top: _InfoFile, path: Path, finds: Findings, warnings: list[str]) -> dict[str, tuple[int, int]]:
+def _splits(top: InfoFile, path: Path, finds: Findings) -> dict[str, tuple[int, int]]:
     """Official splits; none where everything is for training, as in a dataset without splits."""
     found: dict[str, tuple[int, int]] = {}
     unknown = []
@@ -358,12 +346,12 @@ def _splits(top: _InfoFile, path: Path, finds: Findings, warnings: list[str]) ->
             finds.fault(path, f"one range for {_SPLIT_NAMES[name]}", "another", where)
         found[_SPLIT_NAMES[name]] = (first, end)
     if unknown:
-        warnings.append(f"meta/info.json: splits: {', '.join(unknown)}: no such split here, not used")
+        finds.warnings.append(f"meta/info.json: splits: {', '.join(unknown)}: no such split here, not used")
     episodes = top.total_episodes
     if set(found) <= {"train"}:
         first, end = found.get("train", (0, episodes))
         if first > 0 or end < episodes:
-            warnings.append(f"meta/info.json: splits: only train, {first}:{end} of {episodes} episodes: not used")
+            finds.warnings.append(f"meta/info.json: splits: only train, {first}:{end} of {episodes} episodes: not used")
         return {}
     for name, (first, end) in found.items():
         if end > episodes:
@@ -377,22 +365,18 @@ def _v2_episodes(info: Info, camera: Feature, finds: Findings) -> Iterator[tuple
     for where, line in read_lines(path, finds):
         if (row := read_object(_EpisodeLine, line, path, finds, where)) is None:
             continue
-        fields = {"episode_index": row.episode_index, "episode_chunk": row.episode_index // info.chunk}
+        fields = {"episode_index": row.episode_index, "episode_chunk": row.episode_index // info.file.chunks_size}
         video = fill(info.video, **fields, video_key=camera.key) if camera.kind == "video" else ""
-        yield path, where, Episode(row.episode_index, row.length, fill(info.data, **fields), video)
+        yield path, where, Episode(row.episode_index, row.length, fill(info.file.data_path, **fields), video)
 
 
 def _v3_episodes(
     info: Info, camera: Feature, paths: Sequence[Path], finds: Findings
 ) -> Iterator[tuple[Path, str, Episode]]:
     """Data and video of an episode are numbered separately: one may be in file 3 while the other is in file 0."""
-    columns: dict[str, Any] = {
-        "episode_index": Index,
-        "length": Length,
-        "data/chunk_index": Index,
-        "data/file_index": Index,
-    }
-    video = f"videos/{camera.key}"
+    columns: dict[str, Any] = {"episode_index": Index, "length": Length}
+    columns |= {"data/chunk_index": Index, "data/file_index": Index}
+    video, fps = f"videos/{camera.key}", info.file.fps
     if camera.kind == "video":
         columns |= {f"{video}/chunk_index": Index, f"{video}/file_index": Index}
         columns |= {f"{video}/from_timestamp": Seconds, f"{video}/to_timestamp": Seconds}
@@ -404,11 +388,11 @@ def _v3_episodes(
             length, start, end, film = row["length"], 0.0, math.inf, ""
             if camera.kind == "video":
                 start, end = row[f"{video}/from_timestamp"], row[f"{video}/to_timestamp"]
-                if start + (length - 0.5) / info.fps > end:
-                    expected = f"{start + length / info.fps:.4f}, {length} frames after from_timestamp"
+                if start + (length - 0.5) / fps > end:
+                    expected = f"{start + length / fps:.4f}, {length} frames after from_timestamp"
                     finds.fault(path, expected, f"{end:.4f}", f"{where}, {video}/to_timestamp")
                     continue
                 place = {key: row[f"{video}/{key}"] for key in ("chunk_index", "file_index")}
                 film = fill(info.video, video_key=camera.key, **place)
-            data = fill(info.data, **{key: row[f"data/{key}"] for key in ("chunk_index", "file_index")})
+            data = fill(info.file.data_path, **{key: row[f"data/{key}"] for key in ("chunk_index", "file_index")})
             yield path, where, Episode(row["episode_index"], length, data, film, start, end)
