@@ -296,7 +296,7 @@ def test_a_packed_and_a_loose_part_of_one_list_are_joined():
         (varint(10) + b"\xff" * 10 + b"\x01", "at most 64 bits"),
         (varint(10) + b"\xff" * 9 + b"\x02", "at most 64 bits"),
         (b"\x80", "none that ends"),
-        (chunk(2, b""), "Features as field 1 of an Example, found field 2"),
+        (chunk(2, b""), "Features of an Example as field 1, found field 2"),
         (varint(8) + b"\x01", "field 1 of wire type 0"),
         (b"\x0b", "wire type 3"),
         (b"\x0f", "wire type 7"),

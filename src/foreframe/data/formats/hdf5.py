@@ -55,11 +55,7 @@ class Header:
 
 
 def library() -> Any:
-    """The module h5py.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """The module h5py. Raises UsageError: it is not installed."""
     try:
         import h5py
     except ImportError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,17 +34,13 @@ def picture_size(path: Path) -> Size | str:
         if odd := not_plain(path.stat().st_mode):
             return odd
         with path.open("rb") as file:
-            return _size_of(file)
+            return size_of(file)
     except OSError as error:
         return explain(error)
 
 
-def size_of(data: bytes) -> Size | str:
-    """(H, W) of a PNG or JPEG from its bytes, or a description of anything else."""
-    return _size_of(io.BytesIO(data))
-
-
-def _size_of(file: BinaryIO) -> Size | str:
+def size_of(file: BinaryIO) -> Size | str:
+    """(H, W) of an open PNG or JPEG, or a description of anything else."""
     head = file.read(24)
     if head.startswith(b"\xff\xd8\xff"):
         file.seek(3)

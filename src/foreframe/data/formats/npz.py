@@ -84,8 +84,7 @@ def some_members(folder: Path) -> Iterator[frozenset[str]]:
 def open_npz(path: Path, shown: str) -> Archive:
     """The archive at `path`, open; the last ones stay open. `shown` is the path as it is to be printed.
 
-    Raises:
-        DataError: no zip archive of arrays, damaged, cut short, encrypted, or packed by an unusual method.
+    Raises DataError: no zip archive of arrays, damaged, cut short, encrypted, or packed by an unusual method.
     """
     state = identity(path, shown)
     archive = _ARCHIVES.use(path, lambda: Archive(path, shown, state), lambda archive: archive.state == state)

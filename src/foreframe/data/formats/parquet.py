@@ -31,7 +31,7 @@ OPEN = 6  # files that a process keeps open
 _MAGIC = b"PAR1"
 
 
-class Table:
+class Table(AbstractContextManager["Table"]):
     """Some columns of one parquet file. `rows` counts its rows; `types` holds the Arrow type of each column."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
@@ -74,9 +74,6 @@ class Table:
         self._kept: Recent[int, Any] = Recent(KEPT_BYTES, lambda batch: batch.nbytes)
         self._batches: tuple[int, Iterator[tuple[int, Any]]] = (0, iter(()))
 
-    def __enter__(self) -> Table:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -87,8 +84,7 @@ class Table:
     def read(self, start: int, stop: int) -> Any:
         """Rows start to stop-1 as a `pyarrow.Table`.
 
-        Raises:
-            DataError: the file has fewer rows, or they cannot be decoded.
+        Raises DataError: the file has fewer rows, or they cannot be decoded.
         """
         if not 0 <= start <= stop <= self.rows:
             raise unreadable(self.path, "", f"{stop} rows or more", f"{self.rows}")
@@ -106,8 +102,7 @@ class Table:
     def blocks(self) -> Iterator[tuple[int, Any]]:
         """All rows from the first on, as (number of its first row, `pyarrow.RecordBatch`) of each block.
 
-        Raises:
-            DataError: they cannot be decoded.
+        Raises DataError: they cannot be decoded.
         """
         for group in range(len(self._starts) - 1):
             yield from self._decode(group)
@@ -181,11 +176,7 @@ def opened(path: Path, columns: tuple[str, ...]) -> Table:
 
 
 def load_pyarrow() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """The modules pyarrow and pyarrow.parquet. Raises UsageError: it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet

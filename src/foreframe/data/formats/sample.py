@@ -86,8 +86,7 @@ class SampleInfo:
 def open_sample(name: str) -> SampleInfo:
     """A sample in the package by its name, one of SAMPLES.
 
-    Raises:
-        DataError: there is no such sample; or, also while its clips are gone through, as for `decode_sample`.
+    Raises DataError: there is no such sample; or, also while its clips are gone through, as for `decode_sample`.
     """
     if name not in SAMPLES:
         raise DataError(f"{name}: no such sample; there is {', '.join(SAMPLES)}{nearest(name, SAMPLES)}")
@@ -103,8 +102,7 @@ def open_sample(name: str) -> SampleInfo:
 def decode_sample(path: str | Path = PUSH) -> Iterator[Row]:
     """The clips of a sample in stored order, each checked against its hash before it is handed out.
 
-    Raises:
-        DataError: the file is missing, damaged or no sample, or decodes to other bytes than were stored.
+    Raises DataError: the file is missing, damaged or no sample, or decodes to other bytes than were stored.
     """
     return _decode(Path(path), *_read(Path(path)))
 

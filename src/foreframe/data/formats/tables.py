@@ -61,8 +61,7 @@ def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTa
     UTF-8 without a byte-order mark, names no key twice and knows no NaN and no Infinity; true and false are no
     numbers. Parquet may hold integers, floats and booleans (0 or 1), but no nulls and nothing that is not finite.
 
-    Raises:
-        UsageError: the file is parquet, and pyarrow is not installed.
+    Raises UsageError: the file is parquet, and pyarrow is not installed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:

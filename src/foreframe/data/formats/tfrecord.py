@@ -80,8 +80,7 @@ def index_records(path: Path, shown: str) -> tuple[list[Record], list[Fault]]:
 def read_record(path: Path, shown: str, record: Record) -> bytes:
     """The data of one record, both CRCs checked.
 
-    Raises:
-        DataError: the file cannot be read, ends earlier, or the record is damaged; the fault names record and byte.
+    Raises DataError: the file cannot be read, ends earlier, or the record is damaged; the fault names record and byte.
     """
     with reading(shown, record.where, "a file that can be read"), path.open("rb", buffering=0) as file:
         file.seek(record.start)
@@ -103,14 +102,13 @@ def parse_example(data: bytes, shown: str, record: Record) -> dict[str, Feature]
     Refused: anything that reaches beyond the message around it, numbers of more than 64 bits, fields that an Example
     does not have, a key that comes twice or is not UTF-8, a feature with two kinds of lists.
 
-    Raises:
-        DataError: the fault names the record and the byte of the file.
+    Raises DataError: the fault names the record and the byte of the file.
     """
     view = memoryview(data)
     features: dict[str, Feature] = {}
     try:
-        for start, stop in _messages(view, 0, len(view), "Features as field 1 of an Example"):
-            for first, end in _messages(view, start, stop, "an entry of the map of features as field 1"):
+        for start, stop in _values(view, 0, len(view), "Features of an Example"):
+            for first, end in _values(view, start, stop, "an entry of the map of features"):
                 key, feature = _entry(view, first, end)
                 if key in features:
                     raise _BrokenError(first, "one feature for each key", f"{key[:60]!a} twice")
@@ -124,8 +122,7 @@ def parse_example(data: bytes, shown: str, record: Record) -> dict[str, Feature]
 def write_records(path: Path, examples: Iterable[Mapping[str, bytes | Sequence[float]]]) -> None:
     """Write a TFRecord file with one Example for each mapping: one byte string, or floats, for each key.
 
-    Raises:
-        DiskError: the disk refused; a file that was there is untouched.
+    Raises DiskError: the disk refused; a file that was there is untouched.
     """
     parts = []
     for example in examples:
@@ -192,11 +189,13 @@ def _fields(view: memoryview, at: int, stop: int) -> Iterator[tuple[int, int, in
         at += size
 
 
-def _messages(view: memoryview, at: int, stop: int, what: str) -> Iterator[tuple[int, int]]:
-    """First byte and byte behind the last of each value of a message that has none but field 1, with a length."""
+def _values(
+    view: memoryview, at: int, stop: int, what: str, wires: tuple[int, ...] = (2,)
+) -> Iterator[tuple[int, int]]:
+    """First byte and byte behind the last of each value of a message that has none but field 1."""
     for tag, number, wire, first, end in _fields(view, at, stop):
-        if (number, wire) != (1, 2):
-            raise _BrokenError(tag, what, f"field {number} of wire type {wire}")
+        if number != 1 or wire not in wires:
+            raise _BrokenError(tag, f"{what} as field 1", f"field {number} of wire type {wire}")
         yield first, end
 
 
@@ -227,7 +226,7 @@ def _feature(view: memoryview, start: int, stop: int) -> Feature:
         if feature is not None:
             raise _BrokenError(at, "one list in a Feature", "another")
         if number == 1:
-            feature = [view[a:b] for a, b in _messages(view, first, end, "a byte string as field 1")]
+            feature = [view[a:b] for a, b in _values(view, first, end, "a byte string")]
         else:
             feature = _floats(view, first, end) if number == 2 else _integers(view, first, end)
     return [] if feature is None else feature
@@ -236,9 +235,9 @@ def _feature(view: memoryview, start: int, stop: int) -> Feature:
 def _floats(view: memoryview, start: int, stop: int) -> NDArray[np.float32]:
     """Packed into one field, or each in its own."""
     parts = bytearray()
-    for at, number, wire, first, end in _fields(view, start, stop):
-        if number != 1 or wire not in (2, 5) or (end - first) % 4:
-            raise _BrokenError(at, "floats of 4 bytes as field 1", f"field {number}, type {wire}, {end - first} bytes")
+    for first, end in _values(view, start, stop, "floats of 4 bytes", (2, 5)):
+        if (end - first) % 4:
+            raise _BrokenError(first, "floats of 4 bytes", f"{end - first} bytes")
         parts += view[first:end]
     return np.frombuffer(bytes(parts), "<f4").astype(np.float32)
 
@@ -246,9 +245,7 @@ def _floats(view: memoryview, start: int, stop: int) -> NDArray[np.float32]:
 def _integers(view: memoryview, start: int, stop: int) -> NDArray[np.int64]:
     """Packed into one field, or each in its own; negative ones as they are stored, in two's complement."""
     values = []
-    for at, number, wire, first, end in _fields(view, start, stop):
-        if number != 1 or wire not in (0, 2):
-            raise _BrokenError(at, "whole numbers as field 1", f"field {number}, type {wire}")
+    for first, end in _values(view, start, stop, "whole numbers", (0, 2)):
         while first < end:
             value, first = _varint(view, first, end)
             values.append(value)

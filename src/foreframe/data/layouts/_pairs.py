@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import mode
 
 from foreframe.data.formats.folders import SPLIT_OF, Findings, gaps, listing, relative, some_files, takes
 from foreframe.data.formats.images import PICTURES, commonest_size
-from foreframe.data.layouts._shared import index_of, outside, pictures_of, read_frames_of, size_notes, splits, walk
+from foreframe.data.layouts._shared import index_of, pictures_of, read_frames_of, splits, usual_size, walk
 from foreframe.data.layouts.contract import Read, SourceClip, SourceIndex
 from foreframe.errors import printable
 from foreframe.video.pixels import Size
@@ -67,8 +66,7 @@ class Paired:
 def index_of_pairs(layout: str, pairs: Sequence[Paired], finds: Findings) -> SourceIndex:
     """The takes by the numbers of their frames. Each may be cut again at a bad frame."""
     natives = [few_sizes(pair.item.path, list(pair.item.pictures.values())) for pair in pairs]
-    sizes = [native for native in natives if native is not None]
-    size = mode(sizes) if sizes else None
+    size = usual_size([native for native in natives if native is not None], finds)
     clips = []
     for pair, found in zip(pairs, natives, strict=True):
         item, native = pair.item, found or size or (1, 1)
@@ -83,7 +81,6 @@ def index_of_pairs(layout: str, pairs: Sequence[Paired], finds: Findings) -> Sou
         if missing := gaps(item.pictures):
             name = item.name or relative(item.frames, item.frames.parent)
             finds.warnings.append(f"{name}: no frame {missing}; the take is cut there")
-    finds.remarks += size_notes(sizes)
     return index_of(layout, clips, size, finds, "image", ("pose",))
 
 
@@ -114,9 +111,7 @@ def looks_paired(folder: Path, partners: Iterable[str], endings: Iterable[str]) 
 def folders(folder: Path, partners: Sequence[str], what: str, finds: Findings) -> list[Folder]:
     """Every folder of frames that has pictures in it; `what` stands in the folder beside it, in words."""
     found: list[Folder] = []
-    parts = splits(folder, finds)
-    outside(folder, parts, PICTURES, finds)
-    for split, base in parts:
+    for split, base in splits(folder, PICTURES, finds):
         files, inside = listing(base, finds)
         sides = [_side(base, inside, names, words, finds) for names, words in ((FRAMES, "frames"), (partners, what))]
         finds.ignored += [relative(base / name, folder) for name in (*files, *inside) if base / name not in sides]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from foreframe.clip import CondKind
 from foreframe.data.formats.folders import DEEPEST, SPLIT_OF, Findings, by_number, counted, listing, relative
 from foreframe.data.formats.images import PICTURES, read_pictures
 from foreframe.data.formats.tables import read_named_table
-from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SPLITS, RawChunk, Read, SourceClip, SourceIndex
 from foreframe.errors import Fault, NumberFault, printable
 from foreframe.video.pixels import Size
 
@@ -48,8 +49,11 @@ def safely(look: Callable[[], bool]) -> bool:
         return False
 
 
-def splits(folder: Path, finds: Findings) -> list[tuple[str, Path]]:
-    """(split, folder) of train/, val/ and test/; ("", folder) where there are none of them."""
+def splits(folder: Path, endings: Iterable[str], finds: Findings) -> list[tuple[str, Path]]:
+    """(split, folder) of train/, val/ and test/; ("", folder) where there are none of them.
+
+    Where there are some, files with such endings that are in none of them become faults.
+    """
     _, folders = listing(folder, Findings(folder))
     found: dict[str, str] = {}
     for name in folders:
@@ -60,14 +64,13 @@ def splits(folder: Path, finds: Findings) -> list[tuple[str, Path]]:
             finds.fault(folder / name, "one folder for the split", f"also {found[split]}/")
         else:
             found[split] = name
-    return [(split, folder / found[split]) for split in ("train", "val", "test") if split in found] or [("", folder)]
+    if not found:
+        return [("", folder)]
+    _check_outside(folder, set(endings), finds)
+    return [(split, folder / found[split]) for split in SPLITS if split in found]
 
 
-def outside(folder: Path, parts: Sequence[tuple[str, Path]], endings: Iterable[str], finds: Findings) -> None:
-    """Where there are folders for splits, files with such endings that are in none of them become faults."""
-    if parts[0][0] == "":
-        return
-    wanted = set(endings)
+def _check_outside(folder: Path, wanted: set[str], finds: Findings) -> None:
     files, folders = listing(folder, finds)
     others = [(folder, files)]
     for name in folders:
@@ -216,7 +219,9 @@ class _Table:
         return np.zeros((len(self.values), other.values.shape[1]), np.float32), plain or (wrong,)
 
 
-def size_notes(sizes: Iterable[Size]) -> list[str]:
-    """One line on clips of different sizes, or nothing."""
+def usual_size(sizes: Sequence[Size], finds: Findings) -> Size | None:
+    """The size that most clips have, of equals the first; that there are others is worth a remark."""
     counts = Counter(f"{size[1]}x{size[0]}" for size in sizes)
-    return [f"clips of several sizes: {counted(counts)}"] if len(counts) > 1 else []
+    if len(counts) > 1:
+        finds.remarks.append(f"clips of several sizes: {counted(counts)}")
+    return mode(sizes) if sizes else None

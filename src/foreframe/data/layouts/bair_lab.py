@@ -17,16 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import (
-    Findings,
-    by_number,
-    counted,
-    listing,
-    may_enter,
-    numbered,
-    relative,
-    runs,
-)
+from foreframe.data.formats.folders import Findings, by_number, counted, listing, may_enter, numbered, relative, runs
 from foreframe.data.formats.images import commonest_size, example_picture
 from foreframe.data.formats.tables import read_table
 from foreframe.data.layouts._shared import index_of, read_frames_of, read_rows_of, safely

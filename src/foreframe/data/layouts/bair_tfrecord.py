@@ -77,8 +77,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every record by its place in its file; of each file, one record is decoded to learn what they hold.
 
-    Raises:
-        UsageError: a camera that this data set does not have.
+    Raises UsageError: a camera that this data set does not have.
     """
     camera = CAMERAS.get(options.camera or "image_aux1", "")
     if not camera:

@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mode
 
 from foreframe.data.formats.folders import Findings, gaps, relative, some_files
 from foreframe.data.formats.images import PICTURES, commonest_size, example_picture
@@ -22,12 +21,11 @@ from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
 from foreframe.data.layouts._shared import (
     index_of,
     named_like_a_file,
-    outside,
     pictures_of,
     read_frames_of,
     rows_beside,
-    size_notes,
     splits,
+    usual_size,
     walk,
 )
 from foreframe.data.layouts.contract import SourceClip, SourceIndex
@@ -79,11 +77,9 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every folder of pictures with its table read and its pictures counted; pictures are decoded later."""
     finds = Findings(folder)
-    parts = splits(folder, finds)
-    outside(folder, parts, (*PICTURES, *TABLES), finds)
+    parts = splits(folder, (*PICTURES, *TABLES), finds)
     found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
-    sizes = [clip.native for clip in found if clip.native is not None]
-    size = mode(sizes) if sizes else None
+    size = usual_size([clip.native for clip in found if clip.native is not None], finds)
     missing = "a table in each folder of pictures, as others have"
     tabled = [(clip.path, clip.tables, len(clip.names)) for clip in found]
     columns, beside = rows_beside(tabled, "in each folder", missing, folder)
@@ -94,7 +90,6 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         clips.append(SourceClip(clip.name, clip.split, len(clip.names), frames, rows, (*clip.faults, *wrong)))
     if not found and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no picture")
-    finds.remarks += size_notes(sizes)
     conditioned = any(clip.tables for clip in found)
     return index_of(NAME, clips, size, finds, "vector" if conditioned else "none", columns, shift=int(conditioned))
 

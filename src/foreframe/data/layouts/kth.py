@@ -203,14 +203,10 @@ def _ranges(text: str | None, path: Path, where: str, finds: Findings) -> list[R
 
 
 def _clip(video: _Video, piece: Range, ending: str, size: Size) -> SourceClip:
-    return SourceClip(
-        video.shown.removesuffix("_uncomp.avi") + ending,
-        "test" if video.person > 20 else "val" if video.person > 18 else "train",
-        piece[1] - piece[0],
-        partial(_frames, video, size, piece[0]),
-        partial(_rows, ACTIONS.index(video.action)),
-        file=video.shown,
-    )
+    name = video.shown.removesuffix("_uncomp.avi") + ending
+    split = "test" if video.person > 20 else "val" if video.person > 18 else "train"
+    frames, rows = partial(_frames, video, size, piece[0]), partial(_rows, ACTIONS.index(video.action))
+    return SourceClip(name, split, piece[1] - piece[0], frames, rows, file=video.shown)
 
 
 def _frames(video: _Video, size: Size, first: int, start: int, stop: int) -> RawChunk:

@@ -62,8 +62,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """The clips to be made. Files of digits are read whole, so that a damaged one is known before anything is made.
 
-    Raises:
-        UsageError: fewer than three clips asked for.
+    Raises UsageError: fewer than three clips asked for.
     """
     if options.count and options.count < len(SPLITS):
         raise UsageError(f"count: expected {len(SPLITS)} or more, one clip for each split, got {options.count}")

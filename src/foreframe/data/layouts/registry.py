@@ -51,11 +51,7 @@ def _modules() -> list[str]:
 
 
 def load(name: str) -> Layout:
-    """The layout of this name, or that in the file (.py) of this path.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The layout of this name, or that in the file (.py) of this path. Raises UsageError: there is none."""
     if name.endswith(".py"):
         path = Path(name).absolute()
         if not path.is_file():

@@ -69,8 +69,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every file by the headers of its arrays and its flags; pictures and numbers are read later.
 
-    Raises:
-        UsageError: no file has this camera.
+    Raises UsageError: no file has this camera.
     """
     finds = Findings(folder)
     files: list[_File] = []

@@ -60,8 +60,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every demonstration by its headers; pictures and numbers are read later.
 
-    Raises:
-        UsageError: h5py is not installed, or no demonstration has this camera.
+    Raises UsageError: h5py is not installed, or no demonstration has this camera.
     """
     library()
     finds = Findings(folder)
@@ -183,11 +182,8 @@ def _look(store: Store, path: Path, group: str, split: str) -> Recording:
 
 def _clips(camera: str, demo: Recording, widths: Mapping[str, int], names: tuple[str, ...]) -> Iterator[SourceClip]:
     there = f" (there is {', '.join(demo.cameras)})" if demo.cameras else ""
-    absent = Camera(
-        f"{demo.group}/obs/{camera}",
-        demo.groups["action"][1] if "action" in demo.groups else 0,
-        ("pictures of this camera in obs", f"none{there}"),
-    )
+    length = demo.groups["action"][1] if "action" in demo.groups else 0
+    absent = Camera(f"{demo.group}/obs/{camera}", length, ("pictures of this camera in obs", f"none{there}"))
     found = demo.cameras.get(camera, absent)
     own = [*demo.faults]
     if not isinstance(found.form, Pictures):
@@ -203,12 +199,5 @@ def _clips(camera: str, demo: Recording, widths: Mapping[str, int], names: tuple
             own.append(Fault(demo.shown, array, f"{found.length} rows, one for each frame", str(rows)))
     arrays = tuple(demo.groups[kind][:2] for kind in widths if kind in demo.groups)
     reader = ArrayReader(open_file, demo.path, demo.shown, arrays, names, found.array, found.form, demo.group)
-    yield SourceClip(
-        f"{demo.shown}/{demo.group.removeprefix('data/')}",
-        demo.split,
-        found.length,
-        reader.frames,
-        reader.rows if names and not own else None,
-        tuple(own),
-        file=demo.shown,
-    )
+    name, beside = f"{demo.shown}/{demo.group.removeprefix('data/')}", reader.rows if names and not own else None
+    yield SourceClip(name, demo.split, found.length, reader.frames, beside, tuple(own), file=demo.shown)

@@ -31,7 +31,6 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 from PIL import Image
 
 from foreframe.data.formats.folders import Findings, relative
@@ -43,7 +42,7 @@ from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError, reading
 from foreframe.files import Recent
-from foreframe.video import MAX_SIDE, Pixels
+from foreframe.video import MAX_SIDE, Pixels, write_mp4
 from foreframe.video.pixels import Size
 
 NAME = "robonet"
@@ -81,8 +80,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every file by its headers and attributes; films are decoded later.
 
-    Raises:
-        UsageError: h5py is not installed, or no file has this camera.
+    Raises UsageError: h5py is not installed, or no file has this camera.
     """
     library()
     camera = _camera(options.camera)
@@ -127,10 +125,13 @@ def example(folder: Path) -> None:
             camera = env.create_group("cam0_video")
             if order % 2:
                 for number, picture in enumerate(frames):
-                    data = camera.create_dataset(f"frame{number}", data=_jpeg(picture))
+                    Image.fromarray(picture).save(jpeg := io.BytesIO(), "JPEG", quality=90)
+                    data = camera.create_dataset(f"frame{number}", data=np.frombuffer(jpeg.getvalue(), np.uint8))
                     data.attrs["shape"], data.attrs["image_format"] = picture.shape, "BGR"
             else:
-                data = camera.create_dataset("frames", data=_mp4(frames))
+                write_mp4(film := folder / "film.mp4", frames, 10)
+                data = camera.create_dataset("frames", data=np.frombuffer(film.read_bytes(), np.uint8))
+                film.unlink()
                 data.attrs["shape"], data.attrs["T"], data.attrs["image_format"] = frames.shape[1:], length, "RGB"
             env["state"] = np.arange(length * 5).reshape(length, 5) / 50 + order
             file["policy/actions"] = np.arange((length - 1) * 4).reshape(length - 1, 4) / 40 - order
@@ -366,21 +367,3 @@ def _film(path: Path, store: Store, name: str, start: int) -> _Film:
     return _FILMS.use(
         (path, name), lambda: _Film(store, name), lambda film: film.next <= start and film.state == store.state
     )
-
-
-def _jpeg(picture: Pixels) -> NDArray[np.uint8]:
-    data = io.BytesIO()
-    Image.fromarray(picture).save(data, "JPEG", quality=90)
-    return np.frombuffer(data.getvalue(), np.uint8)
-
-
-def _mp4(frames: Pixels) -> NDArray[np.uint8]:
-    data = io.BytesIO()
-    with av.open(data, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        stream.options = {"crf": "16"}
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return np.frombuffer(data.getvalue(), np.uint8)

@@ -17,22 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mode
 
 import numpy as np
 
 from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import TABLES
-from foreframe.data.layouts._shared import (
-    index_of,
-    named_like_a_file,
-    outside,
-    rows_beside,
-    size_notes,
-    splits,
-    walk,
-)
+from foreframe.data.layouts._shared import index_of, named_like_a_file, rows_beside, splits, usual_size, walk
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault
@@ -77,8 +68,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every video with its packets counted and its table read; pictures are decoded later."""
     finds = Findings(folder)
-    parts = splits(folder, finds)
-    outside(folder, parts, (*VIDEOS, *TABLES), finds)
+    parts = splits(folder, (*VIDEOS, *TABLES), finds)
     found = [clip for split, path in parts for clip in _clips_of(path, split, options.lists, finds)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(partial(_probe, folder), (clip.path for clip in found)))
@@ -96,10 +86,8 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         clips.append(SourceClip(clip.name, clip.split, info.length, partial(_read, clip.path), rows, faults))
     if not found and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no video")
-    sizes = [(info.height, info.width) for _, info in infos]
-    fps = _rate(infos, finds)
-    finds.remarks += size_notes(sizes)
-    size, cond = mode(sizes) if sizes else None, any(clip.tables for clip in found)
+    size, fps = usual_size([(info.height, info.width) for _, info in infos], finds), _rate(infos, finds)
+    cond = any(clip.tables for clip in found)
     return index_of(NAME, clips, size, finds, "vector" if cond else "none", columns, shift=int(cond), fps=fps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -53,81 +54,161 @@ class Source:
         return (*TIMES, *(name for name in self.widths if name not in TIMES))
 
 
-def read_frames(source: Source, episode: Episode, start: int, stop: int) -> RawChunk:
-    """Pictures of frames start to stop-1, uint8 (T, H, W, 3), and what is wrong with them or their times.
+@dataclass(frozen=True)
+class EpisodeReader:
+    """Reads one episode."""
 
-    Raises:
-        DataError: the data or video file cannot be read, does not hold the episode, or has pictures of another size.
-    """
-    times, faults = _times(source, episode, start, stop)
-    good = [index for index in range(stop - start) if index not in faults]
-    frames = np.zeros((stop - start, *source.native, 3), np.uint8)
-    if source.video:
-        found = _from_video(source, episode, start, {index: times[index] for index in good}, frames)
-    else:
-        found = _from_parquet(source, episode, start, stop, good, frames)
-    _check_few(found)
-    return RawChunk(frames, dict(sorted((faults | found).items())))
+    source: Source
+    episode: Episode
 
+    def frames(self, start: int, stop: int) -> RawChunk:
+        """Pictures of frames start to stop-1, uint8 (T, H, W, 3), and what is wrong with them or their times.
 
-def read_rows(source: Source, episode: Episode, start: int, stop: int) -> RawChunk:
-    """The numbers beside frames start to stop-1, float32 (T, D), and what is wrong with them.
+        Raises DataError: a file cannot be read, does not hold the episode, or has pictures of another size.
+        """
+        times, faults = self._times(start, stop)
+        good = [index for index in range(stop - start) if index not in faults]
+        frames = np.zeros((stop - start, *self.source.native, 3), np.uint8)
+        if self.source.video:
+            found = self._from_video(start, {index: times[index] for index in good}, frames)
+        else:
+            found = self._from_parquet(start, stop, good, frames)
+        _check_few(found)
+        return RawChunk(frames, dict(sorted((faults | found).items())))
 
-    Raises:
-        DataError: the data file cannot be read or does not hold the episode.
-    """
-    table, first = _located(source, episode)
-    block = table.read(first + start, first + stop)
-    values = np.zeros((stop - start, len(source.names)), np.float32)
-    faults: dict[int, list[Fault]] = {}
-    at = 0
-    for feature, width in source.widths.items():
-        found, wrong = numbers(block.column(feature), width)
-        with np.errstate(over="ignore"):
-            values[:, at : at + width] = found
-        expected = "1 number" if width == 1 else f"{width} numbers"
-        found_by_row = {i: _fault(episode, start + i, expected, words, feature) for i, words in wrong.items()}
-        odd = {}
-        finite = np.isfinite(values[:, at : at + width])
-        for index in np.flatnonzero(~finite.all(1)).tolist():
-            bad = at + np.flatnonzero(~finite[index])
-            some = ", ".join(source.names[column] for column in bad[:3])
-            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-            odd[index] = _fault(episode, start + index, "finite numbers", str(values[index, bad[0]]), some + more)
-        for index, fault in (*_few(found_by_row).items(), *_few(odd).items()):
-            columns = tuple(range(at, at + width))
-            fault = NumberFault(fault.path, fault.where, fault.expected, fault.found, columns)
-            faults.setdefault(index, []).append(fault)
-        at += width
-    for index in faults:
-        values[index] = 0
-    return RawChunk(values, {index: tuple(faults[index]) for index in sorted(faults)})
+    def rows(self, start: int, stop: int) -> RawChunk:
+        """The numbers beside frames start to stop-1, float32 (T, D), and what is wrong with them.
 
+        Raises DataError: the data file cannot be read or does not hold the episode.
+        """
+        table, first = self._located()
+        block = table.read(first + start, first + stop)
+        values = np.zeros((stop - start, len(self.source.names)), np.float32)
+        faults: dict[int, list[Fault]] = {}
+        at = 0
+        for feature, width in self.source.widths.items():
+            found, wrong = numbers(block.column(feature), width)
+            with np.errstate(over="ignore"):
+                values[:, at : at + width] = found
+            expected = "1 number" if width == 1 else f"{width} numbers"
+            found_by_row = {i: self._fault(start + i, expected, words, feature) for i, words in wrong.items()}
+            odd = {}
+            finite = np.isfinite(values[:, at : at + width])
+            for index in np.flatnonzero(~finite.all(1)).tolist():
+                bad = at + np.flatnonzero(~finite[index])
+                some = ", ".join(self.source.names[column] for column in bad[:3])
+                more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+                odd[index] = self._fault(start + index, "finite numbers", str(values[index, bad[0]]), some + more)
+            for index, fault in (*_few(found_by_row).items(), *_few(odd).items()):
+                columns = tuple(range(at, at + width))
+                fault = NumberFault(fault.path, fault.where, fault.expected, fault.found, columns)
+                faults.setdefault(index, []).append(fault)
+            at += width
+        for index in faults:
+            values[index] = 0
+        return RawChunk(values, {index: tuple(faults[index]) for index in sorted(faults)})
 
-def _located(source: Source, episode: Episode) -> tuple[Table, int]:
-    """The table that holds an episode, and the row of its first frame."""
-    path = source.root / episode.data
-    table = opened(path, source.columns)
-    for name, kind in table.types.items():
-        if not holds_numbers(kind):
-            raise unreadable(episode.data, "", f"numbers in the column {name}", str(kind)[:80])
-        width = source.widths.get(name, 1)
-        if getattr(kind, "list_size", width) != width:
-            expected = f"{width} numbers in each row of the column {name}"
-            raise unreadable(episode.data, "", expected, f"{kind.list_size}")
-    spans = _spans(path, table.rows, path.stat().st_mtime_ns)
-    first, length, pieces = spans.get(episode.index, (0, 0, 0))
-    where, data = f"episode {episode.index}", printable(episode.data)
-    if not pieces:
-        there = ", ".join(map(str, list(spans)[:5])) + ", ..." * (len(spans) > 5)
-        found = f"none; episode_index is {there}" if spans else "an empty table"
-        raise unreadable(data, where, f"{episode.length} rows of this episode", found)
-    if length != episode.length or pieces > 1:
-        expected = f"{episode.length} rows in one span, as meta says"
-        raise unreadable(data, where, expected, f"{length}" + f" in {pieces} spans" * (pieces > 1))
-    if source.single and len(spans) > 1:
-        raise unreadable(data, where, "rows of this episode only", f"rows of {len(spans)} episodes")
-    return table, first
+    def _located(self) -> tuple[Table, int]:
+        """The table that holds an episode, and the row of its first frame."""
+        path = self.source.root / self.episode.data
+        table = opened(path, self.source.columns)
+        for name, kind in table.types.items():
+            if not holds_numbers(kind):
+                raise unreadable(self.episode.data, "", f"numbers in the column {name}", str(kind)[:80])
+            width = self.source.widths.get(name, 1)
+            if getattr(kind, "list_size", width) != width:
+                expected = f"{width} numbers in each row of the column {name}"
+                raise unreadable(self.episode.data, "", expected, f"{kind.list_size}")
+        spans = _spans(path, table.rows, path.stat().st_mtime_ns)
+        first, length, pieces = spans.get(self.episode.index, (0, 0, 0))
+        where, data = f"episode {self.episode.index}", printable(self.episode.data)
+        if not pieces:
+            there = ", ".join(map(str, list(spans)[:5])) + ", ..." * (len(spans) > 5)
+            found = f"none; episode_index is {there}" if spans else "an empty table"
+            raise unreadable(data, where, f"{self.episode.length} rows of this episode", found)
+        if length != self.episode.length or pieces > 1:
+            expected = f"{self.episode.length} rows in one span, as meta says"
+            raise unreadable(data, where, expected, f"{length}" + f" in {pieces} spans" * (pieces > 1))
+        if self.source.single and len(spans) > 1:
+            raise unreadable(data, where, "rows of this episode only", f"rows of {len(spans)} episodes")
+        return table, first
+
+    def _times(self, start: int, stop: int) -> tuple[NDArray[np.float64], dict[int, tuple[Fault, ...]]]:
+        """Seconds of each frame by its timestamp, and the rows that are out of their place.
+
+        A timestamp is right if it is a number of frames after 0, or one frame after the timestamp before it.
+        """
+        table, first = self._located()
+        ahead = min(start, 1)
+        block = table.read(first + start - ahead, first + stop)
+        (times, no_time), (frames, no_frame) = (numbers(block.column(name), 1) for name in TIMES[:2])
+        faults: dict[int, tuple[Fault, ...]] = {}
+        for row in range(ahead, len(times)):
+            index, number, time = row - ahead, row - ahead + start, float(times[row, 0])
+            if row in no_frame or frames[row, 0] != number:
+                found = no_frame.get(row) or f"{frames[row, 0]:g}"
+                faults[index] = (self._fault(number, f"frame_index {number}", found),)
+                continue
+            steps = [number / self.source.fps] if number else [max(0.0, time)]  # max(0.0, nan) is 0.0
+            if row and row - 1 not in no_time:
+                steps.append(float(times[row - 1, 0]) + 1 / self.source.fps)
+            slack = TOLERANCE + 2**-22 * abs(time)
+            if row in no_time or not time < MAX_TIME or not any(abs(time - step) <= slack for step in steps):
+                found = no_time.get(row) or f"{time:.6f}"
+                faults[index] = (self._fault(number, f"timestamp {steps[0]:.6f}", found),)
+        _check_few(faults)
+        return times[ahead:, 0], faults
+
+    def _from_video(self, first: int, times: Mapping[int, float], frames: Pixels) -> dict[int, tuple[Fault, ...]]:
+        """Fill in the frames at `times` ({index: seconds into the episode}), and say which are not there."""
+        if not times:
+            return {}
+        path = self.source.root / self.episode.video
+        rate = _rate(path, path.stat().st_mtime_ns) if path.is_file() else None
+        if rate is not None and abs(rate - self.source.fps) > OFF * self.source.fps:
+            expected = f"{self.source.fps:g} frames a second as meta/info.json says"
+            raise unreadable(self.episode.video, "", expected, f"{rate:g}")
+        indices, wanted = list(times), [self.episode.start + time for time in times.values()]
+        found, missing = read_at(path, wanted, 0.25 / self.source.fps)
+        _check_size(self.source, self.episode.video, found.shape[1:3])
+        frames[indices] = found
+        faults: dict[int, tuple[Fault, ...]] = {}
+        for place, (index, time) in enumerate(zip(indices, wanted, strict=True)):
+            words = missing.get(place, "")
+            if time + 0.5 / self.source.fps > self.episode.end:
+                words = f"the end of the episode at {self.episode.end:.4f} s"  # the next one of the file begins there
+            if words:
+                where = f"episode {self.episode.index}, frame {first + index}"
+                faults[index] = (Fault(self.episode.video, where, f"a frame at {time:.4f} s", words),)
+                frames[index] = 0
+        return faults
+
+    def _from_parquet(self, start: int, stop: int, wanted: list[int], frames: Pixels) -> dict[int, tuple[Fault, ...]]:
+        """Fill in the pictures that lie in the table itself, or below the root under a path that it gives."""
+        _, first = self._located()
+        table = opened(self.source.root / self.episode.data, (self.source.camera,))
+        kind = table.types[self.source.camera]
+        if not {"bytes", "path"} <= {kind.field(number).name for number in range(kind.num_fields)}:
+            raise unreadable(
+                self.episode.data, "", f"bytes and path in the column {self.source.camera}", str(kind)[:80]
+            )
+        cells = table.read(first + start, first + stop).column(self.source.camera)
+
+        def read(index: int) -> Fault | None:
+            try:
+                picture = _picture(self.source, table.path, cells[index].as_py() or {})
+            except DataError as error:
+                inner = error.faults[0]
+                path = relative(Path(inner.path), self.source.root) if inner.path else ""
+                return self._fault(start + index, inner.expected, inner.found, self.source.camera, path)
+            frames[index] = picture
+            return None
+
+        return each_picture(read, wanted, self.source.native)
+
+    def _fault(self, frame: int, expected: str, found: str, column: str = "", path: str = "") -> Fault:
+        where = ", ".join(filter(None, (f"episode {self.episode.index}", f"frame {frame}", column)))
+        return Fault(path or self.episode.data, where, expected, found)
 
 
 @lru_cache(maxsize=64)
@@ -165,91 +246,11 @@ def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int
     return spans
 
 
-def _times(
-    source: Source, episode: Episode, start: int, stop: int
-) -> tuple[NDArray[np.float64], dict[int, tuple[Fault, ...]]]:
-    """Seconds of each frame by its timestamp, and the rows that are out of their place.
-
-    A timestamp is right if it is a number of frames after 0, or one frame after the timestamp before it.
-    """
-    table, first = _located(source, episode)
-    ahead = min(start, 1)
-    block = table.read(first + start - ahead, first + stop)
-    (times, no_time), (frames, no_frame) = (numbers(block.column(name), 1) for name in TIMES[:2])
-    faults: dict[int, tuple[Fault, ...]] = {}
-    for row in range(ahead, len(times)):
-        index, number, time = row - ahead, row - ahead + start, float(times[row, 0])
-        if row in no_frame or frames[row, 0] != number:
-            found = no_frame.get(row) or f"{frames[row, 0]:g}"
-            faults[index] = (_fault(episode, number, f"frame_index {number}", found),)
-            continue
-        steps = [number / source.fps] if number else [max(0.0, time)]  # max(0.0, nan) is 0.0
-        if row and row - 1 not in no_time:
-            steps.append(float(times[row - 1, 0]) + 1 / source.fps)
-        slack = TOLERANCE + 2**-22 * abs(time)
-        if row in no_time or not time < MAX_TIME or not any(abs(time - step) <= slack for step in steps):
-            found = no_time.get(row) or f"{time:.6f}"
-            faults[index] = (_fault(episode, number, f"timestamp {steps[0]:.6f}", found),)
-    _check_few(faults)
-    return times[ahead:, 0], faults
-
-
-def _from_video(
-    source: Source, episode: Episode, first: int, times: Mapping[int, float], frames: Pixels
-) -> dict[int, tuple[Fault, ...]]:
-    """Fill in the frames at `times` ({index: seconds into the episode}), and say which are not there."""
-    if not times:
-        return {}
-    path = source.root / episode.video
-    rate = _rate(path, path.stat().st_mtime_ns) if path.is_file() else None
-    if rate is not None and abs(rate - source.fps) > OFF * source.fps:
-        expected = f"{source.fps:g} frames a second as meta/info.json says"
-        raise unreadable(episode.video, "", expected, f"{rate:g}")
-    indices, wanted = list(times), [episode.start + time for time in times.values()]
-    found, missing = read_at(path, wanted, 0.25 / source.fps)
-    _check_size(source, episode.video, found.shape[1:3])
-    frames[indices] = found
-    faults: dict[int, tuple[Fault, ...]] = {}
-    for place, (index, time) in enumerate(zip(indices, wanted, strict=True)):
-        words = missing.get(place, "")
-        if time + 0.5 / source.fps > episode.end:
-            words = f"the end of the episode at {episode.end:.4f} s"  # the next one of the file begins there
-        if words:
-            where = f"episode {episode.index}, frame {first + index}"
-            faults[index] = (Fault(episode.video, where, f"a frame at {time:.4f} s", words),)
-            frames[index] = 0
-    return faults
-
-
-def _from_parquet(
-    source: Source, episode: Episode, start: int, stop: int, wanted: list[int], frames: Pixels
-) -> dict[int, tuple[Fault, ...]]:
-    """Fill in the pictures that lie in the table itself, or below the root under a path that it gives."""
-    _, first = _located(source, episode)
-    table = opened(source.root / episode.data, (source.camera,))
-    kind = table.types[source.camera]
-    if not {"bytes", "path"} <= {kind.field(number).name for number in range(kind.num_fields)}:
-        raise unreadable(episode.data, "", f"bytes and path in the column {source.camera}", str(kind)[:80])
-    cells = table.read(first + start, first + stop).column(source.camera)
-
-    def read(index: int) -> Fault | None:
-        try:
-            picture = _picture(source, table.path, cells[index].as_py() or {})
-        except DataError as error:
-            inner = error.faults[0]
-            path = relative(Path(inner.path), source.root) if inner.path else ""
-            return _fault(episode, start + index, inner.expected, inner.found, source.camera, path)
-        frames[index] = picture
-        return None
-
-    return each_picture(read, wanted, source.native)
-
-
 def _picture(source: Source, table: Path, cell: Mapping[str, Any]) -> Pixels:
     """The picture in a cell of a table, or in the file that it names."""
     data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, bytes) and data:
-        _check_claim(source, size_of(data))
+        _check_claim(source, size_of(io.BytesIO(data)))
         picture = decode_image(data, table)
     elif isinstance(path, str) and path:
         file = source.root / path
@@ -300,8 +301,3 @@ def _check_few(faults: Mapping[int, tuple[Fault, ...]]) -> None:
     if len(faults) > FEW:
         first, *_ = _few({index: found[0] for index, found in faults.items()}).values()
         raise DataError("this file cannot be read:", [first])
-
-
-def _fault(episode: Episode, frame: int, expected: str, found: str, column: str = "", path: str = "") -> Fault:
-    where = ", ".join(filter(None, (f"episode {episode.index}", f"frame {frame}", column)))
-    return Fault(path or episode.data, where, expected, found)

@@ -32,7 +32,7 @@ from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.parquet import load_pyarrow
 from foreframe.data.layouts._shared import index_of, safely, walk
 from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
-from foreframe.data.layouts.lerobot.episodes import Source, read_frames, read_rows
+from foreframe.data.layouts.lerobot.episodes import EpisodeReader, Source
 from foreframe.data.layouts.lerobot.meta import (
     BOOKKEEPING,
     EPISODES_FILE,
@@ -76,8 +76,7 @@ def recognises(folder: Path) -> bool:
 def survey(folder: Path, options: Options) -> SourceIndex:
     """Every episode that meta lists and whose files are there; tables and pictures are read later.
 
-    Raises:
-        UsageError: no such camera; pyarrow is not installed.
+    Raises UsageError: no such camera; pyarrow is not installed.
     """
     load_pyarrow()
     finds = Findings(folder)
@@ -132,8 +131,9 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
             expected = "the file of these episodes" if several else "the file of this episode"
             found = "a folder" if safely((source.root / path).is_dir) else "no such file"
             faults.append(Fault(path, where, expected, found))
-    frames: Read = partial(read_frames, source, episode)
-    rows: Read = partial(read_rows, source, episode)
+    reader = EpisodeReader(source, episode)
+    frames: Read = reader.frames
+    rows: Read = reader.rows
     if faults:  # nothing of it is opened: it may be a pipe, or a link that leads out
         frames, rows = partial(_zeros, np.uint8, (*source.native, 3)), partial(_zeros, np.float32, (len(source.names),))
     split = ""
@@ -142,15 +142,8 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
         if not split:
             where = f"splits, episode {episode.index}"
             faults.append(Fault("meta/info.json", where, "a split that holds it", "none"))
-    return SourceClip(
-        f"episode_{episode.index:06d}",
-        split,
-        episode.length,
-        frames,
-        rows if source.widths else None,
-        tuple(faults),
-        file=episode.video or episode.data,
-    )
+    name, file, beside = f"episode_{episode.index:06d}", episode.video or episode.data, rows if source.widths else None
+    return SourceClip(name, split, episode.length, frames, beside, tuple(faults), file=file)
 
 
 def _zeros(kind: type[np.generic], shape: tuple[int, ...], start: int, stop: int) -> RawChunk:
@@ -177,17 +170,13 @@ def _camera(cameras: Sequence[Feature], wanted: str) -> Feature:
 def _condition(features: Sequence[Feature]) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
     """{feature: how many numbers}, the action and the state first; the names of all; patterns of those chosen."""
     numeric = [feature for feature in features if feature.kind == "numbers" and feature.key not in BOOKKEEPING]
-    usual = {name: found for name, keys in USUAL.items() if (found := _best(numeric, keys))}
+    known = {feature.key: feature for feature in numeric}
+    best = {name: next((known[key] for key in keys if key in known), None) for name, keys in USUAL.items()}
+    usual = {name: feature for name, feature in best.items() if feature is not None}
     columns = [*usual.values(), *(feature for feature in numeric if feature not in usual.values())]
     names = tuple(_named(columns, {feature.key: name for name, feature in usual.items()}))
     chosen = _chosen(names, {name: len(feature.names) for name, feature in usual.items()})
     return {feature.key: len(feature.names) for feature in columns}, names, chosen
-
-
-def _best(features: Sequence[Feature], keys: Sequence[str]) -> Feature | None:
-    """The feature with the first of these names that there is."""
-    found = {feature.key: feature for feature in features}
-    return next((found[key] for key in keys if key in found), None)
 
 
 def _named(columns: Sequence[Feature], prefixes: Mapping[str, str]) -> Iterator[str]:
