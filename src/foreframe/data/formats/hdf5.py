@@ -322,15 +322,14 @@ class Store:
             raise self.error(name, f"chunks of {whole} bytes", f"one packed into {wrong[0]}")
 
     def _errors(self, name: str, expected: str) -> AbstractContextManager[None]:
-        """Errors of h5py as a DataError that names the file and the dataset."""
         return reading(self.shown, name, expected, *_ERRORS)
 
 
 _STORES: Recent[Path, Store] = Recent(OPEN)
 
 
-def _shape(shape: Iterable[int] | None) -> str:
-    return "none" if shape is None else "x".join(map(str, shape)) or "()"
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "()"
 
 
 def _text(name: str | bytes) -> str:
@@ -343,7 +342,6 @@ def _plain(kind: np.dtype[Any]) -> bool:
 
 
 def _description(h5py: Any, kind: np.dtype[Any]) -> str:
-    """A type of elements, for messages."""
     if h5py.check_ref_dtype(kind) is not None:
         return "references to other objects"
     if kind.kind in "SUO":

@@ -228,7 +228,6 @@ class Archive:
         return entries
 
     def _errors(self, name: str, expected: str) -> AbstractContextManager[None]:
-        """Errors of zip and deflate as a DataError that names the file and the array."""
         return reading(self.shown, name, expected, *_ERRORS)
 
 
@@ -300,7 +299,6 @@ def _check_end(path: Path, shown: str) -> None:
 
 
 def _kind(descr: str) -> str:
-    """A type of elements that is not read, for messages."""
     if "O" in descr:
         return "Python objects (a pickle), which are never read"
     if re.fullmatch(r"[<>|=][US]\d+", descr):

@@ -276,6 +276,5 @@ def _check_ends(path: Path) -> None:
 
 
 def _errors(path: Path, where: str = "") -> AbstractContextManager[None]:
-    """Errors of pyarrow as a DataError that names the file."""
     pa, _ = load_pyarrow()
     return reading(path, where, "a parquet file that can be decoded", pa.ArrowException, ValueError)

@@ -138,7 +138,6 @@ def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any], bytes]:
 
 
 def _decode(path: Path, head: dict[str, Any], conditions: NDArray[Any], video: bytes) -> Iterator[Row]:
-    """The clips of what `_read` found."""
     stream = decode_video(video)
     for line, values in zip(head["clips"], conditions, strict=True):
         name, split, expected = line.split(" ")

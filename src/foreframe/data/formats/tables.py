@@ -126,7 +126,6 @@ def _read(path: Path, reader: _Reader, table: _Builder, rows: int | None) -> Nam
 
 
 def _content(path: Path, shown: str, limit: int) -> bytes:
-    """The bytes of a file of text."""
     size = identity(path, shown).size
     if not 0 < size <= limit:
         raise unreadable(shown, "", f"a table of 1 to {limit} bytes", f"{size} bytes")
@@ -328,7 +327,6 @@ def _fill(table: _Builder, rows: list[Any], width: int, names: tuple[str, ...]) 
 
 
 def _kind(value: Any) -> str:
-    """A value of JSON in words."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -37,6 +37,8 @@ TABLES = {"actions.csv": 4, "endeffector_positions.csv": 3}
 COND_NAMES = (*(f"action_{axis}" for axis in range(4)), *(f"position_{axis}" for axis in "xyz"))
 SHIFT = 1
 _PICTURE = re.compile(r"([0-9]{1,9})\.[pP][nN][gG]")
+_Files = tuple[str, Path, dict[int, str], list[str], list[tuple[str, str]]]
+"""Split and folder of a clip, its pictures by number, other files, and pairs of pictures of one number."""
 
 
 def recognises(folder: Path) -> bool:
@@ -57,7 +59,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     """Every clip with its tables read and its pictures counted; pictures are decoded later."""
     finds = Findings(folder)
     root = _root(folder)
-    found: list[tuple[str, Path, list[str]]] = []
+    found: list[_Files] = []
     names: dict[str, str] = {}
     inside = root == folder or may_enter(root, finds)
     for split in (name for name in SPLITS if inside and may_enter(root / name, finds)):
@@ -66,10 +68,9 @@ def survey(folder: Path, options: Options) -> SourceIndex:
             continue
         names[SPLITS[split]] = split
         found += _clips_of(root / split, SPLITS[split], finds)
-    numbers = {path: numbered(files, _PICTURE) for _, path, files in found}
-    sample = (path / name for path, (pictures, _, _) in numbers.items() for name in islice(pictures.values(), 1))
+    sample = (path / name for _, path, pictures, _, _ in found for name in islice(pictures.values(), 1))
     native = commonest_size(islice(sample, 64))
-    made = [_clip(split, path, *numbers[path], native or (1, 1), finds) for split, path, _ in found]
+    made = [_clip(*files, native or (1, 1), finds) for files in found]
     clips = [clip for clip in made if clip is not None]
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no clip")
@@ -91,8 +92,8 @@ def _root(folder: Path) -> Path:
     return folder / "processed_data" if safely((folder / "processed_data").is_dir) else folder
 
 
-def _clips_of(folder: Path, split: str, finds: Findings) -> list[tuple[str, Path, list[str]]]:
-    """(split, folder, files) of each clip of one split, by trajectory file and number."""
+def _clips_of(folder: Path, split: str, finds: Findings) -> list[_Files]:
+    """The clips of one split, by trajectory file and number."""
     found = []
     before = len(finds.faults)
     files, groups = listing(folder, finds)
@@ -108,7 +109,7 @@ def _clips_of(folder: Path, split: str, finds: Findings) -> list[tuple[str, Path
                 continue  # it may not be read, or holds links and pipes only
             for name in deeper:
                 finds.fault(path / name, "pictures and tables only", "a folder")
-            found.append((split, path, inside))
+            found.append((split, path, *numbered(inside, _PICTURE)))
         if not clips and len(finds.faults) == before_group:
             finds.fault(folder / group, "a folder for each clip", "none")
     if not groups and len(finds.faults) == before:

@@ -149,10 +149,7 @@ def _root(folder: Path) -> Path:
 
 
 def _opened(path: Path, shown: str, camera: str, records: list[Record], finds: Findings) -> _File | None:
-    """What the records of a file hold, by the first one that can be read; None, with a fault, where there is none.
-
-    A record that differs from it is a fault of its own clip, when it is read.
-    """
+    """What the records of a file hold, by the first one that can be read; None, with a fault, where there is none."""
     faults: tuple[Fault, ...] = ()
     for record in records[:TRIED]:
         try:
@@ -201,7 +198,6 @@ def _read(file: _File, record: Record, part: int, start: int, stop: int) -> RawC
 
 
 def _decoded(file: _File, record: Record) -> tuple[RawChunk, RawChunk]:
-    """The pictures and the rows of a record."""
     features = parse_example(read_record(file.path, file.shown, record), file.shown, record)
     count = max(_numbers(features), default=-1) + 1
     if count != file.length:

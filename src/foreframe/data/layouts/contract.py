@@ -12,11 +12,9 @@ A layout is one file in `foreframe/data/layouts/`, or one of a user's own (`--la
     UNREAD, SPARE: tuple[str, ...]              patterns of files of the example that are never read, or on which no
                                                 clip depends; may be absent
 
-`survey` looks at names, headers and tables; pixels are read piece by piece, through `SourceClip.frames`. A layout
-hands everything out as it was recorded: at its own size, and with row t of the conditions beside frame t. Sizes,
-columns, shifts, strides, windows and splits are the same for all layouts and are applied by `ingest.transform`. The
-contract tests find each layout by its file and try it on its own example; `ingest.conformance.check_layout` does the
-same for one in any file.
+`survey` looks at names, headers and tables; pixels are read through `SourceClip.frames`. A layout hands everything out
+as it was recorded: at its own size, and with row t of the conditions beside frame t. `ingest.transform` applies sizes,
+columns, shifts, strides, windows and splits. `ingest.conformance.check_layout` tries a layout on its own example.
 """
 
 from __future__ import annotations
@@ -39,8 +37,7 @@ SPLITS = ("train", "val", "test")
 class RawChunk:
     """A span of a clip as its source holds it: pictures uint8 (T, H, W, 3), or rows float32 (T, D).
 
-    `faults` maps the index of a frame in this piece to what is wrong there; its values are zeros. What is wrong with
-    single numbers of a row is a `NumberFault`.
+    faults: what is wrong, by the index of its frame here, whose values are zeros; with single numbers, a `NumberFault`.
     """
 
     values: NDArray[Any]
@@ -100,10 +97,8 @@ class SourceIndex:
 
 @dataclass(frozen=True)
 class ClipChunk:
-    """A span of a clip made ready: frames uint8 (T, H, W, C), cond float32 (T, D), uint8 (T, H, W, 3) or None.
-
-    `faults` maps the index of a frame in this chunk to what is wrong there.
-    """
+    """A span of a clip made ready: frames uint8 (T, H, W, C), cond float32 (T, D), uint8 (T, H, W, 3) or None; and what
+    is wrong, by the index of its frame here."""
 
     frames: NDArray[np.uint8]
     cond: NDArray[Any] | None

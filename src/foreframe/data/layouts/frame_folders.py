@@ -105,7 +105,6 @@ def example(folder: Path) -> None:
 
 
 def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> list[_Clip]:
-    """Every folder with pictures, at and below this one."""
     own_list = lists.resolve() if lists is not None else None
     shared: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[str, ...]]] = {}
     clips: list[_Clip] = []

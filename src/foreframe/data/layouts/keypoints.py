@@ -199,7 +199,6 @@ def _openpose_of(item: Folder, finds: Findings) -> dict[int, str]:
 
 
 def _lonely_files(found: Sequence[Folder], used: set[Path], finds: Findings) -> None:
-    """Keypoints of no frame."""
     for item in {item.partners: item for item in found}.values():
         for below, files in item.tree.items():
             for path in (item.partners / below / name for name in files):
@@ -272,7 +271,6 @@ def _drawn(found: Sequence[Pose | tuple[Fault, ...]], native: Size) -> RawChunk:
 
 @lru_cache(maxsize=4)
 def _load(path: Path, shown: str, state: Identity) -> _Table:
-    """The poses in a file that is in this state."""
     if path.suffix.lower() == ".csv":
         return _from_csv(path, shown)
     content = read_json(path, shown)

@@ -56,7 +56,7 @@ _ROOTS = ("", "raw", "MNIST/raw")
 
 def recognises(folder: Path) -> bool:
     """Whether one of the files of digits is there, by its name."""
-    return any(_file(folder / root, part) is not None for root in _ROOTS for part in _PARTS)
+    return _root(folder) is not None
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:
@@ -67,7 +67,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     if options.count and options.count < len(SPLITS):
         raise UsageError(f"count: expected {len(SPLITS)} or more, one clip for each split, got {options.count}")
     finds = Findings(folder)
-    root = next((folder / name for name in _ROOTS if any(_file(folder / name, part) for part in _PARTS)), folder)
+    root = _root(folder) or folder
     entered = root == folder or may_enter(root, finds)
     files, folders = listing(root, finds) if entered else ([], [])
     paths = {part: root / name for part in _PARTS if (name := next((n for n in _names(part) if n in files), None))}
@@ -110,12 +110,14 @@ def _stored(digits: NDArray[Any]) -> bytes:
     return _HEAD.pack(2051, *digits.shape) + digits.astype(np.uint8).tobytes()
 
 
-def _file(folder: Path, part: str) -> Path | None:
-    """The file of one part, unpacked if it is there both ways."""
-    return next((folder / name for name in _names(part) if safely((folder / name).is_file)), None)
+def _root(folder: Path) -> Path | None:
+    """The first folder with a file of digits."""
+    names = [name for part in _PARTS for name in _names(part)]
+    return next((folder / root for root in _ROOTS for name in names if safely((folder / root / name).is_file)), None)
 
 
 def _names(part: str) -> list[str]:
+    """What the file of one part may be called; if it is there twice, the first counts."""
     return [f"{part}-images{sign}idx3-ubyte{ending}" for ending in ("", ".gz") for sign in "-."]
 
 
@@ -137,7 +139,6 @@ def _digits(path: Path) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=2)
 def _loaded(path: Path, state: Identity) -> NDArray[np.uint8]:
-    """The digits of a file that is in this state."""
     packed = path.suffix == ".gz"
     with cast("IO[bytes]", gzip.open(path, "rb") if packed else path.open("rb")) as file:
         head = file.read(_HEAD.size)

@@ -115,7 +115,6 @@ def _key(name: str) -> str:
 
 
 def _look(archive: Archive, path: Path, split: str) -> _File:
-    """One file by its headers and flags."""
     arrays: dict[str, str] = {}
     for name in archive.keys:
         if arrays.setdefault(_key(name), name) != name:

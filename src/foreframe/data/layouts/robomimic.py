@@ -147,7 +147,6 @@ def _splits(store: Store, demos: set[str], finds: Findings) -> dict[str, str]:
 
 
 def _look(store: Store, path: Path, group: str, split: str) -> Recording:
-    """One demonstration by its headers."""
     cameras: dict[str, Camera] = {}
     groups: dict[str, tuple[str, int, int]] = {}
     others: list[str] = []

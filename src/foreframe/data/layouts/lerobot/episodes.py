@@ -219,11 +219,7 @@ def _rate(path: Path, changed: int) -> float | None:
 
 @lru_cache(maxsize=4)
 def _spans(path: Path, rows: int, changed: int) -> dict[int, tuple[int, int, int]]:
-    """{episode: (its first row, number of its rows, number of spans they are in)} of a data file.
-
-    A file may hold thousands of episodes, so it is read once. `rows` and `changed` distinguish a file from one
-    that was there before.
-    """
+    """{episode: (its first row, number of its rows, number of spans they are in)} of a data file."""
     spans: dict[int, tuple[int, int, int]] = {}
     last, count = None, 0
     with Table(path, ("episode_index",)) as table:
@@ -275,8 +271,7 @@ def _stays(file: Path, root: Path) -> bool:
 
 
 def _check_claim(source: Source, size: Size | str) -> None:
-    """That a picture has the right size, by its header, before it is decoded; the reader reports what is no
-    picture."""
+    """Whether a picture has the right size by its header, before it is decoded, which reports what is no picture."""
     if isinstance(size, tuple):
         _check_size(source, "", size)
 

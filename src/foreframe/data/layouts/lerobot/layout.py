@@ -222,7 +222,6 @@ def _compare(info: Info, episodes: Sequence[Episode], finds: Findings) -> None:
 
 
 def _files(top: str, finds: Findings) -> Iterator[str]:
-    """Paths of all files in one of the dataset's folders."""
     if may_enter(finds.root / top, finds):
         for folder, names in walk(finds.root / top, finds):
             below = "/".join(folder.relative_to(finds.root).parts)

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from foreframe import config
 from foreframe.config import Range
-from foreframe.data.formats.folders import Findings
+from foreframe.data.formats.folders import SPLIT_OF, Findings
 from foreframe.data.formats.images import MAX_SIDE
 from foreframe.data.layouts.lerobot.files import read_json, read_lines, read_object, read_rows
 from foreframe.errors import printable
@@ -37,8 +37,6 @@ MAX_LENGTH = 10**8
 EPISODES_FILE = re.compile(r"meta/episodes/chunk-[0-9]+/file-[0-9]+\.parquet")
 _NUMBERS = re.compile(r"float(16|32|64)|u?int(8|16|32|64)|bool")
 _FIELD = re.compile(r"\{([a-z_]+)(?::0([1-9]))?d?\}")
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
 
 Natural = Annotated[int, Range(0)]
 Index = Annotated[int, Range(0, MAX_INDEX)]
@@ -334,7 +332,7 @@ def _splits(top: InfoFile, path: Path, finds: Findings) -> dict[str, tuple[int, 
         if match is None or int(match[1]) > int(match[2]):
             finds.fault(path, "a range of episodes like 0:79", config.shown(value), where)
             continue
-        if name not in _SPLIT_NAMES:
+        if name not in SPLIT_OF:
             unknown.append(printable(name))
             continue
         first, end = int(match[1]), int(match[2])
@@ -342,9 +340,9 @@ def _splits(top: InfoFile, path: Path, finds: Findings) -> dict[str, tuple[int, 
             if max(first, start) < min(end, stop):
                 expected = f"no episode that is in {other} as well"
                 finds.fault(path, expected, f"{first}:{end} and {start}:{stop}", where)
-        if _SPLIT_NAMES[name] in found:
-            finds.fault(path, f"one range for {_SPLIT_NAMES[name]}", "another", where)
-        found[_SPLIT_NAMES[name]] = (first, end)
+        if SPLIT_OF[name] in found:
+            finds.fault(path, f"one range for {SPLIT_OF[name]}", "another", where)
+        found[SPLIT_OF[name]] = (first, end)
     if unknown:
         finds.warnings.append(f"meta/info.json: splits: {', '.join(unknown)}: no such split here, not used")
     episodes = top.total_episodes
