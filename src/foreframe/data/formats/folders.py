@@ -53,10 +53,9 @@ class Findings:
 
 
 def listing(folder: Path, finds: Findings) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in `folder`, each sorted by the bytes of their NFC form, then of their own.
+    """Names of the files and of the folders in `folder`, each in one order on every machine.
 
-    Links that leave the source or lead nowhere, pipes and devices become faults; hidden and platform files
-    are noted and left.
+    Links that leave the source or lead nowhere, pipes and devices become faults; hidden and platform files are ignored.
     """
     files, folders = [], []
     try:
@@ -78,10 +77,7 @@ def listing(folder: Path, finds: Findings) -> tuple[list[str], list[str]]:
 
 
 def some_files(folder: Path, depth: int = 8, links: bool = True) -> Iterator[Path]:
-    """A few thousand of the files below a folder, without an error, whatever the folder holds.
-
-    links: Enter links to folders.
-    """
+    """A few thousand of the files below a folder; never raises. links: enter links to folders."""
     left = 4000
     todo = [(folder, depth)]
     while todo and left > 0:

@@ -64,10 +64,7 @@ def library() -> Any:
 
 
 def read_ends(folder: Path) -> bytes:
-    """Beginning and end of an HDF5 file below `folder`, to search names in; empty if there is none.
-
-    Never raises.
-    """
+    """Beginning and end of an HDF5 file below `folder`, to search names in; empty if there is none. Never raises."""
     found = 0
     for path in sorted(some_files(folder, links=False), key=lambda path: (len(path.parts), path)):
         if path.suffix.lower() not in SUFFIXES:
@@ -92,19 +89,14 @@ def read_ends(folder: Path) -> bytes:
 def open_file(path: Path, shown: str) -> Store:
     """The file at `path`, open; the last ones stay open. `shown` is the path as it is to be printed.
 
-    Raises:
-        DataError: no HDF5 file, or cut short.
-        UsageError: h5py is not installed.
+    Raises DataError: no HDF5 file, or cut short. UsageError: h5py is not installed.
     """
     state = identity(path, shown)
     return _STORES.use(path, lambda: Store(path, shown, state), lambda store: store.state == state)
 
 
 class Store:
-    """An HDF5 file open for reading. Names are paths from its root, as in `data/demo_0/actions`.
-
-    Every method raises DataError, with the file and the name in its fault.
-    """
+    """An open HDF5 file. Names are paths, as in `data/demo_0/actions`; every method raises DataError that names one."""
 
     def __init__(self, path: Path, shown: str, state: Identity) -> None:
         self.shown, self.state = shown, state

@@ -102,8 +102,7 @@ def read_pictures(
 def fitted(pictures: NDArray[np.uint8], size: Size, fit: Fit) -> NDArray[np.uint8]:
     """Pictures (T, H, W, 3) brought to `size` by bilinear filtering with antialiasing (Pillow), as torchvision does.
 
-    stretch: to the whole size, whatever becomes of the shape. crop: the largest middle part of the right shape.
-    pad: all of it, with black bars.
+    crop: the largest middle part of the right shape. pad: all of it, with black bars.
     """
     height, width = pictures.shape[1:3]
     if (height, width) == size:

@@ -37,9 +37,8 @@ class Table(AbstractContextManager["Table"]):
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         """Reads the footer only.
 
-        Raises:
-            DataError: no such file, not a parquet file, cut short, a footer that contradicts itself, a missing column.
-            UsageError: pyarrow is not installed.
+        Raises DataError: no whole parquet file, a footer that contradicts itself, a missing column. UsageError: no
+        pyarrow.
         """
         pa, pq = load_pyarrow()
         self.path, self.columns = path, columns
@@ -82,10 +81,7 @@ class Table(AbstractContextManager["Table"]):
         self._source.close()
 
     def read(self, start: int, stop: int) -> Any:
-        """Rows start to stop-1 as a `pyarrow.Table`.
-
-        Raises DataError: the file has fewer rows, or they cannot be decoded.
-        """
+        """Rows start to stop-1 as a `pyarrow.Table`. Raises DataError: there are fewer, or they cannot be decoded."""
         if not 0 <= start <= stop <= self.rows:
             raise unreadable(self.path, "", f"{stop} rows or more", f"{self.rows}")
         pa, _ = load_pyarrow()
@@ -100,10 +96,7 @@ class Table(AbstractContextManager["Table"]):
         return pa.Table.from_batches(pieces)
 
     def blocks(self) -> Iterator[tuple[int, Any]]:
-        """All rows from the first on, as (number of its first row, `pyarrow.RecordBatch`) of each block.
-
-        Raises DataError: they cannot be decoded.
-        """
+        """All rows as (number of its first row, `pyarrow.RecordBatch`) of each block. Raises DataError."""
         for group in range(len(self._starts) - 1):
             yield from self._decode(group)
 
@@ -166,11 +159,7 @@ _TABLES: Recent[tuple[Path, tuple[str, ...], Identity], Table] = Recent(OPEN)
 
 
 def opened(path: Path, columns: tuple[str, ...]) -> Table:
-    """A table that this process keeps open, and reads on from where it was left.
-
-    Raises:
-        DataError, UsageError: as `Table`.
-    """
+    """A table that this process keeps open, and reads on from where it was left. Raises as `Table` does."""
     key = (path, columns, identity(path, path, "a parquet file"))
     return _TABLES.use(key, lambda: Table(path, columns))
 

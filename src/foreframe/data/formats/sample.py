@@ -43,8 +43,8 @@ UNIT = 32  # parts of a pixel, of which joints are stored as whole numbers
 class Sample:
     """Facts of a sample that is not open yet.
 
-    cond: what stands beside each frame. columns: a name for each number of a row, or one for pictures.
-    shift: row t leads into frame t + shift. fps: frames a second. splits: number of clips in each. crf: x264's quality.
+    cond: what stands beside each frame. columns: a name for each number of a row, or one for pictures. shift: row t
+    leads into frame t + shift. fps: frames a second. splits: number of clips in each. crf: x264's quality.
     """
 
     path: Path
@@ -69,10 +69,7 @@ as in `sim.push.PushClip`; of `dance` uint8 (T, H, W, 3), the poses."""
 
 @dataclass(frozen=True)
 class SampleInfo:
-    """A sample that was opened. Its file is whole; each clip is checked against its hash on the way out.
-
-    columns, shift and fps: as in `Sample`. sha256: that of all clips. `clips` can be gone through once.
-    """
+    """A sample whose file is whole. sha256: of all clips, which can be gone through once. All else as in `Sample`."""
 
     name: str
     spec: ClipSpec
@@ -84,10 +81,7 @@ class SampleInfo:
 
 
 def open_sample(name: str) -> SampleInfo:
-    """A sample in the package by its name, one of SAMPLES.
-
-    Raises DataError: there is no such sample; or, also while its clips are gone through, as for `decode_sample`.
-    """
+    """A sample in the package by its name, one of SAMPLES. Raises DataError: as `decode_sample`, also by its clips."""
     if name not in SAMPLES:
         raise DataError(f"{name}: no such sample; there is {', '.join(SAMPLES)}{nearest(name, SAMPLES)}")
     about = SAMPLES[name]
@@ -100,10 +94,8 @@ def open_sample(name: str) -> SampleInfo:
 
 
 def decode_sample(path: str | Path = PUSH) -> Iterator[Row]:
-    """The clips of a sample in stored order, each checked against its hash before it is handed out.
-
-    Raises DataError: the file is missing, damaged or no sample, or decodes to other bytes than were stored.
-    """
+    """The clips of a sample in stored order, each checked against its hash. Raises DataError: the file is missing,
+    damaged or no sample, or decodes to other bytes than were stored."""
     return _decode(Path(path), *_read(Path(path)))
 
 

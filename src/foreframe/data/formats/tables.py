@@ -41,11 +41,10 @@ NamedTable = tuple[NDArray[np.float32], tuple[str, ...], list[Fault]]
 def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray[np.float32], list[Fault]]:
     """A table of `rows` lines with `columns` numbers, separated by commas: float32 (rows, columns) and its faults.
 
-    Plain decimal numbers only, as in 1, -0.5, 3.2e-05; blanks around them and blank lines at the end are allowed.
-    Refused: nan, inf, numbers beyond float32, 1_0, 0x1, quotes, a header, a byte-order mark, any character beyond
-    ASCII, blank lines between rows. Rows and columns are counted from 1 as in an editor; row 1 goes with frame 0. Of
-    rows beyond the last frame only the number is reported. `shown` is the path as it is to be printed. With faults,
-    the array holds zeros in their places.
+    Plain decimal numbers only, as in 1, -0.5, 3.2e-05, perhaps with blanks around them. Refused: nan, inf, numbers
+    beyond float32, 1_0, 0x1, quotes, a header, a byte-order mark, any character beyond ASCII, blank lines but at the
+    end. Faults count rows and columns from 1; the array holds zeros in their places. `shown` is the path as it is to be
+    printed.
     """
     values, _, faults = _read(path, partial(_read_csv, rows=rows), _Builder(shown, columns), rows)
     return values, faults
@@ -54,12 +53,10 @@ def read_table(path: Path, shown: str, columns: int, rows: int) -> tuple[NDArray
 def read_named_table(path: Path, shown: str, rows: int | None = None) -> NamedTable:
     """A table with or without names of its columns, by the ending of the file: float32 (T, D), names, faults.
 
-    rows: how many rows there should be, one for each frame; None takes them as they are. With faults, the array holds
-    zeros in their places, and has `rows` rows if that was given. `shown` is the path as it is to be printed.
-
-    CSV is as strict as in `read_table`; the first row is one of names if none of its fields is a number. JSON is
-    UTF-8 without a byte-order mark, names no key twice and knows no NaN and no Infinity; true and false are no
-    numbers. Parquet may hold integers, floats and booleans (0 or 1), but no nulls and nothing that is not finite.
+    rows: how many there should be, and will be in the array, which holds zeros where there are faults; None: as they
+    are. `shown` is the path as it is to be printed. CSV is as strict as in `read_table`; its first row is one of names
+    if none of its fields is a number. JSON knows no key twice, NaN or Infinity; true and false are no numbers. Parquet
+    may hold integers, floats and booleans (0 or 1), but no nulls and nothing that is not finite.
 
     Raises UsageError: the file is parquet, and pyarrow is not installed.
     """
@@ -224,9 +221,7 @@ def _lines(text: str) -> Iterator[str]:
 def read_json(path: Path, shown: str) -> Any:
     """The content of a JSON file: UTF-8 without byte-order mark, no key twice in one object, no NaN and no Infinity.
 
-    Raises:
-        DataError: with one fault, of a file that is none of this, larger than `config.LARGEST`, or that takes more
-            memory than `config.loads` allows.
+    Raises DataError: of a file that is none of this, or takes more bytes or memory than `config` allows.
     """
     try:
         return config.loads(_content(path, shown, config.LARGEST), config.LARGEST, control=True)
@@ -277,10 +272,7 @@ def _json_columns(table: _Builder, content: dict[str, Any]) -> None:
 
 
 def _fill_named(table: _Builder, first: dict[str, Any], where: str, cells: Iterable[Sequence[Any]]) -> None:
-    """Rows of numbers out of cells that are numbers, or lists of them, as those of the first row are.
-
-    where: the place of the names in the file.
-    """
+    """Rows of numbers out of cells that are such, or lists of them, as in the first row. where: of the names."""
     widths = [len(value) if isinstance(value, list) else 0 for value in first.values()]
     names = _expand(table, tuple(first), widths, where)
     rows = []

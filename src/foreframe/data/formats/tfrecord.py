@@ -55,8 +55,8 @@ class _BrokenError(Exception):
 def index_records(path: Path, shown: str) -> tuple[list[Record], list[Fault]]:
     """Where the records of a file lie, from their lengths alone, and the faults of their framing.
 
-    Nothing but 12 bytes of each record is read. The CRC of each length is checked, and that the record ends inside
-    the file; behind a fault nothing can be found any more. `shown` is the path as it is to be printed.
+    Of each record, 12 bytes are read: the CRC of its length is checked, and that it ends inside the file. Behind a
+    fault nothing can be found any more. `shown` is the path as it is to be printed.
     """
     records: list[Record] = []
     try:
@@ -99,10 +99,9 @@ def read_record(path: Path, shown: str, record: Record) -> bytes:
 def parse_example(data: bytes, shown: str, record: Record) -> dict[str, Feature]:
     """The features of one Example by their keys. Byte strings are views into `data`; numbers are copied.
 
-    Refused: anything that reaches beyond the message around it, numbers of more than 64 bits, fields that an Example
-    does not have, a key that comes twice or is not UTF-8, a feature with two kinds of lists.
-
-    Raises DataError: the fault names the record and the byte of the file.
+    Raises DataError, with record and byte: anything that reaches beyond the message around it, numbers of more than 64
+    bits, fields that an Example does not have, a key that comes twice or is not UTF-8, a feature with two kinds of
+    lists.
     """
     view = memoryview(data)
     features: dict[str, Feature] = {}
@@ -120,10 +119,8 @@ def parse_example(data: bytes, shown: str, record: Record) -> dict[str, Feature]
 
 
 def write_records(path: Path, examples: Iterable[Mapping[str, bytes | Sequence[float]]]) -> None:
-    """Write a TFRecord file with one Example for each mapping: one byte string, or floats, for each key.
-
-    Raises DiskError: the disk refused; a file that was there is untouched.
-    """
+    """Write a TFRecord file with one Example for each mapping: one byte string, or floats, for each key. Raises
+    DiskError."""
     parts = []
     for example in examples:
         data = _field(1, b"".join(_field(1, _packed(key, value)) for key, value in example.items()))

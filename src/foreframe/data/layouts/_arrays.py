@@ -60,10 +60,8 @@ class Pictures:
 
 
 def pictures(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pictures | tuple[str, str]:
-    """How an array holds pictures: (T, H, W, 3), (T, 3, H, W), (T, H, W, 1), (T, 1, H, W) or (T, H, W), uint8.
-
-    Where it does not: what would be expected, and what was found instead.
-    """
+    """How an array holds pictures: (T, H, W, 3), (T, 3, H, W), (T, H, W, 1), (T, 1, H, W) or (T, H, W), uint8; or what
+    would be expected, and what was found instead."""
     found = f"{dtype} of shape {shape}"
     if dtype != np.uint8:
         if dtype.kind == "f" and len(shape) in (3, 4):
@@ -195,8 +193,8 @@ def columns(widths: Mapping[str, int]) -> tuple[str, ...]:
 def shared_columns(found: Sequence[Mapping[str, int]], needed: Collection[str]) -> tuple[dict[str, int], list[str]]:
     """Groups of columns that all clips have alike, with their widths, and notes on those that had to be left out.
 
-    found: the widths of each clip. needed: groups that are not left out unless most clips are without: their commonest
-    width is taken, and clips that have another are at fault.
+    found: the widths of each clip. needed: groups of which the commonest width is taken; clips with another are at
+    fault.
     """
     names = list(dict.fromkeys(name for widths in found for name in widths))
     shared: dict[str, int] = {}
@@ -219,8 +217,8 @@ class ArrayReader:
     """Reads a clip that lies in arrays of one file.
 
     opens: `open_file` or `open_npz`. arrays: (name, rows) of the arrays of numbers, side by side; `columns` names all
-    of their numbers. image, form: the array of pictures. clip: which one it is, where a file has several. first: the
-    row of all arrays that belongs to frame 0.
+    of their numbers. image, form: the array of pictures. clip: which one it is, where a file has several. first: its
+    row 0.
     """
 
     opens: Callable[[Path, str], Any]
@@ -253,11 +251,8 @@ class ArrayReader:
 
 
 def finite_rows(values: NDArray[Any], names: Sequence[str], start: int, shown: str, clip: str = "") -> RawChunk:
-    """Rows (T, D) of any numbers as float32; what is not finite, or too large, is a fault of its frame, one for each
-    group of columns (what stands before the last dot of their names).
-
-    names: of the D columns. start: the frame that row 0 belongs to. clip: which one it is, where a file has several.
-    """
+    """Rows (T, D) of any numbers as float32. What is not finite, or too large, is a fault of its frame, one for each
+    group of columns (what stands before the last dot of their names). start: the frame that row 0 belongs to."""
     with np.errstate(over="ignore", invalid="ignore"):
         rows = values.astype(np.float32)
     bad = ~np.isfinite(rows)

@@ -53,8 +53,8 @@ class Folder:
 class Paired:
     """A folder of frames with its poses.
 
-    numbers: those of its frames that have a pose. rows: how the poses of some frames, by their numbers, are read, given
-    the size of the frames. file: that holds the poses of all frames, if there is one.
+    numbers: of its frames that have a pose. rows: how those of a take are read, given the size of the frames. file:
+    that holds the poses of all frames, if there is one.
     """
 
     item: Folder

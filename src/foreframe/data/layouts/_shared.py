@@ -116,8 +116,7 @@ def named_like_a_file(path: Path, endings: Iterable[str], finds: Findings) -> No
 def pictures_of(path: Path, files: Iterable[str], own: Findings) -> tuple[dict[int, str], list[str], frozenset[int]]:
     """Pictures of one folder by their number, in rising order, the other files, and the numbers of two pictures.
 
-    The number is the last run of digits in the name; all else must be the same in all names. What is not becomes a
-    fault in `own`.
+    The number is the last run of digits in the name; what else differs between names becomes a fault in `own`.
     """
     others: list[str] = []
     doubtful: set[int] = set()

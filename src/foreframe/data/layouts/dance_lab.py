@@ -99,10 +99,8 @@ def example(folder: Path) -> None:
 
 
 def _pairs(folder: Path, split: str, finds: Findings) -> tuple[dict[int, str], dict[int, str], set[int]]:
-    """Names of the frames and of the poses of one split by number; what has no partner is a fault.
-
-    Numbers that two pictures claim come last: it is unknown which of them is meant.
-    """
+    """Names of the frames and of the poses of one split by number, and numbers that two pictures claim; what has no
+    partner is a fault."""
     found: list[dict[int, str]] = []
     doubtful: set[int] = set()
     for part in ("img", "label"):

@@ -138,10 +138,8 @@ def _example_pose(number: int, order: int) -> list[float]:
 
 
 def _table_of(item: Folder, folders: Collection[tuple[Path, str]], finds: Findings) -> Path | None:
-    """The one file that holds the poses of all frames of a folder; None where each frame has a file of its own.
-
-    folders: where those of all folders are looked for, so that a file of another one is not taken.
-    """
+    """The one file that holds the poses of all frames of a folder, and is not that of another of `folders`; None where
+    each frame has a file of its own."""
     paths = [item.path_beside / name for name in _tables(item.tree.get(item.below, {}), item)]
     if item.below:
         above, _, last = item.below.rpartition("/")
@@ -227,8 +225,7 @@ class _Rows:
     """A take whose poses are in one file.
 
     keys: the number of each frame, and what else the file may call it. first, length: where the take begins among the
-    frames that the file is about, and how many these are; first is None where other folders share the file, so that
-    only names decide.
+    frames of the file, and how many these are; first is None where folders share the file, so that only names decide.
     """
 
     path: Path
@@ -372,10 +369,7 @@ def _surest(people: Sequence[Pose | Words]) -> Pose | Words:
 
 
 def _pose(numbers: Any, conf: bool = False) -> Pose | Words:
-    """(J, 3) from a flat list of x, y and perhaps a confidence for each joint, or what is wrong with it.
-
-    conf: the confidences have to be there.
-    """
+    """(J, 3) from a flat list of x, y and perhaps a confidence, which `conf` demands; or what is wrong with it."""
     if not isinstance(numbers, list):
         return "a list of numbers", "none"
     width = next((width for width in (3, 2)[: 1 if conf else 2] if len(numbers) in (17 * width, 25 * width)), 0)

@@ -67,10 +67,7 @@ def recognises(folder: Path) -> bool:
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:
-    """Every video, or every range of it in the list. With the list, videos are opened when they are read.
-
-    Without it each is opened here, since nothing else says how long it is.
-    """
+    """Every video, which is opened here to learn its length, or every range of it in the list."""
     finds = Findings(folder)
     videos, lists = _found(folder, finds)
     listed = _listed(lists[0], videos, finds) if lists else None
@@ -142,10 +139,8 @@ def _found(folder: Path, finds: Findings) -> tuple[dict[str, _Video], list[Path]
 
 
 def _listed(path: Path, videos: dict[str, _Video], finds: Findings) -> dict[str, list[Range]]:
-    """The ranges of each video, rising. What has no video, or no line, is a fault.
-
-    An action of which there is not one video was not downloaded (each is an archive of its own): a warning.
-    """
+    """The ranges of each video, rising. What has no video, or no line, is a fault; an action of which there is not one
+    video was not downloaded (each is an archive of its own): a warning."""
     text = None
     with finds.collecting(path), reading(path, "", "a file that can be read"):
         if (size := path.stat().st_size) > MAX_LIST_BYTES:

@@ -89,10 +89,8 @@ def version_of(layout: Layout) -> list[str]:
 def find_layout(folder: Path, name: str | None = None) -> Layout:
     """The layout of a source folder, by its name or by looking.
 
-    Raises:
-        UsageError: there is no layout of this name or in this file.
-        DataError: the folder is missing, or fits no layout or more than one; the message says what was looked
-            for, what is there instead, and which folder nearby would fit.
+    Raises UsageError: there is no such layout. DataError: the folder is missing, or fits no layout or more than one;
+    the message says what was looked for, what is there instead, and which folder nearby would fit.
     """
     chosen = None if name is None else load(name)
     if not folder.is_dir():

@@ -35,8 +35,7 @@ FEW = 3  # of more frames of a span that are at fault in one way, only the first
 class Source:
     """What all episodes of a dataset have in common.
 
-    camera: the feature that holds the pictures; `video` says whether they are in videos or in parquet.
-    single: each episode has a data file of its own.
+    camera: the feature that holds the pictures, in videos if `video`. single: each episode has a data file of its own.
     widths: {feature: numbers in it} in the order of the columns. names: of all columns.
     """
 
@@ -134,10 +133,8 @@ class EpisodeReader:
         return table, first
 
     def _times(self, start: int, stop: int) -> tuple[NDArray[np.float64], dict[int, tuple[Fault, ...]]]:
-        """Seconds of each frame by its timestamp, and the rows that are out of their place.
-
-        A timestamp is right if it is a number of frames after 0, or one frame after the timestamp before it.
-        """
+        """Seconds of each frame by its timestamp, and the rows that are out of their place: neither a number of frames
+        after 0, nor one frame after the timestamp before."""
         table, first = self._located()
         ahead = min(start, 1)
         block = table.read(first + start - ahead, first + stop)

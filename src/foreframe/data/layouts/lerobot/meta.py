@@ -127,10 +127,8 @@ class Info:
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: its number, its frames, the files that hold them (paths below the root).
-
-    start, end: seconds into the video between which it lies, where a video holds several episodes.
-    """
+    """One episode: its number, its frames, the files that hold them (paths below the root), and between which seconds
+    of a video that holds several it lies."""
 
     index: int
     length: int
@@ -165,10 +163,7 @@ def read_info(finds: Findings) -> Info | None:
 
 
 def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Findings) -> list[Episode]:
-    """Every episode that meta lists, by its number; what is wrong with the list becomes faults.
-
-    files: the paths of those that meta holds.
-    """
+    """Every episode that meta lists in its `files`, by its number; what is wrong with the list becomes faults."""
     found: dict[int, Episode] = {}
     places: dict[int, tuple[Path, str]] = {}
     again: dict[Path, list[tuple[str, int]]] = {}
