@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import mode
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from foreframe.data.formats.tables import read_named_table
 from foreframe.data.layouts.contract import SPLITS, RawChunk, Read, SourceClip, SourceIndex
 from foreframe.errors import Fault, NumberFault, printable
 from foreframe.video.pixels import Size
+
+T = TypeVar("T")
 
 _WAYS = 64
 """Ways through links by which one folder is entered: links to folders of links would double them at every step."""
@@ -144,6 +147,12 @@ def pictures_of(path: Path, files: Iterable[str], own: Findings) -> tuple[dict[i
             more = f" ({len(names)} such names)" if len(names) > 1 else ""
             own.fault(path / some, f"a name that differs from {like} in its number only", f"another name{more}")
     return dict(sorted(kinds[usual].items())), others, frozenset(doubtful)
+
+
+@lru_cache(maxsize=64)
+def one_copy(items: tuple[T, ...]) -> tuple[T, ...]:
+    """The same items, in one copy for all clips that have them, so that 40,000 clips take little memory."""
+    return items
 
 
 def read_frames_of(

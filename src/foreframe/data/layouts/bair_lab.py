@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from foreframe.data.formats.folders import Findings, by_number, counted, listing, may_enter, numbered, relative, runs
+from foreframe.data.formats.folders import Findings, by_number, counted, gaps, listing, may_enter, numbered, relative
 from foreframe.data.formats.images import commonest_size, example_picture
 from foreframe.data.formats.tables import read_table
-from foreframe.data.layouts._shared import index_of, read_frames_of, read_rows_of, safely
+from foreframe.data.layouts._shared import index_of, one_copy, read_frames_of, read_rows_of, safely
 from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, NumberFault, printable
@@ -134,11 +134,8 @@ def _clip(
         finds.fault(path, "pictures 0.png, 1.png, ...", f"none ({endings})" if endings else "none")
         return None
     own = Findings(finds.root)
-    missing = set(range(len(pictures))) - set(pictures)
-    if missing:
-        last = max(pictures)
-        absent = set(range(last + 1)) - set(pictures) if last < 10 * len(pictures) + 100 else missing
-        own.fault(path, f"pictures 0.png to {last}.png without a gap", f"no picture {runs(absent)}")
+    if missing := gaps([-1, *pictures]):
+        own.fault(path, f"pictures 0.png to {max(pictures)}.png without a gap", f"no picture {missing}")
     for first, second in twice:
         own.fault(path, "one picture for each number", f"{first} and {second}")
     finds.ignored += [relative(path / name, finds.root) for name in unexpected]
@@ -153,9 +150,8 @@ def _clip(
         before = sum(part.shape[1] for part in rows)  # columns of the table that stands to the left
         own.faults += (_moved(fault, before) for fault in faults)
         rows.append(values)
-    names = tuple(pictures.values())
-    names = _usual(length) if names == _usual(length) else names
-    frames = partial(read_frames_of, path, names, tuple(pictures), native, finds.root)
+    names, numbers = one_copy(tuple(pictures.values())), one_copy(tuple(pictures))
+    frames = partial(read_frames_of, path, names, numbers, native, finds.root)
     table = partial(read_rows_of, np.concatenate(rows, axis=1))
     return SourceClip(name, split, length, frames, table, tuple(own.faults))
 
@@ -166,9 +162,3 @@ def _moved(fault: Fault, by: int) -> Fault:
         return fault
     columns = tuple(column + by for column in fault.columns)
     return NumberFault(fault.path, fault.where, fault.expected, fault.found, columns, fault.row)
-
-
-@cache
-def _usual(length: int) -> tuple[str, ...]:
-    """0.png, 1.png, ...: shared by all clips of one length, so that 40,000 of them take little memory."""
-    return tuple(f"{number}.png" for number in range(length))

@@ -21,6 +21,7 @@ from foreframe.data.layouts import bair_lab, dance_lab, keypoints, pose_folders
 from foreframe.data.layouts._shared import (
     index_of,
     named_like_a_file,
+    one_copy,
     pictures_of,
     read_frames_of,
     rows_beside,
@@ -106,7 +107,6 @@ def example(folder: Path) -> None:
 
 def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> list[_Clip]:
     own_list = lists.resolve() if lists is not None else None
-    shared: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[str, ...]]] = {}
     clips: list[_Clip] = []
     for path, files in walk(folder, finds):
         own = Findings(finds.root)
@@ -125,8 +125,7 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> 
             own.fault(path, f"pictures {first} to {last} without a gap", f"no picture {missing}")
         if clips and path.is_relative_to(clips[-1].path) and path != clips[-1].path:
             own.fault(path, "pictures, or folders of pictures, but not both", f"pictures also in {clips[-1].name}")
-        # Clips of the same length often have the same names: one copy of them serves all.
-        numbers, names = shared.setdefault(tuple(pictures.values()), (tuple(pictures), tuple(pictures.values())))
+        numbers, names = one_copy(tuple(pictures)), one_copy(tuple(pictures.values()))
         native = commonest_size(path / names[place] for place in sorted({0, len(names) // 2, len(names) - 1}))
         name = relative(path, finds.root) if path != finds.root else finds.root.resolve().name
         beside = tuple(path / name for name in tables)

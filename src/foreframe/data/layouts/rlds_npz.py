@@ -135,7 +135,8 @@ def _look(archive: Archive, path: Path, split: str) -> _File:
             continue
         with own.collecting():
             head = archive.header(name)
-            if not action and head.dtype is not None and _looks_like_pictures(head.shape, head.dtype):
+            grey = head.dtype == np.uint8 and len(head.shape) == 3
+            if not action and head.dtype is not None and (grey or looks_like_pictures(head.shape, head.dtype)):
                 cameras[key.removeprefix("observation/")] = Camera(name, steps, pictures(head.shape, head.dtype))
             elif head.width:
                 groups[key.replace("/", ".")] = (name, steps, head.width)
@@ -191,10 +192,6 @@ def _episodes(archive: Archive, arrays: Mapping[str, str], steps: int) -> tuple[
             expected = f"step {step} to be {'the' if np.roll(first, -1)[step] else 'no'} last one of an episode"
             raise archive.error(arrays["is_last"], expected, str(bool(flags["is_last"][step])).lower())
     return tuple(zip(starts, [*starts[1:], steps], strict=True))
-
-
-def _looks_like_pictures(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    return looks_like_pictures(shape, dtype) or (dtype == np.uint8 and len(shape) == 3)
 
 
 def _clips(

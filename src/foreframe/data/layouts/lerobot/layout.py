@@ -154,17 +154,17 @@ def _camera(cameras: Sequence[Feature], wanted: str) -> Feature:
     """The camera of this name, or by the last part of its name; the first where none is asked for."""
     if not wanted:
         return cameras[0]
+    ends = {camera.key: camera.key.rpartition(".")[2] for camera in cameras}
     found = [camera for camera in cameras if camera.key == wanted]
-    found = found or [camera for camera in cameras if camera.key.rpartition(".")[2] == wanted]
+    found = found or [camera for camera in cameras if ends[camera.key] == wanted]
     if len(found) == 1:
         return found[0]
     if found:
         there = " or ".join(printable(camera.key) for camera in found)
         raise UsageError(f"camera: '{wanted}' may be {there}; give the whole name")
-    near = {camera.key: SequenceMatcher(None, wanted, camera.key.rpartition(".")[2]).ratio() for camera in cameras}
-    there = ", ".join(printable(key) for key in sorted(near, key=lambda key: (-near[key], key)))
-    ends = [camera.key.rpartition(".")[2] for camera in cameras]
-    raise UsageError(f"camera: expected one of {there}, got '{wanted}'{nearest(wanted, ends)}")
+    near = sorted(ends, key=lambda key: -SequenceMatcher(None, wanted, ends[key]).ratio())
+    there = ", ".join(map(printable, near))
+    raise UsageError(f"camera: expected one of {there}, got '{wanted}'{nearest(wanted, ends.values())}")
 
 
 def _condition(features: Sequence[Feature]) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
