@@ -276,8 +276,10 @@ def test_a_header_longer_than_any_is_refused(tmp_path: Path):
     assert (found.expected, found.found) == ("a header of at most 4096 bytes", str(2**31))
 
 
-def test_data_that_end_before_their_size_are_a_fault(tmp_path: Path):
+@pytest.mark.parametrize("whole", [2**26, 16])
+def test_data_that_end_before_their_size_are_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int):
     """Though their CRC is right."""
+    monkeypatch.setattr(npz, "WHOLE", whole)
     start = header("'|u1'", "(200,)")
     packed(tmp_path / "x.npz", a=start + bytes(100))
     claim(tmp_path / "x.npz", unpacked=len(start) + 200)

@@ -13,8 +13,9 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -98,7 +99,7 @@ class Archive:
     def __init__(self, path: Path, shown: str, state: Identity) -> None:
         self.path, self.shown, self.state = path, shown, state
         self.headers: dict[str, Header] = {}
-        self.stream: _Stream | None = None
+        self.stream: tuple[str, IO[bytes]] | None = None
         with self._errors("", "a zip archive (.npz) that can be read"):
             _check_end(path, shown)
             self.zip = zipfile.ZipFile(path)
@@ -110,9 +111,7 @@ class Archive:
         self.keys = tuple(self.entries)
 
     def close(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
-        self.stream = None
+        self._end_stream()
         self.zip.close()
 
     def error(self, name: str, expected: str, found: str) -> DataError:
@@ -147,30 +146,37 @@ class Archive:
             else:
                 step = whole // rows
                 values = np.empty((stop - start, *head.shape[1:]), head.dtype)
-                self._streamed(name, head).take(start * step, values)
+                _fill(values, self._streamed(name), head.offset + start * step)
         return np.array(values, head.dtype.newbyteorder("="), order="C")
 
     def _kept(self, name: str, head: Header, dtype: np.dtype[Any]) -> NDArray[Any]:
         def unpack() -> NDArray[Any]:
             raw = np.empty(math.prod(head.shape), dtype)
-            with closing(_Stream(self.zip, self.entries[name], head.offset)) as stream:
-                stream.take(0, raw)
-                stream.finish()
+            with self.zip.open(self.entries[name]) as file:
+                _fill(raw, file, head.offset)
+                file.read(1)  # the end, at which the CRC is checked
             values = raw.reshape(head.shape, order="F" if head.fortran else "C")
             values.flags.writeable = False
             return values
 
         return _ARRAYS.use((self.path, self.state, name), unpack)
 
-    def _streamed(self, name: str, head: Header) -> _Stream:
-        if self.stream is None or self.stream.entry is not self.entries[name]:
-            if self.stream is not None:
-                self.stream.close()
-                self.stream = None
-            with closing(_Stream(self.zip, self.entries[name], head.offset)) as stream:
-                stream.finish()
-            self.stream = _Stream(self.zip, self.entries[name], head.offset)
-        return self.stream
+    def _streamed(self, name: str) -> IO[bytes]:
+        """An array being unpacked, of which the CRC was found to be right."""
+        if self.stream is None or self.stream[0] != name:
+            self._end_stream()
+            entry = self.entries[name]
+            with self.zip.open(entry) as file:
+                size = sum(len(part) for part in iter(partial(file.read, _STEP), b""))
+            if size != entry.file_size:
+                raise EOFError(f"the end after {size} of {entry.file_size} bytes")
+            self.stream = name, self.zip.open(entry)
+        return self.stream[1]
+
+    def _end_stream(self) -> None:
+        if self.stream is not None:
+            self.stream[1].close()
+        self.stream = None
 
     def _header(self, name: str, entry: zipfile.ZipInfo) -> Header:
         with self._errors(name, "an array that can be unpacked"), self.zip.open(entry) as file:
@@ -231,44 +237,17 @@ class Archive:
         return reading(self.shown, name, expected, *_ERRORS)
 
 
-class _Stream:
-    """One array being unpacked from its beginning; read backwards, it starts again."""
-
-    def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, offset: int) -> None:
-        self.archive, self.entry, self.offset = archive, entry, offset
-        self.file: IO[bytes] = archive.open(entry)
-        self.at = 0
-
-    def take(self, start: int, values: NDArray[Any]) -> None:
-        """Fill `values` with what begins `start` bytes after the header."""
-        start += self.offset
-        if start < self.at:
-            self.file.close()
-            self.file = self.archive.open(self.entry)
-            self.at = 0
-        while self.at < start:
-            self._advance(len(self.file.read(min(_STEP, start - self.at))))
-        room = values.reshape(-1).view(np.uint8).data
-        done = 0
-        while done < len(room):
-            part = self.file.read(min(_STEP, len(room) - done))
-            room[done : done + len(part)] = part
-            done += len(part)
-            self._advance(len(part))
-
-    def finish(self) -> None:
-        """Unpack the rest, by which the CRC is checked."""
-        while self.at < self.entry.file_size:
-            self._advance(len(self.file.read(_STEP)))
-        self.file.read(1)
-
-    def close(self) -> None:
-        self.file.close()
-
-    def _advance(self, count: int) -> None:
-        if not count:
-            raise EOFError(f"the end after {self.at} of {self.entry.file_size} bytes")
-        self.at += count
+def _fill(values: NDArray[Any], file: IO[bytes], start: int) -> None:
+    """Fill an array with the unpacked bytes from `start` on; backwards, the entry is unpacked from its beginning."""
+    file.seek(start)
+    room = values.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(room):
+        part = file.read(min(_STEP, len(room) - done))
+        if not part:
+            raise EOFError(f"the end after {start + done} of {start + len(room)} bytes")
+        room[done : done + len(part)] = part
+        done += len(part)
 
 
 _ARCHIVES: Recent[Path, Archive] = Recent(OPEN)

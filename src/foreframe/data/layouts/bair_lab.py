@@ -43,16 +43,11 @@ _Files = tuple[str, Path, dict[int, str], list[str], list[tuple[str, str]]]
 
 def recognises(folder: Path) -> bool:
     """Whether a split holds folders of folders with a picture 0.png or one of the two tables."""
-    root = _root(folder)
-    wanted = [*TABLES, "0.png"]
+    clips = (clip for split in SPLITS for clip in islice((_root(folder) / split).glob("*/*"), 1000))
     try:
-        for split in SPLITS:
-            for clip in islice((root / split).glob("*/*"), 1000):
-                if clip.is_dir() and any((clip / name).exists() for name in wanted):
-                    return True
+        return any(clip.is_dir() and any((clip / name).exists() for name in (*TABLES, "0.png")) for clip in clips)
     except OSError:
         return False
-    return False
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:

@@ -25,6 +25,7 @@ from foreframe.data.layouts._shared import (
     pictures_of,
     read_frames_of,
     rows_beside,
+    safely,
     splits,
     usual_size,
     walk,
@@ -42,7 +43,6 @@ LOOKS_FOR = (
 )
 TAKES: tuple[str, ...] = ()
 
-_BAIR = tuple(bair_lab.TABLES)
 _DANCE = re.compile(r"(?:^|/)(?:train|val|test)_(?:img|label)(?:/|$)")
 
 
@@ -62,17 +62,13 @@ class _Clip:
 
 def recognises(folder: Path) -> bool:
     """Whether there are pictures in it, and it is in none of the layouts that say more about their pictures."""
-    try:
-        if (folder / "meta" / "info.json").exists():
-            return False
-        if any(other.recognises(folder) for other in (bair_lab, dance_lab, pose_folders, keypoints)):
-            return False
-        for path in some_files(folder):
-            if path.suffix.lower() in PICTURES:  # a clip of a lab, looked at from too deep, is not such a clip
-                return not (_DANCE.search(path.parent.as_posix()) or all((path.parent / t).exists() for t in _BAIR))
-    except OSError:
+    others = (bair_lab, dance_lab, pose_folders, keypoints)
+    if safely((folder / "meta" / "info.json").exists) or any(other.recognises(folder) for other in others):
         return False
-    return False
+    inner = next((path.parent for path in some_files(folder) if path.suffix.lower() in PICTURES), None)
+    if inner is None or _DANCE.search(inner.as_posix()):  # a clip of a lab, looked at from too deep, is not such a clip
+        return False
+    return not all(safely((inner / table).exists) for table in bair_lab.TABLES)
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:

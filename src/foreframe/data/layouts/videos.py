@@ -23,7 +23,7 @@ import numpy as np
 from foreframe.data.formats.folders import Findings, relative, some_files
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.tables import TABLES
-from foreframe.data.layouts._shared import index_of, named_like_a_file, rows_beside, splits, usual_size, walk
+from foreframe.data.layouts._shared import index_of, named_like_a_file, rows_beside, safely, splits, usual_size, walk
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault
@@ -51,18 +51,9 @@ class _Clip:
 
 def recognises(folder: Path) -> bool:
     """Whether there are videos in it, and neither a LeRobot data set nor KTH's names."""
-    found = False
-    try:
-        if (folder / "meta" / "info.json").exists():
-            return False
-        for path in some_files(folder):
-            if path.suffix.lower() in VIDEOS:
-                if _KTH.fullmatch(path.name):
-                    return False
-                found = True
-    except OSError:
-        return False
-    return found
+    found = [path.name for path in some_files(folder) if path.suffix.lower() in VIDEOS]
+    lerobot = safely((folder / "meta" / "info.json").exists)
+    return bool(found) and not lerobot and not any(map(_KTH.fullmatch, found))
 
 
 def survey(folder: Path, options: Options) -> SourceIndex:
