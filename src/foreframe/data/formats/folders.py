@@ -32,6 +32,9 @@ class Findings:
     def fault(self, path: Path, expected: str, found: str, where: str = "") -> None:
         self.faults.append(Fault(relative(path, self.root), where, expected, found))
 
+    def ignore(self, folder: Path, names: Iterable[str]) -> None:
+        self.ignored += [relative(folder / name, self.root) for name in names]
+
     @contextmanager
     def collecting(self, path: Path | None = None) -> Iterator[None]:
         """Take the faults of a DataError, and continue; with `path`, they are faults of that file."""

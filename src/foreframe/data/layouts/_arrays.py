@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from foreframe.data.formats.folders import SPLIT_OF, Findings, relative
+from foreframe.data.formats.folders import SPLIT_OF, Findings
 from foreframe.data.layouts._shared import index_of, named_like_a_file, walk
 from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.errors import Fault, NumberFault, UsageError, nearest
@@ -31,7 +31,7 @@ def files_below(folder: Path, finds: Findings, suffixes: Sequence[str]) -> list[
             if Path(name).suffix.lower() in suffixes:
                 found.append(path / name)
             else:
-                finds.ignored.append(relative(path / name, finds.root))
+                finds.ignore(path, [name])
         if len(found) == known:
             named_like_a_file(path, suffixes, finds)
     return found

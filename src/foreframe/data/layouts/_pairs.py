@@ -114,7 +114,7 @@ def folders(folder: Path, partners: Sequence[str], what: str, finds: Findings) -
     for split, base in splits(folder, PICTURES, finds):
         files, inside = listing(base, finds)
         sides = [_side(base, inside, names, words, finds) for names, words in ((FRAMES, "frames"), (partners, what))]
-        finds.ignored += [relative(base / name, folder) for name in (*files, *inside) if base / name not in sides]
+        finds.ignore(base, (name for name in (*files, *inside) if base / name not in sides))
         frames, other = sides
         if frames is None or other is None:
             continue
@@ -123,7 +123,7 @@ def folders(folder: Path, partners: Sequence[str], what: str, finds: Findings) -
         known, faulty = len(found), len(finds.faults)
         for path, files in walk(frames, finds):
             pictures, others, doubtful = pictures_of(path, files, finds)
-            finds.ignored += [relative(path / name, folder) for name in others]
+            finds.ignore(path, others)
             if pictures:
                 found.append(Folder(split, prefix, frames, other, _below(path, frames), pictures, doubtful, tree))
         if len(found) == known and len(finds.faults) == faulty:

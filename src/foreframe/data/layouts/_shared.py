@@ -82,7 +82,7 @@ def _check_outside(folder: Path, wanted: set[str], finds: Findings) -> None:
     for path, names in others:
         strays = [name for name in names if Path(name).suffix.lower() in wanted]
         rest = [name for name in names if Path(name).suffix.lower() not in wanted]
-        finds.ignored += [relative(path / name, finds.root) for name in rest]
+        finds.ignore(path, rest)
         if strays:
             found = f"one outside of them{f' ({len(strays)} there)' if len(strays) > 1 else ''}"
             finds.fault(path / strays[0], "clips in train/, val/ and test/ only", found)

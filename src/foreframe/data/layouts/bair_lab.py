@@ -35,7 +35,6 @@ TAKES: tuple[str, ...] = ()
 SPLITS = {"train": "train", "validate": "val", "val": "val", "validation": "val", "test": "test"}
 TABLES = {"actions.csv": 4, "endeffector_positions.csv": 3}
 COND_NAMES = (*(f"action_{axis}" for axis in range(4)), *(f"position_{axis}" for axis in "xyz"))
-SHIFT = 1
 _PICTURE = re.compile(r"([0-9]{1,9})\.[pP][nN][gG]")
 _Files = tuple[str, Path, dict[int, str], list[str], list[tuple[str, str]]]
 """Split and folder of a clip, its pictures by number, other files, and pairs of pictures of one number."""
@@ -69,7 +68,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     clips = [clip for clip in made if clip is not None]
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no clip")
-    return index_of(NAME, clips, native, finds, "vector", COND_NAMES, shift=SHIFT)
+    return index_of(NAME, clips, native, finds, "vector", COND_NAMES, shift=1)
 
 
 def example(folder: Path) -> None:
@@ -92,11 +91,11 @@ def _clips_of(folder: Path, split: str, finds: Findings) -> list[_Files]:
     found = []
     before = len(finds.faults)
     files, groups = listing(folder, finds)
-    finds.ignored += [relative(folder / name, finds.root) for name in files]
+    finds.ignore(folder, files)
     for group in groups:
         before_group = len(finds.faults)
         files, clips = listing(folder / group, finds)
-        finds.ignored += [relative(folder / group / name, finds.root) for name in files]
+        finds.ignore(folder / group, files)
         for clip in sorted(clips, key=by_number):
             path, known = folder / group / clip, len(finds.faults)
             inside, deeper = listing(path, finds)
@@ -133,7 +132,7 @@ def _clip(
         own.fault(path, f"pictures 0.png to {max(pictures)}.png without a gap", f"no picture {missing}")
     for first, second in twice:
         own.fault(path, "one picture for each number", f"{first} and {second}")
-    finds.ignored += [relative(path / name, finds.root) for name in unexpected]
+    finds.ignore(path, unexpected)
     length = len(pictures)
     rows = []
     for kind, columns in TABLES.items():

@@ -96,7 +96,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         for name in odd:
             finds.fault(root / split / name, "a TFRecord file", "a folder")
         others = [name for name in [*files, *folders] if name not in matches and name not in odd]
-        finds.ignored += [relative(root / split / name, folder) for name in others]
+        finds.ignore(root / split, others)
         if not matches and not odd:
             finds.fault(root / split, "files named like traj_0_to_255.tfrecords", "none")
         for name in sorted(matches, key=lambda name: (int(matches[name][1]), name)):

@@ -23,7 +23,6 @@ from foreframe.data.formats.folders import (
     listing,
     may_enter,
     numbered,
-    relative,
     runs,
     takes,
 )
@@ -114,7 +113,7 @@ def _pairs(folder: Path, split: str, finds: Findings) -> tuple[dict[int, str], d
         files, folders = listing(inner, finds)
         readable = len(finds.faults) == before
         names, others, twice = numbered(files, _PICTURE)
-        finds.ignored += [relative(inner / name, finds.root) for name in [*others, *folders]]
+        finds.ignore(inner, [*others, *folders])
         doubtful |= {number for number, name in names.items() if any(name == first for first, _ in twice)}
         for first, second in twice:
             finds.fault(inner, "one picture for each number", f"{first} and {second}")

@@ -109,7 +109,7 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> 
         pictures, others, _ = pictures_of(path, files, own)
         tables = [name for name in others if Path(name).suffix.lower() in TABLES]
         tables = [name for name in tables if (path / name).resolve() != own_list]
-        finds.ignored += [relative(path / name, finds.root) for name in others if name not in tables]
+        finds.ignore(path, (name for name in others if name not in tables))
         if not pictures:
             finds.faults += own.faults
             named_like_a_file(path, (*PICTURES, *TABLES), finds)

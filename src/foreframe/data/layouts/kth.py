@@ -128,7 +128,7 @@ def _found(folder: Path, finds: Findings) -> tuple[dict[str, _Video], list[Path]
             if name == LIST:
                 lists.append(inner / name)
             elif match is None:
-                finds.ignored.append(relative(inner / name, folder))
+                finds.ignore(inner, [name])
             elif not 1 <= int(match[2]) <= 25:
                 finds.fault(inner / name, "a person from 01 to 25", match[2])
             elif match[1] in videos:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foreframe.data.formats.folders import Findings, listing, may_enter, relative
+from foreframe.data.formats.folders import Findings, listing, may_enter
 from foreframe.data.layouts._shared import index_of, safely
 from foreframe.data.layouts.contract import SPLITS, RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
@@ -79,7 +79,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         with finds.collecting(path):
             sizes[part] = len(_digits(path))
     used = {path.name for path in paths.values()}
-    finds.ignored += [relative(root / name, folder) for name in [*files, *folders] if name not in used]
+    finds.ignore(root, (name for name in [*files, *folders] if name not in used))
     if not paths and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "none of them")
     clips: list[SourceClip] = []

@@ -77,7 +77,7 @@ def _poses(item: Folder, finds: Findings) -> dict[int, str]:
     for name in item.tree[item.below]:
         file = Path(name)
         if file.suffix.lower() not in PICTURES:
-            finds.ignored.append(relative(beside / name, finds.root))
+            finds.ignore(beside, [name])
         elif file.stem in stems:
             finds.fault(beside / name, "one pose of this name", f"also {stems[file.stem]}")
             doubtful.add(file.stem)

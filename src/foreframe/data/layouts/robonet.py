@@ -203,11 +203,10 @@ def _stated_size(store: Store, name: str) -> Size | None:
     shape = store.attribute(name, "shape")
     if shape is None:
         return None
-    if not isinstance(shape, list) or len(shape) < 2 or not all(
-        isinstance(side, int) and 1 <= side <= MAX_SIDE for side in shape[:2]
-    ):  # fmt: skip
+    sides = shape[:2] if isinstance(shape, list) else []
+    if len(sides) < 2 or not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in sides):
         raise store.error(name, "height and width as attribute shape", repr(shape)[:60])
-    return shape[0], shape[1]
+    return sides[0], sides[1]
 
 
 def _tests(folder: Path, names: set[str], finds: Findings) -> frozenset[str] | None:

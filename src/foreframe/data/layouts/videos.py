@@ -112,7 +112,7 @@ def _clips_of(folder: Path, split: str, lists: Path | None, finds: Findings) -> 
             elif file.suffix.lower() in TABLES and (path / name).resolve() != own_list:
                 tables.setdefault(file.stem, []).append(name)
             else:
-                finds.ignored.append(relative(path / name, finds.root))
+                finds.ignore(path, [name])
         if not videos:
             named_like_a_file(path, (*VIDEOS, *TABLES), finds)
         for stem, names in tables.items():

@@ -138,6 +138,10 @@ class Episode:
     end: float = math.inf
 
 
+_Listed = tuple[Path, str, Episode]
+"""An episode, and the file and place of its entry."""
+
+
 def read_info(finds: Findings) -> Info | None:
     """meta/info.json, or None with at least one fault."""
     path = finds.root / "meta" / "info.json"
@@ -164,36 +168,29 @@ def read_info(finds: Findings) -> Info | None:
 
 def read_episodes(info: Info, camera: Feature, files: Collection[str], finds: Findings) -> list[Episode]:
     """Every episode that meta lists in its `files`, by its number; what is wrong with the list becomes faults."""
-    found: dict[int, Episode] = {}
-    places: dict[int, tuple[Path, str]] = {}
+    found: dict[int, _Listed] = {}
     again: dict[Path, list[tuple[str, int]]] = {}
     paths = [finds.root / name for name in sorted(files) if EPISODES_FILE.fullmatch(name)]
     listed = _v3_episodes(info, camera, paths, finds) if info.three else _v2_episodes(info, camera, finds)
     for path, where, episode in listed:
-        if episode.index in found:
+        if found.setdefault(episode.index, (path, where, episode))[2] is not episode:
             again.setdefault(path, []).append((where, episode.index))
-        else:
-            found[episode.index] = episode
-            places[episode.index] = path, where
     for path, these in again.items():
         where, index = these[0]
         more = f", and {len(these) - 1} more such" if len(these) > 1 else ""
         finds.fault(path, "each episode once", f"episode {index} again{more}", where)
-    _check_overlap(info, found, places, finds)
-    return [found[index] for index in sorted(found)]
+    _check_overlap(info, found.values(), finds)
+    return [found[index][2] for index in sorted(found)]
 
 
-def _check_overlap(
-    info: Info, found: Mapping[int, Episode], places: Mapping[int, tuple[Path, str]], finds: Findings
-) -> None:
+def _check_overlap(info: Info, found: Collection[_Listed], finds: Findings) -> None:
     """Episodes that lie in the same seconds of a video, by half a frame or more, are faults."""
     ends: dict[str, tuple[float, int]] = {}
-    for episode in sorted(found.values(), key=lambda episode: (episode.start, episode.end)):
+    for path, where, episode in sorted(found, key=lambda item: (item[2].start, item[2].end)):
         if episode.end == math.inf:
             continue  # its video is its own
         end, other = ends.get(episode.video, (0.0, 0))
         if episode.start + 0.5 / info.file.fps < end:
-            path, where = places[episode.index]
             expected = f"seconds of {printable(episode.video)} that are in no other episode"
             words = f"{episode.start:.4f}, but episode {other} ends at {end:.4f}"
             finds.fault(path, expected, words, where)
@@ -353,7 +350,7 @@ def _splits(top: InfoFile, path: Path, finds: Findings) -> dict[str, tuple[int, 
     return found
 
 
-def _v2_episodes(info: Info, camera: Feature, finds: Findings) -> Iterator[tuple[Path, str, Episode]]:
+def _v2_episodes(info: Info, camera: Feature, finds: Findings) -> Iterator[_Listed]:
     path = finds.root / "meta" / "episodes.jsonl"
     for where, line in read_lines(path, finds):
         if (row := read_object(_EpisodeLine, line, path, finds, where)) is None:
@@ -363,9 +360,7 @@ def _v2_episodes(info: Info, camera: Feature, finds: Findings) -> Iterator[tuple
         yield path, where, Episode(row.episode_index, row.length, fill(info.file.data_path, **fields), video)
 
 
-def _v3_episodes(
-    info: Info, camera: Feature, paths: Sequence[Path], finds: Findings
-) -> Iterator[tuple[Path, str, Episode]]:
+def _v3_episodes(info: Info, camera: Feature, paths: Sequence[Path], finds: Findings) -> Iterator[_Listed]:
     """Data and video of an episode are numbered separately: one may be in file 3 while the other is in file 0."""
     columns: dict[str, Any] = {"episode_index": Index, "length": Length}
     columns |= {"data/chunk_index": Index, "data/file_index": Index}
