@@ -134,7 +134,7 @@ def _pools(sizes: dict[str, int]) -> dict[str, tuple[str, int, int]]:
 def _digits(path: Path) -> NDArray[np.uint8]:
     """All digits of a file, (N, 28, 28). DataError where it is not what it should be."""
     with reading(path, "", "digits that can be read", EOFError, zlib.error):
-        return _loaded(path, identity(path, path))
+        return _loaded(path, identity(path, path, "digits that can be read"))
 
 
 @lru_cache(maxsize=2)
