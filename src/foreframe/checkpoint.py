@@ -1,9 +1,8 @@
 """A run on disk: checkpoints that are whole or not there, and never run code when read.
 
 `RUN/checkpoints/step-00001234/` holds `weights`, `optimizer`, `watch` and (with averaging) `ema` as safetensors,
-`state.json`, and `manifest.json` with the size and SHA-256 of each, written last. The folder is built under
-a temporary name, flushed to the disk and renamed. The newest checkpoint is the highest step whose manifest
-verifies; nothing depends on clocks.
+`state.json`, and `manifest.json` with the size and SHA-256 of each. The folder is built under a temporary name, flushed
+to the disk and renamed. The newest checkpoint is the highest step whose manifest verifies; nothing depends on clocks.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,8 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose manifest and `state.json` are whole; `tensors` compares a file with its hash as it reads it.
-
-    hashes: SHA-256 of each file. whole: Every file was compared when the checkpoint was opened.
-    """
+    """A checkpoint whose manifest and `state.json` are whole. hashes: SHA-256 of each file. whole: all of them were
+    compared when it was opened; else `tensors` compares the one that it reads."""
 
     path: Path
     step: int
@@ -48,7 +46,7 @@ class Checkpoint:
         """The tensors of `weights`, `ema`, `optimizer` or `watch`, on the CPU; see `read_tensors`.
 
         Raises:
-            CheckpointError: also where the file is damaged, or its numbers are not finite.
+            CheckpointError: also for a damaged file, and for numbers that are not finite.
         """
         file = self.path / f"{name}.safetensors"
         if not self.whole:
@@ -77,11 +75,7 @@ class Checkpoint:
         return found
 
     def load_into(self, model: nn.Module, name: str | None = None) -> None:
-        """Put weights into a model built for the same configuration.
-
-        Raises:
-            CheckpointError: tensors are missing, unexpected, of another shape or type; each one is named.
-        """
+        """Put weights into a model built for the same configuration; see `tensors`."""
         model.load_state_dict(self.tensors(name or self.scored, model.state_dict()))
 
 
@@ -126,7 +120,7 @@ def load_run(run: Path, which: str, device: torch.device, model_file: Path | Non
     """The model of a run's checkpoint (`best`, `newest` or a step), with averaged weights where there are some.
 
     Args:
-        model_file: For a model that is none of foreframe's: its Python file, which is run.
+        model_file: The Python file, which is run, of a model that is none of foreframe's.
     Raises:
         CheckpointError, ConfigError: the folder is no run, or a file in it is damaged; the file is named.
     """
@@ -151,27 +145,27 @@ def save(
     """Write the checkpoint of `step` and remove others, but for the two newest before it and the best.
 
     Args:
-        tensors: Named groups of tensors: weights, optimizer, watch, and ema where there is one.
+        tensors: weights, optimizer, watch, and ema where there is one.
         state: JSON values; `step` is added.
-        best_step: The checkpoint to keep beside the newest ones.
     Raises:
-        DiskError: the disk refused (full, read-only, not permitted); older checkpoints are untouched.
+        DiskError: the disk refused; older checkpoints are untouched.
     """
     final = _folder(run, step)
     try:
         with disk.new_folder(final) as draft:
+            contents = ((f"{name}.safetensors", tensor_bytes(group)) for name, group in tensors.items())
             files: dict[str, dict[str, Any]] = {}
-            for name, content in _contents(tensors, {**state, "step": step}):
+            for name, content in chain(contents, [(STATE, _json({**state, "step": step}))]):
                 files[name] = {"size": len(content), "sha256": disk.write(draft / name, content)}
             disk.write(draft / MANIFEST, _manifest({"format": FORMAT, "step": step, "files": files}))
     except OSError as error:
         refused = disk.refused(final, error, size(tensors))
         raise DiskError(f"{refused}; earlier checkpoints are untouched") from error
-    steps = sorted(_steps(run))
-    newest = [known for known in steps if known <= step][-KEEP:]
+    steps = _steps(run)
+    kept = [known for known in steps if known <= step][-KEEP:]
     for old in steps:
         # A checkpoint beyond this step was damaged, or this step would not have been taken again.
-        if old not in (*newest, best_step):
+        if old not in (*kept, best_step):
             _remove(run, old)
     disk.sweep(final.parent)
     return final
@@ -188,15 +182,13 @@ def recover(run: Path) -> None:
 
 
 def newest(run: Path, say: Callable[[str], None] | None = None) -> Checkpoint | None:
-    """The newest whole checkpoint, or None if the run has none at all.
-
-    A damaged one is named through `say` and the one before it is taken.
+    """The newest whole checkpoint, or None if the run has none at all. A damaged one is named through `say`.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
     """
     problems = []
-    for step in sorted(_steps(run), reverse=True):
+    for step in reversed(_steps(run)):
         try:
             return read(run, step)
         except CheckpointError as error:
@@ -211,13 +203,13 @@ def newest(run: Path, say: Callable[[str], None] | None = None) -> Checkpoint | 
 def choose(run: Path, which: str = "best") -> Checkpoint:
     """The checkpoint called `newest`, `best` (by validation; the newest if none was validated), or a step number.
 
-    Unlike `newest`, a damaged checkpoint is not passed over: a score must not silently be another one's. Its tensors
-    are compared with their hashes when they are read.
+    Its tensors are compared with their hashes when they are read. A damaged checkpoint is not passed over, as by
+    `newest`: a score must not silently be another one's.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    steps = sorted(_steps(run))
+    steps = _steps(run)
     if not steps:
         raise CheckpointError(f"{run}: no checkpoint yet (looked for checkpoints/step-*); train first")
     last = read(run, steps[-1], whole=False)
@@ -282,8 +274,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def unpack_optimizer(optimizer: torch.optim.Optimizer, found: Checkpoint) -> None:
     """The reverse of `pack_optimizer`, into an optimiser of the same parameters.
 
-    Moments are laid out in memory as their parameters are, channels last or not: a fused update goes through both in
-    the order of memory.
+    Moments are laid out in memory as their parameters are: a fused update goes through both in the order of memory.
 
     Raises:
         CheckpointError: the moments are not those of these parameters.
@@ -321,13 +312,6 @@ def _manifest(values: Mapping[str, Any]) -> bytes:
     return _json({**values, "sha256": hashlib.sha256(_json(values)).hexdigest()})
 
 
-def _contents(tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each file, one at a time."""
-    for name, group in tensors.items():
-        yield f"{name}.safetensors", tensor_bytes(group)
-    yield STATE, _json(state)
-
-
 def _remove(run: Path, step: int) -> None:
     """Remove a checkpoint at one stroke, so that no half of it ever has its name."""
     folder = _folder(run, step)
@@ -345,7 +329,7 @@ def _folder(run: Path, step: int) -> Path:
 
 def _steps(run: Path) -> list[int]:
     names = [path.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*") if path.is_dir()]
-    return [int(name) for name in names if name.isascii() and name.isdigit() and f"{int(name):08d}" == name]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and f"{int(name):08d}" == name)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

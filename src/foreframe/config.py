@@ -115,8 +115,8 @@ def from_dict(
         kinds: The class at a dotted path whose annotation leaves it open.
         unknown: What to do with keys that are not fields.
     Raises:
-        ConfigError: an unknown key (with its dotted path and the nearest name), a missing one without a default,
-            a value of another type or out of range (both FieldError), or what `cls` itself refuses.
+        ConfigError: an unknown key (the nearest name is told), or what `cls` itself refuses.
+        FieldError: a missing key, a value of another type or out of range.
     """
     if not isinstance(values, dict):
         raise FieldError(where or cls.__name__, "an object", shown(values))
@@ -137,7 +137,6 @@ def from_dict(
 
 
 def _read(hint: Any, value: Any, path: str, kinds: Mapping[str, type], unknown: Unknown) -> Any:
-    """A value of the type that its field has."""
     hint = kinds.get(path, hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(origin or hint):
@@ -225,11 +224,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_json(config: Any) -> str:
-    """A dataclass as the text of a JSON file.
-
-    Raises:
-        ConfigError: `read_json` would refuse it, as it does a path that is not text.
-    """
+    """A dataclass as the text of a JSON file. Raises ConfigError: `read_json` would refuse it."""
     text = json.dumps(to_dict(config), indent=2) + "\n"
     try:
         loads(text.encode())
@@ -239,11 +234,7 @@ def to_json(config: Any) -> str:
 
 
 def read_json(path: Path, limit: int = LIMIT) -> Any:
-    """The content of a JSON file no larger than `limit` bytes, which must be a plain file; see `loads`.
-
-    Raises:
-        ConfigError: the file is missing, too large or not JSON; the message names it.
-    """
+    """The content of a plain JSON file of at most `limit` bytes; see `loads`. Raises ConfigError, which names it."""
     try:
         return loads(read_bytes(path, limit), limit)
     except JsonProblem as error:
@@ -272,14 +263,12 @@ def read_bytes(path: Path, limit: int) -> bytes:
 def loads(content: bytes, limit: int = LIMIT, *, finite: bool = True, control: bool = False) -> Any:
     """JSON from its bytes, in at most `MEMORY` bytes of memory.
 
-    Refused: more than `limit` bytes or `DEPTH` levels, a key given twice, NaN, numbers beyond a float or 64 bits, text
-    that is not UTF-8 or holds characters that steer a terminal.
-
     Args:
         finite: Off: NaN, Infinity and -Infinity are numbers.
         control: Texts may hold control characters, as the names of other people's files do.
     Raises:
-        JsonProblem: what is wrong, and where if that is known.
+        JsonProblem: more than `limit` bytes or `DEPTH` levels, a key given twice, NaN, numbers beyond a float or 64
+            bits, text that is not UTF-8 or steers a terminal.
     """
     if len(content) > limit:
         raise JsonProblem(f"more than {limit} bytes")
@@ -372,9 +361,5 @@ def flatten(values: dict[str, Any], where: str = "") -> dict[str, Any]:
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """One line for each setting in which two nested groups differ: `name: a -> b`."""
     left, right = flatten(a), flatten(b)
-    names = [*left, *(name for name in right if name not in left)]
-    return [
-        f"{name}: {left.get(name, '(absent)')!r} -> {right.get(name, '(absent)')!r}"
-        for name in names
-        if left.get(name, "(absent)") != right.get(name, "(absent)")
-    ]
+    pairs = {name: (left.get(name, "(absent)"), right.get(name, "(absent)")) for name in {**left, **right}}
+    return [f"{name}: {old!r} -> {new!r}" for name, (old, new) in pairs.items() if old != new]

@@ -167,13 +167,10 @@ def check_condition(case: Case) -> Iterator[str]:
         cond[:, t] = 1 - cond[:, t]
         changed = (case.rolled(Clip(case.clip.frames, cond)) - before).abs().flatten(2).amax((0, 2)) > 0
         if changed[: t - CONTEXT].any():
-            yield f"cond[:, {t}]: expected it to leave frames before {t} alone, found frame {_first(changed)} changed"
+            first = CONTEXT + int(changed.nonzero()[0])
+            yield f"cond[:, {t}]: expected it to leave frames before {t} alone, found frame {first} changed"
         if not changed[t - CONTEXT]:
             yield f"cond[:, {t}]: expected it to change frame {t}, found that frame unchanged"
-
-
-def _first(changed: Tensor) -> int:
-    return CONTEXT + int(changed.nonzero()[0])
 
 
 def check_unseen_frames(case: Case) -> Iterator[str]:

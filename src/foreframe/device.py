@@ -19,11 +19,8 @@ Precision = Literal["fp32", "bf16"]
 
 
 def choose_device(name: DeviceName, threads: int | None = None) -> torch.device:
-    """The device of that name (`auto` takes a GPU where there is one), with this many CPU threads.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
+    """The device of that name (`auto` takes a GPU where there is one), with this many CPU threads. Raises UsageError:
+    there is no such device here."""
     if threads is not None:
         torch.set_num_threads(threads)
     if name == "cuda" and not torch.cuda.is_available():
@@ -83,11 +80,8 @@ def _processor_flags() -> frozenset[str]:
 
 
 def keep_memory() -> None:
-    """Have the C library keep freed memory for the next step instead of giving it back to the system at once.
-
-    Each step takes the same large blocks again. Given back, every page of them would be requested, and zeroed by the
-    system, again: up to half the time of layers that only read and write. Linux with glibc; elsewhere nothing.
-    """
+    """Have the C library keep freed memory, as each step takes the same large blocks again: new pages are zeroed by the
+    system, up to half the time of layers that only read and write. Linux with glibc; elsewhere nothing."""
     try:
         library = ctypes.CDLL("libc.so.6")
     except OSError:

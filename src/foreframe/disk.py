@@ -1,8 +1,8 @@
 """Files and folders that are whole or not there, and the error when the disk refuses.
 
-Each is written under a temporary name beside its place, brought to the disk, and put in place by a rename. Drafts of
-packs and exports have the machine and the process in their name, so that the next writer there can remove those of one
-that was killed; elsewhere a lock sees to it that there is one writer.
+Each is written under a temporary name beside its place, brought to the disk, and renamed. Drafts of packs and exports
+have the machine and the process in their name, so that the next writer there can remove those of one that was killed;
+elsewhere a lock sees to it that there is one writer.
 """
 
 from __future__ import annotations
@@ -37,22 +37,13 @@ def put(path: Path, content: bytes | str) -> None:
         DiskError: the disk refused; what was at `path` is untouched, or replaced whole if it refused at the very end.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name[:100]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             path.write_bytes(data)
             return
-        try:
-            write(temporary, data)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        sync(path.parent)
     except OSError as error:
         raise refused(path, error, len(data)) from error
+    _put({path: data})
 
 
 def put_all(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
@@ -63,6 +54,11 @@ def put_all(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
     Raises:
         DiskError: the disk refused. Every file is as it was, unless it took some of the new names and then no more.
     """
+    _put(files, gone)
+    signals.poll()
+
+
+def _put(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
     begin = f"{TEMPORARY}{os.getpid()}-"
     drafts = {path: path.with_name(f"{begin}{i}-{path.name[:100]}") for i, path in enumerate(files)}
     path, needed = Path(), sum(map(len, files.values()))
@@ -85,7 +81,6 @@ def put_all(files: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
             sync(path.parent)
     except OSError as error:
         raise refused(path, error, needed) from error
-    signals.poll()
 
 
 def write(path: Path, data: bytes) -> str:
@@ -147,10 +142,8 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def recover(folder: Path) -> None:
-    """Bring a folder in order after a writer of `new_folder` that was killed; only for its single writer.
-
-    What was to be replaced and was not is put back; what is unfinished is removed.
-    """
+    """After a writer of `new_folder` that was killed, put back what was to be replaced, and remove what is unfinished;
+    only for the folder's single writer."""
     for aside in folder.glob(f"{ASIDE}*"):
         final = folder / aside.name.removeprefix(ASIDE)
         if not final.exists():
@@ -159,11 +152,8 @@ def recover(folder: Path) -> None:
 
 
 def place(draft: Path, final: Path, aside: Path) -> None:
-    """Rename a finished folder to `final`; what is there is renamed to `aside` first, and back if that fails.
-
-    Raises:
-        OSError: `final` is what it was; or, as the message says, lies at `aside`.
-    """
+    """Rename a finished folder to `final`; what is there is renamed to `aside` first, and back if that fails. Raises
+    OSError: `final` is what it was; or, as the message says, lies at `aside`."""
     if not os.path.lexists(final) or _is_empty(final):
         draft.rename(final)
         return
@@ -266,13 +256,8 @@ class Lock:
         return self._handle is not None
 
     def take(self) -> str:
-        """Hold the file; returns "" when it is held, or else which process holds it.
-
-        Where the file system knows no locks nobody is stopped.
-
-        Raises:
-            DiskError: the file cannot be made.
-        """
+        """Hold the file; returns "" when it is held, or else which process holds it. Where the file system knows no
+        locks nobody is stopped. Raises DiskError: the file cannot be made."""
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:

@@ -1,9 +1,7 @@
 """The processes that train one model together: how they are started, find each other, and end together.
 
-Starting, watching and ending them is the work of `torch.distributed`: `launch` runs its elastic agent, which torchrun
-runs as well; under SLURM the tasks of a step are used. One process needs nothing of this.
-
-A process that fails leaves its message in the file that the agent names, and the agent's process prints the first one.
+`launch` runs the elastic agent of `torch.distributed`, as torchrun does; under SLURM the tasks of a step are used. A
+process that fails leaves its message in the file that the agent names, and the agent's process prints the first one.
 """
 
 from __future__ import annotations
@@ -49,13 +47,10 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
 
 class World:
-    """The processes that train one model together, seen from one of them. By default it is alone.
+    """The processes that train one model together, seen from one of them; by default it is alone.
 
     rank, size: this process's number, and how many there are. group: for collectives on the device, None alone.
-
-    Args:
-        device: The device of this process.
-        store: Where the processes leave notes for each other; given when `torch.distributed` has been set up.
+    store: where they leave notes for each other, once `torch.distributed` has been set up.
     """
 
     def __init__(self, device: torch.device, store: Store | None = None) -> None:
@@ -90,11 +85,7 @@ class World:
         return int(numbers)
 
     def barrier(self) -> None:
-        """Wait until all processes have come here, however long it takes, and pass on a request to stop meanwhile.
-
-        Raises:
-            RuntimeError: one of them has ended.
-        """
+        """Wait until all processes have come here, and pass on a request to stop. Raises RuntimeError: one ended."""
         if self._store is None:
             return
         with signals.defer_signals():  # the process that is waited for ends the work in order
@@ -141,10 +132,8 @@ class Place(NamedTuple):
 
 
 def place() -> Place | None:
-    """The place that torchrun, `launch` or srun gave this process; None: it was started alone.
-
-    For SLURM the variables that `torch.distributed` reads are set here.
-    """
+    """The place that torchrun, `launch` or srun gave this process; None: it was started alone. For SLURM the variables
+    that `torch.distributed` reads are set."""
     environ = os.environ
     if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "RANK" not in environ:
         host = re.match(r"([^\[,]+)(?:\[(\d+))?", environ.get("SLURM_STEP_NODELIST", "127.0.0.1"))
@@ -161,7 +150,7 @@ def place() -> Place | None:
 def launch(device: DeviceName, devices: int = 1, nodes: int = 1) -> bool:
     """Run this command on `devices` devices of this machine, each with a process of its own, and wait for them.
 
-    Returns False, at once, where there is nothing to start: one process is asked for, or a launcher has started them.
+    Returns False, at once, for one process, or where a launcher has started them.
 
     Raises:
         UsageError: there are fewer devices, or a launcher started another number of processes.
@@ -266,10 +255,8 @@ def _raise_first(failures: dict[int, ProcessFailure], size: int) -> None:
 
 
 def record(error: BaseException, message: str, code: int) -> None:
-    """Leave the message with which this process fails to the agent that started it.
-
-    A text as `message`, and `timestamp`, are what torchrun reads; it takes the earliest for the cause.
-    """
+    """Leave the message with which this process fails to the agent that started it. torchrun reads `message` and
+    `timestamp`, and takes the earliest for the cause."""
     moment, lost = time.time(), isinstance(error, PeerError)
     report = {"message": message, "moment": moment, "timestamp": int(moment) + 10 * lost, "code": code, "lost": lost}
     if isinstance(error, signals.Stopped):
@@ -279,17 +266,15 @@ def record(error: BaseException, message: str, code: int) -> None:
 
 @contextmanager
 def join(device: DeviceName, threads: int | None = None, devices: int = 1) -> Iterator[World]:
-    """The processes of a training, of which this is one; `devices` of them on this machine.
-
-    Raises:
-        PeerError: another process has ended, so that this one cannot work on.
-    """
+    """The processes of a training, of which this is one; `devices` of them on this machine. Raises PeerError: another
+    one has ended."""
     found = place()
     if found is None or found.size == 1:
         yield World(choose_device(device, threads))
         return
     if threads is None and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, _cores() // devices)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // devices)
     chosen = choose_device(device, threads)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", found.local % torch.cuda.device_count())
@@ -318,11 +303,6 @@ def _is_of_peers(error: RuntimeError) -> bool:
         trace = trace.tb_next
     module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
     return module == __name__ or module.startswith("torch.distributed")
-
-
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end_with(parent: int) -> None:

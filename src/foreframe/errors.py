@@ -17,10 +17,8 @@ def printable(text: str) -> str:
 
 
 class ForeframeError(Exception):
-    """Base of every error that the user can fix: the command line prints it without a traceback, exit 1.
-
-    Whatever names and values a message holds, it breaks its own lines only, and steers no terminal.
-    """
+    """Base of every error that the user can fix: the command line prints it without a traceback, exit 1. Whatever a
+    message holds, it breaks its own lines only, and steers no terminal."""
 
     def __str__(self) -> str:
         return "\n".join(map(printable, super().__str__().split("\n")))
@@ -35,7 +33,7 @@ class InputError(UsageError, ValueError):
 
 
 class ConfigError(ForeframeError):
-    """A configuration cannot be read as such; the message holds the dotted path of the key."""
+    """A configuration cannot be read; the message holds the dotted path of the key."""
 
 
 class CheckpointError(ForeframeError):
@@ -111,24 +109,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+@dataclass(frozen=True)
 class NumberFault(Fault):
-    """Numbers of one row that cannot be used.
+    """Numbers of one row that cannot be used; what is wrong with a row or a table as a whole is a plain `Fault`.
 
-    It counts only where one of `columns` is chosen: a NaN in a column that nobody asked for does no harm. Rows that
-    lead into a frame left out by a stride are not checked; those that lead into no frame at all, such as the last
-    one with a shift of 1, are. What is wrong with a row or a table as a whole (its length, its rows, its encoding) is
-    a plain `Fault` and always counts.
+    It counts only where one of `columns` is chosen, and where its row leads into a frame that is not left out by a
+    stride, or into none at all, such as the last one with a shift of 1.
 
     columns: indices of the numbers, as in `SourceIndex.columns`. row: which row of the clip; unused in a `RawChunk`,
     whose faults stand under their row.
     """
 
     columns: tuple[int, ...]
-    row: int
-
-    def __init__(
-        self, path: str, where: str, expected: str, found: str, columns: tuple[int, ...], row: int = -1
-    ) -> None:
-        super().__init__(path, where, expected, found)
-        object.__setattr__(self, "columns", columns)
-        object.__setattr__(self, "row", row)
+    row: int = -1

@@ -24,13 +24,9 @@ def at_least(name: str, value: object, least: int) -> int:
 
 
 def read_pictures(name: str, value: Any, size: tuple[int, int, int], axis: str) -> Given:
-    """Pictures of one size as uint8 (B, T, H, W, C); (B, H, W, C) where `axis` is empty.
+    """Pictures of one size (H, W, C) as uint8 (B, T, H, W, C); (B, H, W, C) where `axis` is empty.
 
-    Args:
-        size: (H, W, C).
-        axis: The letter of the axis in front of a picture, for messages; empty for single pictures.
-    Raises:
-        InputError: not uint8, or of another shape.
+    axis: the letter of the axis in front of a picture. Raises InputError: not uint8, or of another shape.
     """
     shape = f"uint8 ({axis + ', ' if axis else ''}{', '.join(map(str, size))})"
     array = _array(name, value, shape)
@@ -54,10 +50,8 @@ def read_pictures(name: str, value: Any, size: tuple[int, int, int], axis: str) 
 def read_numbers(name: str, value: Any, columns: tuple[str, ...], axis: str) -> Given:
     """Numbers of a vector condition as float32 (B, T, D); (B, D) where `axis` is empty.
 
-    Args:
-        value: An array in the order of `columns`, or a mapping of their names to arrays without the axis D.
-    Raises:
-        InputError: another shape, a wrong name, or a number that is not finite.
+    value: an array in the order of `columns`, or a mapping of their names to arrays without the axis D. Raises
+    InputError: another shape, a wrong name, or a number that is not finite.
     """
     size = len(columns)
     shape = f"({axis + ', ' if axis else ''}{size}) with the columns {_listed(columns)}"
@@ -80,11 +74,8 @@ def read_numbers(name: str, value: Any, columns: tuple[str, ...], axis: str) -> 
 
 
 def read_condition(name: str, value: Any, spec: ClipSpec, columns: tuple[str, ...], axis: str) -> Given | None:
-    """The condition of a model as (B, T, ...), or None for a model that takes none.
-
-    Raises:
-        InputError: it is missing, is not wanted, or is not of the kind that the model takes.
-    """
+    """The condition of a model as (B, T, ...), or None for a model that takes none. Raises InputError: it is missing,
+    is not wanted, or is of another kind."""
     if spec.cond == "none":
         if value is not None:
             raise InputError(f"{name}: got {type(value).__name__}, expected None: this model takes no condition")
@@ -121,12 +112,9 @@ def _array(name: str, value: Any, expected: str) -> NDArray[Any]:
     except (ValueError, TypeError) as error:
         raise InputError(f"{name}: got parts of unlike shapes, expected {expected}") from error
     if array.dtype.kind not in "uif":
-        raise InputError(f"{name}: got {_kind(value, array)}, expected {expected} as an array or a tensor")
+        found = f"{array.dtype} {array.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise InputError(f"{name}: got {found}, expected {expected} as an array or a tensor")
     return array
-
-
-def _kind(value: object, array: NDArray[Any]) -> str:
-    return f"{array.dtype} {array.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _stacked(name: str, value: Mapping[Any, Any], columns: tuple[str, ...]) -> NDArray[Any]:

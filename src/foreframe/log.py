@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,8 @@ PLAIN_SECONDS = 15.0
 
 
 class RunLog:
-    """Rows of a run, each a JSON object with its `step`; rows beyond `last_step` are cut when it is opened.
-
-    A run that was killed has logged steps that its newest checkpoint does not hold; they will be taken
-    again, so that each step stands in the log once.
-    """
+    """Rows of a run, each a JSON object with its `step`. Those beyond `last_step`, which a killed run will take again,
+    are cut when it is opened, so that each step stands there once."""
 
     def __init__(self, run: Path, last_step: int, tensorboard: bool = False) -> None:
         self.path = run / "log.jsonl"
@@ -47,11 +44,8 @@ class RunLog:
                 self._board.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row, without its numbers that are not finite; numbers also go to TensorBoard under their names.
-
-        Raises:
-            DiskError: the disk refused. The run must end, or its log would have a hole.
-        """
+        """Append a row, without its numbers that are not finite; numbers also go to TensorBoard. Raises DiskError: the
+        run must end, or its log would have a hole."""
         row = {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
         line = _line(row).encode()
         try:
@@ -163,8 +157,8 @@ class Bar:
         now = time.monotonic()
         if not self._live and (now - self._printed > PLAIN_SECONDS or self._done == self._total):
             rate = (self._done - self._first) / max(now - self._begun, 1e-9)
-            left = (self._total - self._done) / rate if rate else 0.0
-            print(f"{self._what} {self._done}/{self._total}  {note}  {_clock(left)} left", file=sys.stderr, flush=True)
+            left = timedelta(seconds=round((self._total - self._done) / rate)) if rate else "0:00:00"
+            print(f"{self._what} {self._done}/{self._total}  {note}  {left} left", file=sys.stderr, flush=True)
             self._printed = now
 
     def done(self, by: int) -> None:
@@ -178,16 +172,3 @@ class Bar:
             self._progress.console.print(text, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
-
-
-def track(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-    """The items, with a bar."""
-    with Bar(what, total) as bar:
-        for item in items:
-            yield item
-            bar.advance()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,9 +1,8 @@
 """Learning rate, KL weight and teacher forcing as pure functions of the step.
 
-Each schedule is a frozen description, `value(clock)` its number at one step. A clock holds the step, the
-planned total and the length of an epoch, so that the labs' schedules, which move once an epoch, and ours,
-which move every step, are the same function read in another unit. Nothing is stored: a resumed run reads
-the same values. Steps beyond the planned total keep the last value.
+Each schedule is a frozen description, `value(clock)` its number at one step. The labs' schedules move once an epoch,
+ours every step: the same function read in another unit of the clock. Nothing is stored, so a resumed run reads the same
+values. Steps beyond the planned total keep the last value.
 """
 
 from __future__ import annotations

@@ -45,11 +45,8 @@ class _State:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Handle them in here; inside another one of these, or outside the main thread, this changes nothing.
-
-    `Stopped` comes out of here even where a library made another error of it. One that was lost in a finalizer is
-    raised again a moment later.
-    """
+    """Handle them in here; inside another one of these, or outside the main thread, this changes nothing. `Stopped`
+    comes out even where a library made another error of it; one lost in a finalizer is raised again a moment later."""
     if _State.handling or not _in_main_thread():
         yield
         return
@@ -101,8 +98,7 @@ def signals_blocked() -> Iterator[None]:
 
 def poll() -> None:
     """Raises Stopped if a signal has asked to."""
-    number = asked()
-    if number:
+    if number := asked():
         raise Stopped(number)
 
 

@@ -1,11 +1,9 @@
 """Do the conditions lead into the frames that they are said to lead into? A test by the motion in the pictures.
 
-The motion from frame t-1 to frame t is estimated from the pictures (one displacement, in pixels, by least squares over
-the moving parts of a coarse picture: Lucas & Kanade 1981). Conditions are then moved by -2 to +2 frames against it, and
-at each shift a ridge regression predicts the motion from the condition and the one before it; R2 is that of clips left
-out of the fit. A shift that comes too early knows less, and so does one that comes too late, except that the condition
-after the right one still brings the right one along as "the one before". So the answer is the earliest shift that is
-about as good as the best.
+The motion from frame t-1 to frame t is one displacement, by least squares over the moving parts of a coarse picture
+(Lucas & Kanade 1981). Conditions are moved by -2 to +2 frames against it, and at each shift a ridge regression predicts
+the motion from the condition and the one before it; R2 is that of clips left out of the fit. The condition after the
+right one still brings the right one along as "the one before", so the earliest shift about as good as the best counts.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ SIDE = 16
 """Pictures are reduced to about this size, so that a step of several pixels is less than one."""
 REACH = 2
 """Shifts that are tried on either side."""
+SHIFTS = range(-REACH, REACH + 1)
 PARTS = 4
 """Change is measured in this many parts a side; smaller pictures are not judged."""
 MAX_FRAMES, MIN_FRAMES = 20_000, 20
@@ -40,10 +39,8 @@ LITTLE = 0.1
 
 @dataclass(frozen=True)
 class AlignmentResult:
-    """r2: {shift against what is stored: share of the motion's variance that the condition explains there}.
-
-    best: the shift that the motion speaks for, or None where the condition explains too little of it.
-    """
+    """r2: {shift against what is stored: share of the motion's variance that the condition explains there}. best: the
+    shift that the motion speaks for; None where the condition explains too little of it."""
 
     r2: dict[int, float]
     best: int | None
@@ -56,10 +53,8 @@ class AlignmentResult:
             return f"alignment is unclear: the condition explains little of the motion at any shift (R2 {table})"
         if self.best == 0:
             return f"alignment: the condition explains the motion into its own frame best (R2 at shift {table})"
-        return (
-            f"alignment: the motion into a frame is explained by the condition {_frames(self.best)} it "
-            f"(R2 at shift {table})"
-        )
+        distance = f"{abs(self.best)} frame{'s' * (abs(self.best) > 1)} {'before' if self.best < 0 else 'after'}"
+        return f"alignment: the motion into a frame is explained by the condition {distance} it (R2 at shift {table})"
 
     @property
     def warning(self) -> str:
@@ -110,7 +105,7 @@ class Alignment:
                 cond_rows = np.concatenate([cond_rows, np.concatenate([cond_rows[:1], cond_rows[:-1]])], axis=1)
             inner = np.arange(REACH + 1, len(moved) - REACH)
             motion.append(moved[inner])
-            known.append(np.stack([cond_rows[inner + shift] for shift in _shifts()]))
+            known.append(np.stack([cond_rows[inner + shift] for shift in SHIFTS]))
             clip.append(np.full(len(inner), number))
         if not motion or sum(map(len, motion)) < MIN_FRAMES:
             return None
@@ -119,21 +114,13 @@ class Alignment:
             group = np.arange(len(group)) // max(3, len(group) // (3 * FOLDS))
         y, x = np.concatenate(motion), np.concatenate(known, axis=1)
         penalty = (0.01 if many else 0.5) * x.shape[2] / len(y)
-        r2 = {shift: _r2(x[index], y, group, max(1e-3, penalty)) for index, shift in enumerate(_shifts())}
+        r2 = {shift: _r2(x[index], y, group, max(1e-3, penalty)) for index, shift in enumerate(SHIFTS)}
         top = max(r2.values())
         best = None
         if top >= LITTLE:
-            best = min(shift for shift in r2 if r2[shift] >= top - CLOSE)
-            best = 0 if not many and r2[0] >= top - UNSURE else best
+            unsure = not many and r2[0] >= top - UNSURE
+            best = 0 if unsure else min(shift for shift in r2 if r2[shift] >= top - CLOSE)
         return AlignmentResult({shift: round(value, 4) for shift, value in r2.items()}, best)
-
-
-def _shifts() -> range:
-    return range(-REACH, REACH + 1)
-
-
-def _frames(shift: int) -> str:
-    return f"{abs(shift)} frame{'s' * (abs(shift) > 1)} {'before' if shift < 0 else 'after'}"
 
 
 def _coarse(pictures: NDArray[np.uint8]) -> Floats:
@@ -152,12 +139,8 @@ def _motion(grey: Floats) -> Floats:
     gy, gx = np.gradient(middle, axis=(1, 2))
     energy = change**2 + 1
     weight = energy / (energy + 20)
-
-    def total(values: Floats) -> Floats:
-        return np.asarray((values * weight).sum(axis=(1, 2)))
-
-    yy, xy, xx = (total(np.asarray(a * b)) for a, b in ((gy, gy), (gx, gy), (gx, gx)))
-    y, x = -total(np.asarray(change * gy)), -total(np.asarray(change * gx))
+    products = (gy * gy, gx * gy, gx * gx, -change * gy, -change * gx)
+    yy, xy, xx, y, x = ((product * weight).sum(axis=(1, 2)) for product in products)
     det = yy * xx - xy**2 + 1e-3 * (yy + xx) ** 2 + 1e-9
     return np.stack([(xx * y - xy * x) / det, (yy * x - xy * y) / det], axis=1)
 

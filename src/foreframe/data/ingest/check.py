@@ -30,11 +30,8 @@ def scan(
     """Read every picture and table of a source, or every byte of a pack, and report all that is wrong.
 
     Args:
-        layout: Name of the source's layout; found out when None.
-        options: As for an import.
+        layout, options, workers: As for an import.
         length: Frames that each clip should have at least; shorter ones become faults.
-        workers: Processes to read with, which have limits of memory and time; None: by the amount of work; 0: read in
-            this one, without limits, what can be trusted.
         progress: Show a bar.
     Raises:
         DataError: the folder is in no known layout (a fault inside one goes into the report instead).
@@ -52,7 +49,7 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
     """The report on a pack: hashes of all files, finite conditions, constant and duplicate clips, short ones.
 
     Raises:
-        DataError: there is none, its manifest is damaged, or its files are as they were written and yet no pack.
+        DataError: its manifest is missing or damaged, or its files are as they were written and yet no pack.
     """
     manifest = read_manifest(Path(folder) / MANIFEST)[0]
     try:

@@ -47,10 +47,8 @@ def check_layout(name: str | Path) -> list[str]:
                 layout.example(Path(folder, "source"))
                 found += rule(layout, name, Path(folder, "source"), Path(folder))
             except Exception as error:
-                what = " ".join(str(error).split())
-                found.append(
-                    f"{rule.__name__.replace('_', ' ')}: expected no error, found {type(error).__name__}: {what}"
-                )
+                what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                found.append(f"{rule.__name__.replace('_', ' ')}: expected no error, found {what}")
     return found
 
 
@@ -82,9 +80,8 @@ def example_without_fault(layout: Layout, name: str, source: Path, scratch: Path
     """Its example has no fault, no unused file, and clips in train and val."""
     report = scan(source, name)
     yield from (f"example: expected no fault, found {fault}" for fault in report.faults)
-    yield from (
-        f"example: expected no file that is not used, found {note}" for note in report.notes if "not used" in note
-    )
+    unused = [note for note in report.notes if "not used" in note]
+    yield from (f"example: expected no file that is not used, found {note}" for note in unused)
     if missing := {"train", "val"} - set(report.splits()):
         yield f"example: expected clips in train and val, found none in {' and '.join(sorted(missing))}"
 
@@ -177,8 +174,7 @@ def missing_file(layout: Layout, name: str, source: Path, scratch: Path) -> Iter
 
 
 RULES: tuple[Rule, ...] = (
-    *(description, recognition, example_without_fault, index),
-    *(reading, importing, damage, missing_file),
+    *(description, recognition, example_without_fault, index, reading, importing, damage, missing_file),
 )
 
 

@@ -1,11 +1,9 @@
 """Reading processes: whatever somebody's files do to a library, it happens in a process with limits.
 
-A source's index, and then its clips chunk by chunk, are read by other processes, each with a limit of memory and of
-processor time; the process that started them watches the clock. A limit that is reached, or a library that crashes,
-is a fault of the file or clip that was being read, and reading continues with the next one.
-
-Clips of one file stay with one process, which reads them in order, so that a video is decoded once. The result is the
-same for any number of processes.
+A source's index, and then its clips chunk by chunk, are read by processes with a limit of memory and of processor time;
+the one that started them watches the clock. A limit that is reached, or a library that crashes, is a fault of the file
+or clip that was being read. Clips of one file stay with one process, which reads them in order, so that a video is
+decoded once. The result is the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
@@ -28,19 +25,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from foreframe import signals
-from foreframe.data.ingest.reading import (
-    PATH_BYTES,
-    Call,
-    Clips,
-    Limits,
-    Outcome,
-    Raised,
-    over_limit,
-    read_clip,
-    spans,
-    unreadable,
-    work,
-)
+from foreframe.data.ingest import reading
+from foreframe.data.ingest.reading import Call, Clips, Limits, Outcome
 from foreframe.data.ingest.transform import ReadyClip
 from foreframe.data.layouts.contract import ClipChunk
 from foreframe.data.pack.journal import StoppedError
@@ -90,18 +76,18 @@ class Readers:
 
         Raises:
             DataError: a limit was reached, or the process crashed; the message names the file.
-            Exception: whatever job raises.
         """
         if self.workers == 0:
             return job()
         self._source = os.fspath(source)
         reader = _Reader(self.limits, Call(job, self._source))
         self._idle.append(reader)
-        while (message := reader.receive(PATIENCE)) is None:
-            signals.poll()
-        if isinstance(message, _Death):
+        try:
+            while (message := reader.receive(PATIENCE)) is None:
+                signals.poll()
+        except EOFError:
             self._idle.remove(reader)
-            raise message.error(str(source))
+            raise reader.error(str(source)) from None
         found = _checked(message)
         if isinstance(found, DataError):
             raise found
@@ -113,7 +99,7 @@ class Readers:
         workers = self._wanted(clips)
         if not workers:
             for clip in clips:
-                for start, outcome in read_clip(clip, CHUNK):
+                for start, outcome in reading.read_clip(clip, CHUNK):
                     yield clip, start, outcome
             return
         track_of = _assigned(clips, workers)
@@ -121,7 +107,7 @@ class Readers:
             own = deque(clip for clip, track in zip(clips, track_of, strict=True) if track == number)
             self._tracks.append(_Track(own, self._source, self.limits, self._idle.pop() if self._idle else None))
         for clip, track in zip(clips, track_of, strict=True):
-            for start, _ in spans(clip, CHUNK):
+            for start, _ in reading.spans(clip, CHUNK):
                 outcome = self._next(clip, self._tracks[track])
                 yield clip, start, outcome
                 if isinstance(outcome, DataError):
@@ -142,11 +128,8 @@ class Readers:
             signals.poll()
             self._receive(PATIENCE)
             track.check_clock()
-        outcome = track.take()
-        if isinstance(outcome, StoppedError):
-            raise outcome
-        checked: Outcome = _checked(outcome)
-        return checked
+        outcome: Outcome = _checked(track.take())
+        return outcome
 
     def _receive(self, seconds: float) -> None:
         """Take one chunk from each process that has one and may read further ahead; wait this long if there is none."""
@@ -191,12 +174,21 @@ class _Track:
         return outcome
 
     def receive(self) -> None:
-        message = self.reader.receive(0)
-        if isinstance(message, _Death):
-            self._continue_without(message)
-        elif message is not None:
+        """Take what the process has sent. Where it has ended, the clip is at fault; a new one reads the others."""
+        try:
+            message = self.reader.receive(0)
+        except EOFError:
+            error = self.reader.error(self.todo.popleft().name)
+            self.ahead.append((error, 0))
+            if isinstance(error, StoppedError):
+                self.todo.clear()
+            elif self.todo:
+                self.reader = _Reader(self.limits, self._job())
+            return
+        if message is not None:
             outcome, is_last = message if isinstance(message, tuple) else (message, True)
-            size = _size(outcome)
+            arrays = (outcome.frames, outcome.cond) if isinstance(outcome, ClipChunk) else ()
+            size = sum(array.nbytes for array in arrays if array is not None)
             self.ahead.append((outcome, size))
             self.bytes += size
             if is_last:
@@ -204,17 +196,8 @@ class _Track:
 
     def check_clock(self) -> None:
         """Give up the clip that is being read where that makes no progress."""
-        if self.todo and not self.ahead and (death := self.reader.overdue()):
-            self._continue_without(death)
-
-    def _continue_without(self, death: _Death) -> None:
-        """The clip that was being read is at fault; a new process reads the others."""
-        error = death.error(self.todo.popleft().name)
-        self.ahead.append((error, 0))
-        if isinstance(error, StoppedError):
-            self.todo.clear()
-        elif self.todo:
-            self.reader = _Reader(self.limits, self._job())
+        if self.todo and not self.ahead:
+            self.reader.check_clock()
 
 
 class _Reader:
@@ -225,36 +208,34 @@ class _Reader:
         context = multiprocessing.get_context("spawn")
         with signals.signals_blocked():
             resource_tracker.ensure_running()  # the first process would start it, and it would receive signals then
-        self._file = context.RawArray(c_char, PATH_BYTES)
+        self._file = context.RawArray(c_char, reading.PATH_BYTES)
         self.connection, there = context.Pipe()
-        self.process = context.Process(target=work, args=(there, limits, self._file, os.getpid()), daemon=True)
+        self.process = context.Process(target=reading.work, args=(there, limits, self._file, os.getpid()), daemon=True)
         with there, signals.signals_blocked(), _no_main():
             self.process.start()
-        self._place, self._since = b"", time.monotonic()
+        self._place, self._since, self._timed_out = b"", time.monotonic(), False
 
     def receive(self, seconds: float) -> Any:
-        """What the process sent; a _Death if it ended; None where nothing came in this time."""
+        """What the process sent; None where nothing came in this time. Raises EOFError: it has ended."""
         if not self.connection.poll(seconds):
-            return self.overdue()
+            self.check_clock()
+            return None
         try:
             message = self.connection.recv()
             if message is None:  # it has started
                 self.connection.send(self._job)
-        except (EOFError, OSError):
-            self.process.join()
-            self.connection.close()
-            return self._death()
+        except (EOFError, OSError) as error:
+            raise EOFError from error
         self._since = time.monotonic()
         return message
 
-    def overdue(self) -> _Death | None:
+    def check_clock(self) -> None:
         """End the process if it has been at one file or chunk for too long."""
         if self._file.value != self._place:
             self._place, self._since = self._file.value, time.monotonic()
-        if time.monotonic() - self._since <= self.limits.seconds:
-            return None
-        self.kill()
-        return self._death(timed_out=True)
+        if time.monotonic() - self._since > self.limits.seconds:
+            self._timed_out = True
+            self.process.kill()
 
     def kill(self) -> None:
         """It has nothing that could be left torn."""
@@ -262,33 +243,23 @@ class _Reader:
         self.process.join()
         self.connection.close()
 
-    def _death(self, timed_out: bool = False) -> _Death:
-        return _Death(os.fsdecode(self._file.value), self.process.exitcode or 0, timed_out, self.limits)
-
-
-@dataclass(frozen=True)
-class _Death:
-    """A process that ended before its work. file: the last one that it opened."""
-
-    file: str
-    code: int
-    timed_out: bool
-    limits: Limits
-
     def error(self, name: str) -> DataError:
-        """What to report of it; `name` is that of the clip or folder that was being read."""
-        if self.timed_out:
-            return over_limit(self.file or name, f"{self.limits.seconds:,.0f} s")
-        if self.code == -getattr(signal, "SIGXCPU", 0):
-            return over_limit(self.file or name, f"{self.limits.cpu:,} s of processor time")
-        if self.code == -getattr(signal, "SIGKILL", 0):
+        """Why the process has ended: the fault of the last file that it opened, or of `name`, which it was to read."""
+        self.process.join()
+        self.connection.close()
+        place, code = os.fsdecode(self._file.value) or name, self.process.exitcode or 0
+        if self._timed_out:
+            return reading.over_limit(place, f"{self.limits.seconds:,.0f} s")
+        if code == -getattr(signal, "SIGXCPU", 0):
+            return reading.over_limit(place, f"{self.limits.cpu:,} s of processor time")
+        if code == -getattr(signal, "SIGKILL", 0):
             return StoppedError(
                 f"{name}: the process that was reading it was killed (out of memory?); what was done is kept: start "
                 "again with fewer --workers"
             )
-        how = signal.Signals(-self.code).name if self.code < 0 else f"exit status {self.code}"
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         found = f"one that ends the process which reads it ({how})"
-        return unreadable(self.file or name, "data that a library can read", found)
+        return reading.unreadable(place, "data that a library can read", found)
 
 
 @contextmanager
@@ -310,15 +281,10 @@ def _kill_all(idle: Sequence[_Reader], tracks: Sequence[_Track]) -> None:
         reader.kill()
 
 
-def _size(outcome: object) -> int:
-    """Bytes of pictures and numbers."""
-    if not isinstance(outcome, ClipChunk):
-        return 0
-    return outcome.frames.nbytes + (0 if outcome.cond is None else outcome.cond.nbytes)
-
-
 def _checked(message: Any) -> Any:
-    """A message, unless it is an error that was raised in a reading process."""
-    if isinstance(message, Raised):
+    """A message, unless it is an error that is no fault of the data."""
+    if isinstance(message, StoppedError):
+        raise message
+    if isinstance(message, reading.Raised):
         raise message.error from RuntimeError(f"in a process that reads:\n{message.text}")
     return message

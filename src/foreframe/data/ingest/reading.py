@@ -39,11 +39,8 @@ Outcome = ClipChunk | DataError
 
 @dataclass(frozen=True)
 class Limits:
-    """What a reading process may use.
-
-    memory: bytes more than it has when it starts. cpu: seconds of processor time for one file or chunk. seconds: by the
-    clock, without a new file or chunk.
-    """
+    """What a reading process may use. memory: bytes more than it has when it starts. cpu: seconds of processor time
+    for one file or chunk. seconds: by the clock, without a new file or chunk."""
 
     memory: int = 2**32
     cpu: int = 600
@@ -51,11 +48,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> Limits:
-        """The usual limits times $FOREFRAME_READER_LIMITS.
-
-        Raises:
-            UsageError: that is no positive number.
-        """
+        """The usual limits times $FOREFRAME_READER_LIMITS. Raises UsageError: that is no positive number."""
         given = os.environ.get(ALLOWANCE, "1")
         try:
             factor = float(given)
@@ -80,8 +73,7 @@ def over_limit(name: str, limit: str) -> DataError:
 
 
 def unreadable(name: str, expected: str, found: str) -> DataError:
-    fault = Fault(name, "", expected, found)
-    return DataError(f"{name}: cannot be read", [fault])
+    return DataError(f"{name}: cannot be read", [Fault(name, "", expected, found)])
 
 
 def work(connection: Connection, limits: Limits, file: Any, parent: int) -> None:
@@ -96,10 +88,7 @@ def work(connection: Connection, limits: Limits, file: Any, parent: int) -> None
 
 
 def serve(connection: Connection, job: Call | Clips) -> None:
-    """Send what a job gives.
-
-    How far it gets ahead is up to the receiver: a connection that nobody reads is soon full, and sending waits.
-    """
+    """Send what a job gives, no faster than it is received: a full connection lets it wait."""
     try:
         for outcome in job.outcomes():
             connection.send(outcome)
@@ -219,9 +208,8 @@ class Guard:
     @classmethod
     def out_of_memory(cls, name: str) -> DataError:
         assert cls.limits is not None
-        return over_limit(
-            name or os.fsdecode(cls._file.value) or cls._folder, f"{cls.limits.memory / 2**20:,.0f} MiB of memory"
-        )
+        place = name or os.fsdecode(cls._file.value) or cls._folder
+        return over_limit(place, f"{cls.limits.memory / 2**20:,.0f} MiB of memory")
 
 
 def _set_soft(kind: int, value: int) -> None:

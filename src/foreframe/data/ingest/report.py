@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,9 +31,8 @@ class ClipLine:
 class Report:
     """What a source or a pack holds and everything that is wrong with it.
 
-    alignment: at which shift the conditions explain the motion; None where it is undecided.
-    clips: those without fault. faults: everything wrong, of clips and of the folder. left_out: the clips, or
-    parts of clips, to which faults belong. warnings: probably not meant. notes: facts.
+    clips: those without fault. left_out: clips, or parts of them, to which faults belong. warnings: probably not meant.
+    notes: facts. alignment: at which shift the conditions explain the motion; None where it is undecided.
     """
 
     path: str
@@ -69,12 +67,11 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self._parts()
-
-    def _parts(self) -> Iterator[Text | Table]:
         yield Text.assemble((printable(self.path), "bold"), f"  {self.layout}, {self.spec or 'no readable picture'}")
         if self.clips:
-            table = _table("split", "clips", "frames", "shortest", "longest")
+            table = Table("split", box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+            for name in ("clips", "frames", "shortest", "longest"):
+                table.add_column(name, justify="right")
             for split, lengths in self.splits().items():
                 table.add_row(split, *(f"{n:,}" for n in (len(lengths), sum(lengths), min(lengths), max(lengths))))
             yield table
@@ -105,10 +102,3 @@ class Report:
 def count(number: int, what: str) -> str:
     """`1 fault`, `2 faults`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left")
-    return table

@@ -38,21 +38,20 @@ def import_clips(
 ) -> Pack:
     """Check the clips in `src` and pack them into the new folder `dst`; each picture is read once.
 
-    An import that was killed, stopped by a signal or refused by the disk continues where it was when started again.
+    One that was killed, stopped by a signal or refused by the disk continues where it was when started again.
 
     Args:
         layout: Name of the source's layout, or the file (.py) of one; found out when None.
-        options: Size, columns, shift, windows, splits and whatever else a user may decide.
-        on_bad: "stop" lists every fault and packs nothing; "skip" leaves out what is faulty and lists it in the
-            manifest: whole clips, or single frames where a long take may be cut.
+        on_bad: "stop" lists every fault and packs nothing; "skip" leaves out what is faulty (whole clips, or frames of
+            a take that may be cut) and lists it in the manifest.
         overwrite: Replace a pack that is at `dst`; a folder that is no pack is never replaced.
-        workers: Processes that read, which have limits of memory and time; None: by the amount of work; 0: read in this
-            one, without limits, what can be trusted. The pack is the same.
+        workers: Processes that read, with limits of memory and time; None: by the amount of work; 0: this one, without
+            limits. The pack is the same.
         progress: Show a bar, then warnings and notes, on stderr.
     Raises:
         UsageError: an option that this layout does not know, or that cannot be.
         DataError: with all faults; or no layout fits, `dst` exists, nothing is left to pack, there is no room for it.
-        DiskError: the disk refuses to be written to; what was at `dst` is untouched.
+        DiskError: the disk refuses; what was at `dst` is untouched.
     """
     src, dst = Path(src), Path(dst)
     chosen = find_layout(src, layout)
@@ -80,14 +79,14 @@ def pack_source(
     readers: Readers | None = None,
     progress: bool = False,
 ) -> Pack:
-    """Pack what `source` holds; `src` is its name in messages, `key` changes when anything about it does.
-
-    readers: None: read in this process, without limits.
-    """
+    """Pack what `source` holds. src: its name in messages. key: changes when anything about it does. readers: None:
+    this process, without limits."""
     skip = on_bad == "skip"
     advice = "nothing was packed; fix the source, or leave these clips out with --on-bad skip"
     if source.spec is None or (source.faults and not skip) or not source.clips:
-        _raise(inspect(source, src, readers=readers, progress=progress), source, advice)
+        none = source.spec is None or not source.clips
+        why = f"no clip can be used ({count(len(source.clips), 'clip')} found)" if none else advice
+        inspect(source, src, readers=readers, progress=progress).raise_if_faults(why)
     if source.spec is None:
         raise DataError(f"{src} ({source.layout}): expected at least one clip, found none")
     writer = PackWriter(
@@ -125,9 +124,3 @@ def _print_summary(report: Report) -> None:
             print(
                 f"... and {len(lines) - MAX_PRINTED:,} more {kind}s; `foreframe data check` lists them", file=sys.stderr
             )
-
-
-def _raise(report: Report, source: PreparedSource, advice: str) -> None:
-    if source.spec is None or not source.clips:
-        advice = f"no clip can be used ({count(len(source.clips), 'clip')} found)"
-    report.raise_if_faults(advice)

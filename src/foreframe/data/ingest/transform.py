@@ -36,7 +36,7 @@ FEW = 3
 
 @dataclass(frozen=True)
 class ReadyClip:
-    """One clip as it will be packed: `read(start, stop)` gives its frames and the conditions that lead into them."""
+    """One clip as it will be packed. first: the recorded frame that its frame 0 is."""
 
     name: str
     split: str
@@ -44,7 +44,6 @@ class ReadyClip:
     transform: ClipTransform
     source: SourceClip
     first: int = 0
-    """The recorded frame that frame 0 is."""
 
     def read(self, start: int, stop: int) -> ClipChunk:
         return self.transform.read(self.source, self.first, start, stop)
@@ -67,11 +66,8 @@ class ReadyClip:
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """What is done to each span of a clip.
-
-    native: (H, W) of the recorded pictures, as far as it is known. columns: which numbers of a row are taken; None:
-    there is no row, or it is a picture.
-    """
+    """What is done to each span of a clip. native: (H, W) of the recorded pictures, where it is known. columns: the
+    numbers of a row that are taken; None: there is no row, or it is a picture."""
 
     native: Size
     size: Size
@@ -106,25 +102,19 @@ class ClipTransform:
         return ClipChunk(frames, self._cond(rows.values, rows_at - low), dict(sorted(faults.items())))
 
     def _counted(self, clip: SourceClip, rows: RawChunk, low: int, high: int) -> dict[int, tuple[Fault, ...]]:
-        """The faults of each row of low to high-1, first those of reading it and then those known of its table; of
-        single numbers only where one is in a column that is chosen."""
+        """The faults of each row of low to high-1; of single numbers only those in a column that is chosen."""
         found = {low + index: list(faults) for index, faults in rows.faults.items()}
         for fault in clip.faults:
             if isinstance(fault, NumberFault) and low <= fault.row < high:
                 found.setdefault(fault.row, []).append(fault)
         chosen = set(self.columns or ())
-        counted = {
-            row: tuple(
-                Fault(fault.path, fault.where, fault.expected, fault.found)
-                for fault in faults
-                if not isinstance(fault, NumberFault) or chosen.intersection(fault.columns)
-            )
-            for row, faults in sorted(found.items())
-        }
-        return {row: faults for row, faults in counted.items() if faults}
+        counted = {}
+        for row, faults in sorted(found.items()):
+            if counts := [each for each in faults if not isinstance(each, NumberFault) or chosen & {*each.columns}]:
+                counted[row] = tuple(Fault(each.path, each.where, each.expected, each.found) for each in counts)
+        return counted
 
     def _cond(self, rows: NDArray[Any], at: NDArray[np.intp]) -> NDArray[Any]:
-        """The rows (T, N) of each frame: pictures of its last one, or the chosen numbers of all, one after another."""
         if self.columns is None:
             return fitted(rows[at[:, -1]], self.size, self.fit)
         numbers: NDArray[Any] = rows[:, list(self.columns)][at]
@@ -132,11 +122,8 @@ class ClipTransform:
 
 
 def rows_for(frames: NDArray[np.intp], length: int, shift: int, stride: int = 1) -> NDArray[np.intp]:
-    """(T, stride): the recorded rows that lead into each of the T recorded frames and, before it, into those that the
-    stride leaves out. Row t leads into frame t + shift; the clip's first or last row stands in where there is none.
-
-    length: of the clip as it was recorded.
-    """
+    """(T, stride): the recorded rows that lead into each of T frames and, before it, into those that the stride leaves
+    out. Row t leads into frame t + shift; the first or last of the `length` rows stands in where there is none."""
     into = frames[:, None] + np.arange(1 - stride, 1)
     rows: NDArray[np.intp] = np.clip(into - shift, 0, length - 1)
     return rows
@@ -169,14 +156,9 @@ def shape(survey: SourceIndex, options: Options) -> PreparedSource:
     size = check_size(options.size or survey.size or (1, 1))
     columns = _columns(survey, options)
     shift = survey.shift if options.shift is None else options.shift
-    conditioned = survey.cond == "image" or bool(columns)
-    if survey.cond == "image" and (options.columns or survey.chosen) == (NONE,):
-        conditioned = False
-    chosen = columns if survey.cond == "vector" and columns else None
-    native = survey.size
-    transform = ClipTransform(
-        native or size, size, options.fit, options.stride, options.between, shift, chosen, conditioned
-    )
+    conditioned = bool(columns) or (survey.cond == "image" and (options.columns or survey.chosen) != (NONE,))
+    native, fit, stride, between = survey.size, options.fit, options.stride, options.between
+    transform = ClipTransform(native or size, size, fit, stride, between, shift, columns or None, conditioned)
     names = _names(survey, columns, transform) if conditioned else ()
     notes: list[str] = []
     clips, faults = _with_splits(_with_names(survey.clips), options, notes)
@@ -189,7 +171,7 @@ def shape(survey: SourceIndex, options: Options) -> PreparedSource:
         warnings.append(
             f"{count(len(short), 'clip')} not longer than the shift of {shift}: one row leads into each frame"
         )
-    if native and options.size and options.fit == "stretch" and native[0] * size[1] != native[1] * size[0]:
+    if native and options.size and fit == "stretch" and native[0] * size[1] != native[1] * size[0]:
         notes.append(
             f"pictures of {native[0]}x{native[1]} are stretched to {size[0]}x{size[1]}; --fit crop or --fit pad keeps "
             "their shape"
@@ -204,7 +186,7 @@ def shape(survey: SourceIndex, options: Options) -> PreparedSource:
         (*survey.faults, *faults),
         tuple(warnings),
         (*survey.notes, *notes),
-        survey.fps / options.stride if survey.fps else None,
+        survey.fps / stride if survey.fps else None,
     )
 
 
@@ -265,25 +247,22 @@ def _names(survey: SourceIndex, columns: tuple[int, ...], transform: ClipTransfo
 
 
 def _with_names(clips: Sequence[SourceClip]) -> list[SourceClip]:
-    """All clips; those whose name cannot stand in a pack are at fault, and so are those called like another one but
-    for the Unicode form of the name. (Two of the very same name are distinguished by their reader.)"""
+    """All clips; at fault are names that cannot stand in a pack, or differ in their Unicode form only."""
     names: dict[str, str] = {}
     named = []
     for clip in clips:
-        other = names.setdefault(unicodedata.normalize("NFC", clip.name), clip.name)
+        other, wrong = names.setdefault(unicodedata.normalize("NFC", clip.name), clip.name), []
         if not fit_name(clip.name):
-            clip = replace(clip, faults=(*clip.faults, Fault(clip.name, "", f"as its name {FIT}", "another")))
+            wrong = [Fault(clip.name, "", f"as its name {FIT}", "another")]
         elif other != clip.name:
-            wrong = Fault(clip.name, "", "a name of its own", f"{other!a}, which differs in its Unicode form only")
-            clip = replace(clip, faults=(*clip.faults, wrong))
-        named.append(clip)
+            wrong = [Fault(clip.name, "", "a name of its own", f"{other!a}, which differs in its Unicode form only")]
+        named.append(replace(clip, faults=(*clip.faults, *wrong)))
     return named
 
 
 def _with_splits(
     clips: Sequence[SourceClip], options: Options, notes: list[str]
 ) -> tuple[list[SourceClip], list[Fault]]:
-    """Every clip with a split: the source's own, that of a list, or one drawn by the hash of its name."""
     if options.lists is not None:
         return _listed(clips, options.lists)
     shares = options.shares or (0.8, 0.1, 0.1)
@@ -312,8 +291,7 @@ def _drawn(names: Sequence[str], shares: tuple[float, float, float]) -> dict[str
 
 
 def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], list[Fault]]:
-    """Clips with the splits that a JSON file gives them; a clip in none or in two is at fault, and so is a listed one
-    that is missing."""
+    """Clips with the splits of a JSON file; at fault are those in none or in two, and listed ones that are missing."""
     try:
         raw = read_json(path, str(path))
     except DataError as error:
@@ -342,8 +320,7 @@ def _listed(clips: Sequence[SourceClip], path: Path) -> tuple[list[SourceClip], 
 
 
 def _ready(clips: Sequence[SourceClip], transform: ClipTransform, window: int, notes: list[str]) -> list[ReadyClip]:
-    ready = []
-    left = []
+    ready, left = [], []
     longest = max((-(-clip.length // transform.stride) for clip in clips if not _clip_level(clip)), default=window)
     if longest < window:
         raise UsageError(f"window: no clip is {window} frames long, the longest has {longest}; ask for fewer")
@@ -371,13 +348,11 @@ def _clip_level(clip: SourceClip) -> tuple[Fault, ...]:
 
 
 def _part(clip: SourceClip, start: int, stop: int) -> str:
-    if clip.part is not None:
-        return clip.part(start, stop)
-    return f"{clip.name}/{start:06d}-{stop - 1:06d}"
+    return clip.part(start, stop) if clip.part is not None else f"{clip.name}/{start:06d}-{stop - 1:06d}"
 
 
 def open_source(folder: Path, layout: str | None, options: Options) -> PreparedSource:
-    """What a source folder holds and what its clips will be, by its layout and a user's options.
+    """What a source folder holds and what its clips will be.
 
     Raises:
         UsageError: an option that this layout does not know, or that cannot be.

@@ -36,11 +36,8 @@ def inspect(
 ) -> Report:
     """Read every clip of a source once; those without fault go to `writer`, if there is one.
 
-    skip: Continue after a fault, leaving out the clip, or the frames where a clip may be cut. Without it, the
-    writer gets nothing more after the first fault, while the scan lists all others. readers: None: this process.
-
-    Raises:
-        Stopped: a signal has asked to stop; after the chunk that is being read.
+    skip: Leave out a clip with a fault, or its frames where it may be cut. Without it, the writer gets nothing after
+    the first fault, while the scan lists all others. readers: None: this process.
     """
     report = Report(str(folder), source.layout, source.spec)
     report.faults += source.faults
@@ -122,7 +119,7 @@ class _CleanSpan:
 
 
 class _Inspection:
-    """Goes through clips one after another; knows those it has seen, to find the same one in two splits."""
+    """Goes through clips one after another; finds those that are in two splits."""
 
     def __init__(self, report: Report, writer: PackWriter | None, folder: Path, skip: bool, length: int) -> None:
         self.report, self.writer, self.skip, self.length = report, writer, skip, length
@@ -133,8 +130,7 @@ class _Inspection:
 
     def refuse(self, clip: ReadyClip, expected: str, found: str) -> None:
         """Leave out a clip that is not even read."""
-        fault = Fault(clip.name, "", expected, found)
-        self._drop(LeftOut(clip.name, (str(fault),)), [fault])
+        self._drop(clip.name, Fault(clip.name, "", expected, found))
 
     def read(self, clip: ReadyClip, outcomes: Iterable[tuple[int, Outcome]]) -> Iterator[int]:
         """Take one clip into the report and the writer; yields how many frames each step took."""
@@ -159,15 +155,17 @@ class _Inspection:
                 run = None
             for first, last in _between(bad, frames) if cut or not faults else ():
                 run = run or _CleanSpan(start + first)
-                run.add(outcome.frames[first:last])
-                self._align(outcome, first, last, new=run.start == start + first)
-                self._write(outcome, first, last)
+                good = outcome.frames[first:last], None if outcome.cond is None else outcome.cond[first:last]
+                run.add(good[0])
+                self.alignment.add(*good, new=run.start == start + first)
+                if self.sink is not None:
+                    self.sink.append(*good)
                 if last < frames:
                     self._close(clip, run, start + last, cut)
                     run = None
             yield frames
         if faults and not cut:
-            self._drop(LeftOut(clip.name, tuple(map(str, faults))), faults)
+            self._drop(clip.name, *faults)
             return
         if run is not None:
             self._close(clip, run, clip.length, cut and bool(faults), whole)
@@ -181,50 +179,43 @@ class _Inspection:
         found = []
         for fault in error.faults:
             path = Path(fault.path)
-            inside = path.is_absolute() and path.is_relative_to(self.folder.absolute())
-            inside_given = path.is_relative_to(self.folder)
-            root = self.folder if inside_given else self.folder.absolute()
-            name = printable("/".join(path.relative_to(root).parts)) if inside or inside_given else fault.path
+            roots = [root for root in (self.folder, self.folder.absolute()) if path.is_relative_to(root)]
+            name = printable("/".join(path.relative_to(roots[0]).parts)) if roots else ""
             found.append(Fault(name or fault.path, fault.where, fault.expected, fault.found))
         return found
 
-    def _write(self, chunk: ClipChunk, first: int, last: int) -> None:
-        if self.writer is not None and (self.skip or not self.report.faults):
-            self.writer.append(chunk.frames[first:last], None if chunk.cond is None else chunk.cond[first:last])
-
-    def _align(self, chunk: ClipChunk, first: int, last: int, *, new: bool) -> None:
-        cond = None if chunk.cond is None else chunk.cond[first:last]
-        self.alignment.add(chunk.frames[first:last], cond, new=new)
+    @property
+    def sink(self) -> PackWriter | None:
+        """The writer, as long as clips go to it."""
+        return self.writer if self.skip or not self.report.faults else None
 
     def _close(self, clip: ReadyClip, run: _CleanSpan, stop: int, cut: bool, whole: bool = False) -> None:
         """The run is an episode, unless it is too short or stands in another split already."""
         length = stop - run.start
         name = clip.part(run.start, stop) if cut else clip.name
         if cut and length < max(2, self.length):
-            self._drop(LeftOut(name, (f"only {length} frames between frames that cannot be used",)))
+            self._drop(name, f"only {length} frames between frames that cannot be used")
             return
         line = ClipLine(name, clip.split, length)
         other = self.seen.setdefault(run.digest.digest(), line)
         if other.split != clip.split:
-            fault = Fault(
-                name, "", "clips that are in one split only", f"the same frames as {other.name} ({other.split})"
-            )
-            self._drop(LeftOut(name, (str(fault),)), [fault])
+            found = f"the same frames as {other.name} ({other.split})"
+            self._drop(name, Fault(name, "", "clips that are in one split only", found))
             return
         if other is not line:
             self.report.warnings.append(f"{name}: the same frames as {other.name}")
         if run.black or run.constant:
             what = "black" if run.black else "the same"
             self.report.warnings.append(f"{name}: every frame is {what}")
-        if self.writer is not None and (self.skip or not self.report.faults):
-            self.writer.commit(name, clip.split)
+        if self.sink is not None:
+            self.sink.commit(name, clip.split)
             if whole:
-                self.writer.note(clip.name)
+                self.sink.note(clip.name)
         self.report.clips.append(line)
 
-    def _drop(self, item: LeftOut, faults: Sequence[Fault] = ()) -> None:
-        self._report(faults)
-        self.report.left_out.append(item)
+    def _drop(self, name: str, *why: Fault | str) -> None:
+        self._report(reason for reason in why if isinstance(reason, Fault))
+        self.report.left_out.append(LeftOut(name, tuple(map(str, why))))
         if self.writer is not None:
             self.writer.rollback()
 

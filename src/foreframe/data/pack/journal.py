@@ -30,8 +30,8 @@ class StoppedError(DataError):
 class Journal:
     """A folder in which arrays are being written, and beside them a list of the clips that are in them whole.
 
-    One line says which source it is, then one for each clip, then now and then how many frames are safely on the
-    disk; clips behind the last such line do not count.
+    Its first line says which source it is; then each clip has one, and now and then one says how many frames are safely
+    on the disk. Clips behind the last of these do not count.
 
     arrays: the folder of the arrays. found: {clip: (first frame, number of frames)} of the writer before.
     """
@@ -48,11 +48,7 @@ class Journal:
     def open(self, files: Mapping[str, tuple[int, int]]) -> int:
         """Take the folder, emptied unless it holds this very work; returns how many frames are safe in it.
 
-        files: {name: (bytes before the first frame, bytes of a frame)}.
-
-        Raises:
-            BusyError: another process is writing here.
-            DiskError, OSError: the disk refused.
+        files: {name: (bytes before the first frame, bytes of a frame)}. Raises BusyError: another process writes here.
         """
         self.folder.mkdir(exist_ok=True)
         try:

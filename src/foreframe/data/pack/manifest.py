@@ -34,11 +34,8 @@ def fit_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One uncut run of frames: `start` is its first frame in frames.npy; no window leaves it.
-
-    Raises:
-        DataError: the name or the split cannot be printed, or would lead out of a folder if somebody made a path of it.
-    """
+    """One uncut run of frames, from frame `start` of frames.npy on; no window leaves it. Its name and its split can be
+    printed, and lead out of no folder as part of a path."""
 
     name: str
     split: str
@@ -70,10 +67,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ColumnStats:
-    """One number of a vector condition over the clips of `train` (over all, where there is no such split).
-
-    std is the deviation of the population; 0 for a column that never changes.
-    """
+    """One number of a vector condition over the clips of `train` (over all, where there is no such split). std: of the
+    population; 0 for a column that never changes."""
 
     name: str
     mean: float
@@ -84,15 +79,10 @@ class ColumnStats:
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json. No time, user or machine in it: the same source packs to the same bytes.
-
-    On disk it has one field more, `sha256`: the hash of these bytes as they are with that field empty.
+    """manifest.json. No time, user or machine in it: the same source packs to the same bytes. On disk it has one field
+    more, `sha256`: the hash of these bytes as they are with that field empty.
 
     shift: row t of the source led into frame t + shift; `alignment` says it in words.
-    stats: one for each number of a vector condition, else none.
-
-    Raises:
-        ConfigError: its parts do not fit together.
     """
 
     spec: ClipSpec
@@ -138,11 +128,7 @@ def count_splits(episodes: tuple[Episode, ...]) -> dict[str, dict[str, int]]:
 
 
 def episodes_to_bytes(episodes: tuple[Episode, ...]) -> bytes:
-    """episodes.json: a list with one episode a line.
-
-    Raises:
-        DataError: two episodes of one name.
-    """
+    """episodes.json: a list with one episode a line. Raises DataError: two episodes of one name."""
     _check_names(episodes)
     lines = (json.dumps(asdict(episode), sort_keys=True, ensure_ascii=False) for episode in episodes)
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
@@ -152,8 +138,7 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
     """manifest.json of a pack and its bytes as they lie on disk.
 
     Raises:
-        DataError: not JSON, another layout version, an unknown or missing key (with its dotted path), a wrong type,
-            or not the bytes that were written (with both hashes).
+        DataError: not the bytes that were written (with both hashes), another layout version, or no manifest.
     """
     content = read_bytes(path)
     sealed = _check_seal(path, content)
@@ -195,10 +180,7 @@ def read_episodes(path: Path, frames_per_split: Mapping[str, Mapping[str, int]])
             episodes.append(episode)
     except ConfigError as error:
         raise DataError(f"{path}: {error}") from error
-    try:
-        _check_names(episodes)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    _check_names(episodes, f"{path}: ")
     found = count_splits(tuple(episodes))
     if found != frames_per_split:
         raise DataError(f"{path}: expected the splits of the manifest, {dict(frames_per_split)}, found {found}")
@@ -239,13 +221,14 @@ def _parse(path: Path, content: bytes) -> Any:
         raise DataError(f"{path}: expected JSON: {error}") from error
 
 
-def _check_names(episodes: Sequence[Episode]) -> None:
+def _check_names(episodes: Sequence[Episode], where: str = "") -> None:
     """DataError where two episodes have one name, or names that differ in their Unicode form only."""
     names: dict[str, str] = {}
     for episode in episodes:
         form = unicodedata.normalize("NFC", episode.name)
         if (other := names.get(form)) is not None:
-            raise DataError(f"name: {episode.name!a} occurs twice" + f", also as {other!a}" * (other != episode.name))
+            also = f", also as {other!a}" * (other != episode.name)
+            raise DataError(f"{where}name: {episode.name!a} occurs twice{also}")
         names[form] = episode.name
 
 

@@ -9,6 +9,7 @@ manifest.json   spec, names, alignment, splits, source, and size and SHA-256 of 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from foreframe.data.pack.manifest import (
 )
 from foreframe.data.pack.npy import open_array
 from foreframe.data.pack.stats import column_stats
-from foreframe.data.pack.writer import PackWriter, cond_layout, picture_shape, sha256
+from foreframe.data.pack.writer import PackWriter, array_layout, sha256
 from foreframe.errors import DataError, Fault, nearest
 
 __all__ = ["Episode", "Pack", "PackWriter", "changed", "is_pack", "sha256"]
@@ -37,29 +38,20 @@ __all__ = ["Episode", "Pack", "PackWriter", "changed", "is_pack", "sha256"]
 CHANGED = "the pack has changed since it was written; import its source again"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Pack:
     """A pack opened for reading. Opening costs milliseconds and no memory, whatever its size.
 
-    path: the folder. hash: SHA-256 of manifest.json, which holds the hashes of all other files.
-    spec: C, H, W and the condition of every clip. episodes: in the order of the frames.
-    frames: uint8 (N, H, W, C), read-only. cond: float32 (N, D), uint8 (N, H, W, 3), or None.
+    path: the folder. episodes: in the order of the frames. frames: uint8 (N, H, W, C), read-only. cond: float32 (N, D),
+    uint8 (N, H, W, 3), or None. hash: SHA-256 of manifest.json, which holds the hashes of all other files.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        manifest: Manifest,
-        episodes: tuple[Episode, ...],
-        frames: NDArray[np.uint8],
-        cond: NDArray[Any] | None,
-        hash: str,
-    ) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.episodes = episodes
-        self.frames = frames
-        self.cond = cond
-        self.hash = hash
+    path: Path
+    manifest: Manifest
+    episodes: tuple[Episode, ...]
+    frames: NDArray[np.uint8]
+    cond: NDArray[Any] | None
+    hash: str
 
     @classmethod
     def open(cls, path: Path | str) -> Pack:
@@ -92,10 +84,10 @@ class Pack:
             raise DataError(f"{path}: {CHANGED}", [fault])
         episodes = read_episodes(path / EPISODES, manifest.splits)
         total = sum(episode.length for episode in episodes)
-        frames = open_array(path / FRAMES, np.dtype(np.uint8), (total, *picture_shape(manifest.spec)))
+        frames = open_array(path / FRAMES, *array_layout(FRAMES, manifest.spec, total))
         cond = None
         if manifest.spec.cond != "none":
-            cond = open_array(path / COND, *cond_layout(manifest.spec, total))
+            cond = open_array(path / COND, *array_layout(COND, manifest.spec, total))
         return cls(path, manifest, episodes, frames, cond, hashlib.sha256(content).hexdigest())
 
     @property
@@ -116,11 +108,7 @@ class Pack:
         return tuple(dict.fromkeys(episode.split for episode in self.episodes))
 
     def split(self, name: str) -> list[Episode]:
-        """The episodes of one split, at least one.
-
-        Raises:
-            DataError: no episode has this split; the message lists those that exist.
-        """
+        """The episodes of one split. Raises DataError: there are none; the message lists the splits that exist."""
         found = [episode for episode in self.episodes if episode.split == name]
         if not found:
             counts = ", ".join(f"{split} ({self.manifest.splits[split]['episodes']} episodes)" for split in self.splits)
@@ -144,11 +132,7 @@ class Pack:
         return self.manifest.stats if split == "train" else column_stats(self.cond_names, self.cond, self.split(split))
 
     def verify(self) -> None:
-        """Read every file and compare its SHA-256 with the manifest.
-
-        Raises:
-            DataError: with one fault for each file that differs, naming both hashes.
-        """
+        """Compare every file's SHA-256 with the manifest. Raises DataError with a fault for each that differs."""
         if faults := changed(self.path, self.manifest):
             raise DataError(f"{self.path}: {CHANGED}", faults)
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -41,16 +41,11 @@ BLOCK = 2**20
 """Bytes of a file that are hashed at a time."""
 
 
-def picture_shape(spec: ClipSpec) -> tuple[int, int, int]:
-    """(H, W, C) of one frame on disk."""
-    return spec.height, spec.width, spec.channels
-
-
-def cond_layout(spec: ClipSpec, total: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Element type and shape of the conditions of `total` frames on disk."""
-    if spec.cond == "vector":
+def array_layout(name: str, spec: ClipSpec, total: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Element type and shape of `total` frames, or of their conditions, on disk."""
+    if name == COND and spec.cond == "vector":
         return np.dtype("<f4"), (total, spec.cond_size)
-    return np.dtype(np.uint8), (total, spec.height, spec.width, spec.cond_size)
+    return np.dtype(np.uint8), (total, spec.height, spec.width, spec.channels if name == FRAMES else spec.cond_size)
 
 
 def sha256(path: Path) -> str:
@@ -66,23 +61,17 @@ def sha256(path: Path) -> str:
 class PackWriter:
     """Streams clips into a new pack at `dst`; memory stays flat. Leaving the `with` block puts the pack in place.
 
-    Any exception inside the block, Ctrl-C included, removes everything that was written; with `resume`, what was
-    stopped through no fault of the clips (a signal, the disk, too little memory) is kept. A signal that asks to stop is
-    handled while files are hashed, and not while the pack is put in place.
+    Any exception inside the block removes what was written; with `resume`, what was stopped through no fault of the
+    clips (a signal, the disk, too little memory) is kept. A signal is not handled while the pack is put in place.
 
     Args:
         dst: The folder to make; it must not exist unless `overwrite`, and then only a pack is ever replaced.
-        spec: C, H, W and the condition of every clip.
         cond_names: D names of a vector condition; one or none for pictures.
-        fps: Frames a second, where known.
         source: What the clips came from: layout, folder name, options. JSON; goes into the manifest as it is.
-        shift: Row t of the source led into frame t + shift; conditions are given to the writer as cond[t], shifted
-            already.
-        resume: A key of the source, which changes when it does. A writer that was killed is then resumed by
-            the next one with the same `dst` and `resume`; see `left_behind`. Empty: a new start, always.
-        expected: How many frames are to come, as far as that is known: where there is no room for them the writer does
-            not begin.
-
+        shift: Row t of the source led into frame t + shift; the writer is given conditions that are shifted already.
+        resume: A key of the source, which changes when it does: the next writer with the same `dst` and `resume` goes
+            on where one was killed; see `left_behind`. Empty: a new start, always.
+        expected: Frames to come, where that is known: without room for them the writer does not begin.
     Raises:
         DataError: something is at `dst`, there is no room, or clips do not fit.
         BusyError: another process makes the same pack (with `resume`).
@@ -133,13 +122,13 @@ class PackWriter:
             except OSError as error:
                 raise disk.refused(self.dst, error, self._needed) from error
             try:
-                for name in self._arrays:
-                    self._files[name] = (self._folder / name).open("r+b" if self._safe else "w+b")
-                    self._files[name].write(bytes(HEADER_BYTES))
-            except OSError as error:
-                problem = self._refused(error)
+                with self._writing():
+                    for name in self._arrays:
+                        self._files[name] = (self._folder / name).open("r+b" if self._safe else "w+b")
+                        self._files[name].write(bytes(HEADER_BYTES))
+            except DiskError as problem:
                 self._release(problem)
-                raise problem from error
+                raise
         return self
 
     def _take_folder(self) -> None:
@@ -177,24 +166,28 @@ class PackWriter:
         """Add frames to the clip being written; it counts only once `commit` gives it a name."""
         length = len(frames)
         self._needed = self._bytes(max(length, self.expected - max(self._safe, self._committed + self._pending)))
-        if frames.dtype != np.uint8 or frames.shape != (length, *picture_shape(self.spec)):
-            raise DataError(f"frames: expected uint8 (T, {self._sides()}), found {frames.dtype} {frames.shape}")
+        dtype, shape = array_layout(FRAMES, self.spec, length)
+        if frames.dtype != dtype or frames.shape != shape:
+            sides = ", ".join(map(str, shape[1:]))
+            raise DataError(f"frames: expected uint8 (T, {sides}), found {frames.dtype} {frames.shape}")
         if (cond is None) != (self.spec.cond == "none"):
             raise DataError(f"cond: expected {self.spec.cond}, found {'none' if cond is None else cond.shape}")
-        try:
+        with self._writing():
             if cond is not None:
-                dtype, shape = cond_layout(self.spec, length)
-                if cond.shape != shape or (dtype == np.uint8) != (cond.dtype == np.uint8):
-                    raise DataError(f"cond: expected {dtype} {shape}, found {cond.dtype} {cond.shape}")
-                cond = np.ascontiguousarray(cond, dtype)
-                if dtype != np.uint8 and not np.isfinite(cond).all():
-                    row = int(np.flatnonzero(~np.isfinite(cond).all(axis=1))[0])
-                    raise DataError(f"cond: expected finite numbers, found {cond[row].tolist()} at row {row}")
-                self._write(COND, cond)
+                self._write(COND, self._checked(cond, length))
             self._write(FRAMES, np.ascontiguousarray(frames))
-        except OSError as error:
-            raise self._refused(error) from error
         self._pending += length
+
+    def _checked(self, cond: NDArray[Any], length: int) -> NDArray[Any]:
+        """Conditions as they are written. Raises DataError for another shape and for numbers that are not finite."""
+        dtype, shape = array_layout(COND, self.spec, length)
+        if cond.shape != shape or (dtype == np.uint8) != (cond.dtype == np.uint8):
+            raise DataError(f"cond: expected {dtype} {shape}, found {cond.dtype} {cond.shape}")
+        cond = np.ascontiguousarray(cond, dtype)
+        if dtype != np.uint8 and not np.isfinite(cond).all():
+            row = int(np.flatnonzero(~np.isfinite(cond).all(axis=1))[0])
+            raise DataError(f"cond: expected finite numbers, found {cond[row].tolist()} at row {row}")
+        return cond
 
     def commit(self, name: str, split: str) -> None:
         """Close the clip being written, as an episode."""
@@ -209,22 +202,18 @@ class PackWriter:
 
     def rollback(self) -> None:
         """Forget the frames added since the last `commit`."""
-        try:
+        with self._writing():
             for name, file in self._files.items():
                 file.seek(HEADER_BYTES + max(self._safe, self._committed) * self._frame_bytes(name))
                 file.truncate()
-        except OSError as error:
-            raise self._refused(error) from error
         self._pending = 0
 
     def note(self, clip: str) -> None:
         """Remember for a later writer that the last episode holds all of this clip of the source, faultless."""
         if self._journal is not None:
             last = self.episodes[-1]
-            try:
+            with self._writing():
                 self._journal.note(clip, last.start, last.length, self._files.values())
-            except OSError as error:
-                raise self._refused(error) from error
 
     @property
     def left_behind(self) -> Collection[str]:
@@ -242,20 +231,17 @@ class PackWriter:
         parts = {}
         try:
             for name, file in self._files.items():
-                dtype, shape = self._layout(name, stop - start)
+                dtype, shape = array_layout(name, self.spec, stop - start)
                 file.seek(HEADER_BYTES + (self._committed + start) * self._frame_bytes(name))
                 parts[name] = np.frombuffer(file.read(dtype.itemsize * int(np.prod(shape))), dtype).reshape(shape)
         except OSError as error:
-            raise DataError(
-                f"{self._folder}: cannot be read: {error.strerror}, so it was deleted; start again"
-            ) from error
+            why = f"cannot be read: {error.strerror}, so it was deleted; start again"
+            raise DataError(f"{self._folder}: {why}") from error
         return parts[FRAMES], parts.get(COND)
 
     def leave_out(self, clip: str, reasons: Iterable[str]) -> None:
-        """Record in the manifest that a clip of the source is not in the pack, and why.
-
-        Where the list would take too much memory to be read again, it ends with how many more there are.
-        """
+        """Record in the manifest why a clip of the source is not in the pack, while the list is small enough to be
+        read again; then only how many more there are."""
         item = LeftOut(clip, tuple(reasons))
         self._list_memory += config.memory_for(json.dumps(asdict(item), indent=4, ensure_ascii=False).encode())
         if self._list_memory > config.MEMORY // 2:
@@ -269,10 +255,8 @@ class PackWriter:
         with signals.defer_signals():
             try:
                 if kind is None:
-                    self._finish()
-            except OSError as problem:
-                error = self._refused(problem)
-                raise error from problem
+                    with self._writing():
+                        self._finish()
             except BaseException as problem:
                 error = problem
                 raise
@@ -303,7 +287,7 @@ class PackWriter:
             self._journal.sync(self._files.values())
         for name, file in self._files.items():
             file.seek(0)
-            file.write(header(*self._layout(name, self._committed)))
+            file.write(header(*array_layout(name, self.spec, self._committed)))
             file.truncate(HEADER_BYTES + self._committed * self._frame_bytes(name))
             file.flush()
             os.fsync(file.fileno())
@@ -316,17 +300,20 @@ class PackWriter:
             name: FileRecord((self._folder / name).stat().st_size, sha256(self._folder / name))
             for name in sorted([*self._files, EPISODES])
         }
+        if self._unlisted:
+            why = "too many to be listed; `foreframe data check` of the source lists them"
+            self.left_out.append(LeftOut(f"{self._unlisted:,} more", (why,)))
         manifest = Manifest(
-            self.spec,
-            self.cond_names,
-            alignment(self.spec, self.shift),
-            self.shift,
-            self._stats(),
-            self.fps,
-            count_splits(episodes),
-            self.source,
-            (*self.left_out, *self._unlisted_count()),
-            records,
+            spec=self.spec,
+            cond_names=self.cond_names,
+            alignment=alignment(self.spec, self.shift),
+            shift=self.shift,
+            stats=self._stats(),
+            fps=self.fps,
+            splits=count_splits(episodes),
+            source=self.source,
+            left_out=tuple(self.left_out),
+            files=records,
         )
         signals.poll()  # from here on it is only a moment
         content = manifest.to_bytes()
@@ -337,10 +324,6 @@ class PackWriter:
         self._placed = True
         disk.sync(self.dst.parent)
 
-    def _unlisted_count(self) -> tuple[LeftOut, ...]:
-        why = "too many to be listed; `foreframe data check` of the source lists them"
-        return (LeftOut(f"{self._unlisted:,} more", (why,)),) if self._unlisted else ()
-
     def _put_in_place(self) -> None:
         refuse_existing(self.dst, self.overwrite)
         try:
@@ -350,7 +333,6 @@ class PackWriter:
             raise
 
     def _stats(self) -> tuple[ColumnStats, ...]:
-        """Of each number of a vector condition, over the clips of train; over all where there is no train."""
         if self.spec.cond != "vector":
             return ()
         cond = np.memmap(self._folder / COND, "<f4", "r", HEADER_BYTES, (self._committed, self.spec.cond_size))
@@ -366,27 +348,23 @@ class PackWriter:
             file.seek(HEADER_BYTES + (begin + known) * self._frame_bytes(name))
             file.write(values[known:].data)
 
-    def _layout(self, name: str, total: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        if name == FRAMES:
-            return np.dtype(np.uint8), (total, *picture_shape(self.spec))
-        return cond_layout(self.spec, total)
-
     def _frame_bytes(self, name: str) -> int:
-        dtype, shape = self._layout(name, 1)
+        dtype, shape = array_layout(name, self.spec, 1)
         return dtype.itemsize * int(np.prod(shape))
-
-    def _sides(self) -> str:
-        return ", ".join(str(side) for side in picture_shape(self.spec))
 
     def _bytes(self, frames: int) -> int:
         """Of this many frames, their conditions, and the headers."""
         return sum(HEADER_BYTES + frames * self._frame_bytes(name) for name in self._arrays)
 
-    def _refused(self, error: OSError) -> DiskError:
-        kept = "nothing was kept"
-        if self._journal is not None and self.episodes:
-            kept = "what was done is kept, the same command continues"
-        return DiskError(f"{disk.refused(self.dst, error, self._needed)}; {kept}")
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns an OSError into the DiskError that says what is kept."""
+        try:
+            yield
+        except OSError as error:
+            resumable = self._journal is not None and self.episodes
+            kept = "what was done is kept, the same command continues" if resumable else "nothing was kept"
+            raise DiskError(f"{disk.refused(self.dst, error, self._needed)}; {kept}") from error
 
 
 def alignment(spec: ClipSpec, shift: int) -> str:
