@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -350,14 +351,16 @@ def test_a_pack_is_opened_where_it_lies(bair: Path, tmp_path: Path, cache: Path)
 
 
 def test_two_at_once_make_one_pack_and_both_use_it(bair: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
-    real, calls, packs = importing.inspect, [], []
+    real, calls, packs, other_waits = importing.inspect, [], [], threading.Event()
 
-    def slowly(*arguments, **options):
+    def once_the_other_waits(*arguments, **options):
         calls.append(1)
-        time.sleep(0.5)
+        assert other_waits.wait(120)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(importing, "inspect", slowly)
+    monkeypatch.setattr(importing, "inspect", once_the_other_waits)
+    clock = SimpleNamespace(sleep=lambda seconds: (other_waits.set(), time.sleep(seconds)))
+    monkeypatch.setattr("foreframe.data.cache.time", clock)
     threads = [threading.Thread(target=lambda: packs.append(open_clips(bair))) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -56,7 +56,7 @@ def test_an_import_killed_twice_ends_with_the_same_bytes_and_leaves_no_process(t
     landed = 0
     for _ in range(2):
         started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        partial = tmp_path / ".pack.partial" / "frames.npy"
+        partial = tmp_path / ".pack.partial" / "arrays" / "frames.npy"
         size = partial.stat().st_size if partial.exists() else 0
         for _ in range(6000):
             time.sleep(0.05)
