@@ -115,7 +115,7 @@ def from_dict(
         kinds: The class at a dotted path whose annotation leaves it open.
         unknown: What to do with keys that are not fields.
     Raises:
-        ConfigError: an unknown key (the nearest name is told), or what `cls` itself refuses.
+        ConfigError: an unknown key (with the nearest name), or what `cls` itself refuses.
         FieldError: a missing key, a value of another type or out of range.
     """
     if not isinstance(values, dict):

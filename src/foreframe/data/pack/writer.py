@@ -69,8 +69,8 @@ class PackWriter:
         cond_names: D names of a vector condition; one or none for pictures.
         source: What the clips came from: layout, folder name, options. JSON; goes into the manifest as it is.
         shift: Row t of the source led into frame t + shift; the writer is given conditions that are shifted already.
-        resume: A key of the source, which changes when it does: the next writer with the same `dst` and `resume` goes
-            on where one was killed; see `left_behind`. Empty: a new start, always.
+        resume: A key of the source, which changes when it does: the next writer with the same `dst` and `resume`
+            continues where one was killed; see `left_behind`. Empty: a new start, always.
         expected: Frames to come, where that is known: without room for them the writer does not begin.
     Raises:
         DataError: something is at `dst`, there is no room, or clips do not fit.
