@@ -43,11 +43,8 @@ class Checkpoint:
     whole: bool
 
     def tensors(self, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of `weights`, `ema`, `optimizer` or `watch`, on the CPU; see `read_tensors`.
-
-        Raises:
-            CheckpointError: also for a damaged file, and for numbers that are not finite.
-        """
+        """The tensors of `weights`, `ema`, `optimizer` or `watch`, on the CPU; see `read_tensors`. Raises
+        CheckpointError: also for a damaged file, and for numbers that are not finite."""
         file = self.path / f"{name}.safetensors"
         if not self.whole:
             _check_hash(file, self.hashes.get(file.name))
@@ -119,10 +116,8 @@ class TrainedModel:
 def load_run(run: Path, which: str, device: torch.device, model_file: Path | None = None) -> TrainedModel:
     """The model of a run's checkpoint (`best`, `newest` or a step), with averaged weights where there are some.
 
-    Args:
-        model_file: The Python file, which is run, of a model that is none of foreframe's.
-    Raises:
-        CheckpointError, ConfigError: the folder is no run, or a file in it is damaged; the file is named.
+    model_file: the Python file, which is run, of a model that is none of foreframe's. Raises CheckpointError or
+    ConfigError: the folder is no run, or a file in it, which is named, is damaged.
     """
     if model_file is not None:
         models.run_file(model_file)
@@ -144,11 +139,8 @@ def save(
 ) -> Path:
     """Write the checkpoint of `step` and remove others, but for the two newest before it and the best.
 
-    Args:
-        tensors: weights, optimizer, watch, and ema where there is one.
-        state: JSON values; `step` is added.
-    Raises:
-        DiskError: the disk refused; older checkpoints are untouched.
+    tensors: weights, optimizer, watch, and ema where there is one. state: JSON values; `step` is added. Raises
+    DiskError: the disk refused; older checkpoints are untouched.
     """
     final = _folder(run, step)
     try:
@@ -182,11 +174,8 @@ def recover(run: Path) -> None:
 
 
 def newest(run: Path, say: Callable[[str], None] | None = None) -> Checkpoint | None:
-    """The newest whole checkpoint, or None if the run has none at all. A damaged one is named through `say`.
-
-    Raises:
-        CheckpointError: there are checkpoints, and none is whole.
-    """
+    """The newest whole checkpoint, or None if the run has none at all. A damaged one is named through `say`. Raises
+    CheckpointError: there are checkpoints, and none is whole."""
     problems = []
     for step in reversed(_steps(run)):
         try:
@@ -203,11 +192,8 @@ def newest(run: Path, say: Callable[[str], None] | None = None) -> Checkpoint | 
 def choose(run: Path, which: str = "best") -> Checkpoint:
     """The checkpoint called `newest`, `best` (by validation; the newest if none was validated), or a step number.
 
-    Its tensors are compared with their hashes when they are read. A damaged checkpoint is not passed over, as by
-    `newest`: a score must not silently be another one's.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
+    Its tensors are compared with their hashes when they are read. Raises CheckpointError: there is none, or it is
+    damaged, which is not passed over, as by `newest`: a score must not silently be another one's.
     """
     steps = _steps(run)
     if not steps:
@@ -223,11 +209,8 @@ def choose(run: Path, which: str = "best") -> Checkpoint:
 
 
 def read(run: Path, step: int, whole: bool = True) -> Checkpoint:
-    """The checkpoint of one step; not `whole`: without hashing the files of tensors, which `tensors` then does.
-
-    Raises:
-        CheckpointError: a file is missing, of another size or of another hash; the message names it and both.
-    """
+    """The checkpoint of one step; not `whole`: without hashing the files of tensors, which `tensors` then does. Raises
+    CheckpointError: a file is missing, of another size or of another hash; the message names it and both."""
     path = _folder(run, step)
     manifest = _read_json(path / MANIFEST)
     if manifest.get("format") != FORMAT:
@@ -272,12 +255,9 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, found: Checkpoint) -> None:
-    """The reverse of `pack_optimizer`, into an optimiser of the same parameters.
+    """The reverse of `pack_optimizer`. Raises CheckpointError: the moments are not those of these parameters.
 
     Moments are laid out in memory as their parameters are: a fused update goes through both in the order of memory.
-
-    Raises:
-        CheckpointError: the moments are not those of these parameters.
     """
     group = optimizer.param_groups[0]
     names = ["exp_avg", "exp_avg_sq", "step"] if "betas" in group else ["momentum_buffer"] if group["momentum"] else []

@@ -27,10 +27,8 @@ MAX_SIZE = 2**16
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What every clip of a data set has in common; a model is built for one of these.
-
-    `cond_size` is D for a vector condition, the number of channels for an image, and 0 for none.
-    """
+    """What every clip of a data set has in common; a model is built for one of these. cond_size: D for a vector
+    condition, the number of channels for an image, and 0 for none."""
 
     channels: int
     height: int

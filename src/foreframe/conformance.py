@@ -26,10 +26,8 @@ RTOL, ATOL = 1e-4, 2e-5
 def check_model(config: Any, spec: ClipSpec | None = None) -> list[str]:
     """Where a model breaks the contract, a sentence each; an empty list if it holds.
 
-    Args:
-        config: The model's `Config`, best of small sizes; or the path of a user's file, which is run, and whose
-            `Config()` is made small.
-        spec: The clips; None: each of `SPECS` that the model takes.
+    config: the model's `Config`, best of small sizes; or the path of a user's file, which is run, and whose `Config()`
+    is made small. spec: the clips; None: each of `SPECS` that the model takes.
     """
     if isinstance(config, str | Path):
         config = small(models.run_file(Path(config)).module.Config())
@@ -220,13 +218,6 @@ def check_gradients(case: Case) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
-    check_outputs,
-    check_single_clips,
-    check_samples,
-    check_condition,
-    check_unseen_frames,
-    check_forcing,
-    check_long_rollout,
-    check_repeatable,
-    check_gradients,
+    *(check_outputs, check_single_clips, check_samples, check_condition, check_unseen_frames, check_forcing),
+    *(check_long_rollout, check_repeatable, check_gradients),
 )

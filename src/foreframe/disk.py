@@ -119,11 +119,8 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """An empty folder to fill, which is put in the place of `final` when the block ends; for a single writer.
-
-    Raises:
-        OSError: the disk refused; what was at `final` is there still, unless `recover` puts it back.
-    """
+    """An empty folder to fill, which is put in the place of `final` when the block ends; for a single writer. Raises
+    OSError: the disk refused; what was at `final` is there still, unless `recover` puts it back."""
     draft, aside = (final.with_name(f"{begin}{final.name}") for begin in (TEMPORARY, ASIDE))
     try:
         final.parent.mkdir(parents=True, exist_ok=True)

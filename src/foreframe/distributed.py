@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -155,26 +156,21 @@ def launch(device: DeviceName, devices: int = 1, nodes: int = 1) -> bool:
     Raises:
         UsageError: there are fewer devices, or a launcher started another number of processes.
         TrainingError: a process failed; all have ended.
-        signals.Stopped: they were stopped before they had begun.
     """
+    asked = f"--devices {devices} --nodes {nodes}"
     if min(devices, nodes) < 1:
-        raise UsageError(f"--devices {devices} --nodes {nodes}: expected 1 or more of each")
+        raise UsageError(f"{asked}: expected 1 or more of each")
     found, size = place(), devices * nodes
     if found is not None and found.size != size:
-        raise UsageError(
-            f"--devices {devices} --nodes {nodes}: the launcher started {found.size} processes; expected devices times "
-            f"nodes: {size}"
-        )
+        raise UsageError(f"{asked}: the launcher started {found.size} processes; expected devices times nodes: {size}")
     if found is not None or size == 1:
         return False
     if choose_device(device).type == "cuda" and torch.cuda.device_count() < devices:
         raise UsageError(f"--devices {devices}: {torch.cuda.device_count()} CUDA devices are visible here")
     by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= set(os.environ)
     if nodes > 1 and not by_hand:
-        raise UsageError(
-            f"--devices {devices} --nodes {nodes}: start it with torchrun or srun, or by hand on each machine with "
-            "MASTER_ADDR, MASTER_PORT and NODE_RANK set"
-        )
+        how = "by hand on each machine with MASTER_ADDR, MASTER_PORT and NODE_RANK set"
+        raise UsageError(f"{asked}: start it with torchrun or srun, or {how}")
     failures = _run_agent(devices, nodes)
     if failures:
         _raise_first(failures, size)
@@ -298,10 +294,8 @@ def join(device: DeviceName, threads: int | None = None, devices: int = 1) -> It
 
 def _is_of_peers(error: RuntimeError) -> bool:
     """Whether it was raised where processes exchange something."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = str(frame.f_globals.get("__name__"))
     return module == __name__ or module.startswith("torch.distributed")
 
 

@@ -24,11 +24,8 @@ class Identity(NamedTuple):
 
 
 def identity(path: Path, display_path: str | Path, expected: str = "a file that can be read") -> Identity:
-    """Size in bytes and other properties of a plain file. `display_path` stands in messages.
-
-    Raises:
-        DataError: no such file, a folder, pipe or device.
-    """
+    """Size in bytes and other properties of a plain file. `display_path` stands in messages. Raises DataError: no such
+    file, a folder, pipe or device."""
     with reading(display_path, "", expected):
         facts = path.stat()
     if odd := not_plain(facts.st_mode):
@@ -45,10 +42,8 @@ def not_plain(mode: int) -> str:
 
 
 class Recent(Generic[Key, Item]):
-    """The items used last, by key. One that is dropped is closed, if it has a method `close`.
-
-    limit: How many are kept; with `size`, their sizes in sum. The last one always stays.
-    """
+    """The items used last, by key; one that is dropped is closed, if it has a method `close`. limit: how many are kept;
+    with `size`, their sizes in sum. The last one always stays."""
 
     def __init__(self, limit: int, size: Callable[[Item], int] = lambda item: 1) -> None:
         self.limit, self.size = limit, size

@@ -76,11 +76,8 @@ class RunLog:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log: finite numbers by name, or a note; a last line cut short by a crash is left out.
-
-    Raises:
-        ForeframeError: another line is not JSON, or one holds something else; the message names it.
-    """
+    """The rows of a run's log: finite numbers by name, or a note; a last line cut short by a crash is left out. Raises
+    ForeframeError: another line is not JSON, or one holds something else; the message names it."""
     path = run / "log.jsonl"
     if path.exists() and not path.is_file():
         raise ForeframeError(f"{path}: expected a file, found a folder, a pipe or a device")

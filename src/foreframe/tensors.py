@@ -17,12 +17,8 @@ from foreframe.errors import CheckpointError
 def read_tensors(path: Path, expected: Mapping[str, Tensor], ignored: str = "") -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU, if they are as expected; else nothing of them is read.
 
-    Args:
-        expected: Names, shapes and types; the values do not matter.
-        ignored: Tensors whose names end so are skipped.
-    Raises:
-        CheckpointError: the file is not readable as safetensors, or tensors are missing, unexpected, of another shape
-            or type; each one is named.
+    expected: names, shapes and types; the values do not matter. ignored: tensors whose names end so are skipped. Raises
+    CheckpointError: no safetensors, or tensors missing, unexpected, of another shape or type; each one is named.
     """
     try:
         _check_header(path)

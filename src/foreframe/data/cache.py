@@ -53,10 +53,7 @@ def made_once(target: Path, make: Callable[[], None]) -> Pack:
 
 def source_key(folder: Path, options: Options, others: Iterable[object]) -> str:
     """SHA-256 over the folder's place, the names, sizes and times of all its files, the options, and what else counts.
-
-    Raises:
-        DataError: the list of splits cannot be read.
-    """
+    Raises DataError: the list of splits cannot be read."""
     digest = hashlib.sha256(json.dumps([str(folder.resolve()), *others, options.used()]).encode())
     if options.lists is not None:
         digest.update(read_bytes(options.lists))

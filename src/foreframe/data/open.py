@@ -29,11 +29,8 @@ def open_clips(
 ) -> Pack:
     """Open clips for training, whatever form they have; sources are packed into the cache, once.
 
-    data: the folder of a pack; `push`, `dance` or `sample:push` for a built-in sample; or a folder in a known
-    layout. A folder named like a sample is reached as `./push`.
-
-    Raises:
-        DataError: nothing of the kind is there, or the source has faults (all are listed).
+    data: the folder of a pack; `push`, `dance` or `sample:push` for a built-in sample; or a folder in a known layout
+    (`./push` where it is named like a sample). Raises DataError: there is none, or it has faults (all are listed).
     """
     if is_sample(data):
         name = str(data).removeprefix("sample:")

@@ -46,11 +46,8 @@ def scan(
 
 
 def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, progress: bool = False) -> Report:
-    """The report on a pack: hashes of all files, finite conditions, constant and duplicate clips, short ones.
-
-    Raises:
-        DataError: its manifest is missing or damaged, or its files are as they were written and yet no pack.
-    """
+    """The report on a pack: hashes of all files, finite conditions, constant and duplicate clips, short ones. Raises
+    DataError: its manifest is missing or damaged, or its files are as they were written and yet no pack."""
     manifest = read_manifest(Path(folder) / MANIFEST)[0]
     try:
         pack = Pack.open(folder)

@@ -13,7 +13,6 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foreframe.data.ingest.check import scan
 from foreframe.data.ingest.run import import_clips
@@ -33,10 +32,7 @@ SAMPLE = 20
 def check_layout(name: str | Path) -> list[str]:
     """Every violation of the contract (`foreframe.data.layouts.contract`) by a layout, one sentence each.
 
-    name: of a layout, or the path of a file (.py) that holds one.
-
-    Raises:
-        UsageError: there is no such layout.
+    name: of a layout, or the path of a file (.py) that holds one. Raises UsageError: there is no such layout.
     """
     name = str(name)
     layout = load(name)
@@ -117,7 +113,7 @@ def reading(layout: Layout, name: str, source: Path, scratch: Path) -> Iterator[
                 continue
             whole = read(0, clip.length).values
             pieces = [read(start, min(start + 5, clip.length)).values for start in range(0, clip.length, 5)]
-            if not (_same(np.concatenate(pieces), whole) and _same(read(1, 2).values, whole[1:2])):
+            if not (np.array_equal(np.concatenate(pieces), whole) and np.array_equal(read(1, 2).values, whole[1:2])):
                 yield f"{clip.name}: expected the same {what} in pieces, found others"
             numbers = what == "rows" and survey.cond == "vector"
             wanted = (clip.length, len(survey.columns)) if numbers else (clip.length, *whole.shape[1:3], 3)
@@ -135,7 +131,8 @@ def importing(layout: Layout, name: str, source: Path, scratch: Path) -> Iterato
     for episode in first.episodes:
         frames, cond = first.read(episode, 0, episode.length)
         chunk = clips[episode.name].read(0, episode.length)
-        if not _same(frames, chunk.frames) or (chunk.cond is not None and not _same(cond, chunk.cond)):
+        same_cond = chunk.cond is None or (cond is not None and np.array_equal(cond, chunk.cond))
+        if not (np.array_equal(frames, chunk.frames) and same_cond):
             yield f"{episode.name}: expected in the pack what the clip reads as, found other numbers"
     if missing := set(clips) - {episode.name for episode in first.episodes}:
         yield f"import: expected every clip, found no {sorted(missing)[0]}"
@@ -195,7 +192,3 @@ def _files(layout: Layout, source: Path) -> list[Path]:
 
 def _matches(layout: Layout, key: str, place: str) -> bool:
     return any(fnmatch(place, pattern) for pattern in getattr(layout, key, ()))
-
-
-def _same(one: NDArray[np.generic] | None, other: NDArray[np.generic]) -> bool:
-    return one is not None and one.shape == other.shape and bool((one == other).all())

@@ -72,11 +72,8 @@ class Readers:
         self._end()
 
     def call(self, job: Callable[[], T], source: Path) -> T:
-        """What `job` returns; it can be pickled and reads files of the folder `source`.
-
-        Raises:
-            DataError: a limit was reached, or the process crashed; the message names the file.
-        """
+        """What `job` returns; it can be pickled and reads files of the folder `source`. Raises DataError: a limit was
+        reached, or the process crashed; the message names the file."""
         if self.workers == 0:
             return job()
         self._source = os.fspath(source)
@@ -148,10 +145,7 @@ def _assigned(clips: Sequence[ReadyClip], workers: int) -> list[int]:
 
 
 class _Track:
-    """One process with the clips that it reads in order, and the chunks that it is ahead; started again after a death.
-
-    It is sent all of its clips at once, so that a long list of paths is not sent again with every chunk.
-    """
+    """One process with the clips that it reads in order, sent at once, and the chunks that it is ahead."""
 
     def __init__(self, clips: deque[ReadyClip], source: str, limits: Limits, reader: _Reader | None) -> None:
         self.todo, self.source, self.limits = clips, source, limits

@@ -1,7 +1,4 @@
-"""What a reading process does: jobs, within limits of memory and time; see `pool`, which starts it.
-
-It imports little, so that it starts in a second.
-"""
+"""What a reading process does: jobs, within limits; see `pool`. It imports little, so that it starts in a second."""
 
 from __future__ import annotations
 
@@ -166,7 +163,7 @@ def _read(clip: ReadyClip, start: int, stop: int) -> Outcome:
 
 
 class Guard:
-    """The limits of this process, if it is one that reads: they are the whole process's, so this is too."""
+    """The limits of this process, if it is one that reads."""
 
     limits: Limits | None = None
     _file: Any = None

@@ -146,12 +146,8 @@ class PreparedSource:
 
 
 def shape(survey: SourceIndex, options: Options) -> PreparedSource:
-    """Apply the options that are the same for every source.
-
-    Raises:
-        UsageError: an option cannot be, or names a column that is not there.
-        DataError: the list of splits cannot be read.
-    """
+    """Apply the options that are the same for every source. Raises UsageError: an option cannot be, or names a column
+    that is not there; DataError: the list of splits cannot be read."""
     _check(options)
     size = check_size(options.size or survey.size or (1, 1))
     columns = _columns(survey, options)
@@ -225,11 +221,8 @@ def _columns(survey: SourceIndex, options: Options) -> tuple[int, ...]:
             raise UsageError(
                 f"columns: no column is called '{pattern}'{nearest(pattern, survey.columns)} (there are {shown})"
             )
-    return tuple(
-        index
-        for index, name in enumerate(survey.columns)
-        if not patterns or any(_means(pattern, name) for pattern in patterns)
-    )
+    wanted = patterns or survey.columns
+    return tuple(i for i, name in enumerate(survey.columns) if any(_means(pattern, name) for pattern in wanted))
 
 
 def _means(pattern: str, name: str) -> bool:

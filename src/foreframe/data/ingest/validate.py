@@ -39,10 +39,8 @@ def inspect(
     skip: Leave out a clip with a fault, or its frames where it may be cut. Without it, the writer gets nothing after
     the first fault, while the scan lists all others. readers: None: this process.
     """
-    report = Report(str(folder), source.layout, source.spec)
-    report.faults += source.faults
-    report.warnings += source.warnings
-    report.notes += source.notes
+    given = [*source.faults], [*source.warnings], [*source.notes]
+    report = Report(str(folder), source.layout, source.spec, [], *given)
     report.left_out += [LeftOut(fault.path, (str(fault),)) for fault in source.faults]
     if source.spec is None:
         report.faults += [fault for clip in source.clips for fault in clip.faults]
@@ -100,22 +98,16 @@ def _salvaged(clip: ReadyClip, writer: PackWriter) -> Iterator[tuple[int, Outcom
 
 
 class _CleanSpan:
-    """Good frames in a row, as they are read: their hash, and whether anything happens in them."""
+    """Good frames in a row, as they are read: their hash, and whether all are as the first one."""
 
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self.digest = hashlib.sha256()
-        self.first: NDArray[np.uint8] | None = None
-        self.constant = True
-        self.black = True
+    def __init__(self, start: int, first: NDArray[np.uint8]) -> None:
+        self.start, self.first = start, first.copy()
+        self.digest, self.constant = hashlib.sha256(), True
 
     def add(self, frames: NDArray[np.uint8]) -> None:
         frames = np.ascontiguousarray(frames)
         self.digest.update(frames.data)
-        if self.first is None:
-            self.first = frames[0].copy()
         self.constant = self.constant and bool((frames == self.first).all())
-        self.black = self.black and not frames.any()
 
 
 class _Inspection:
@@ -154,7 +146,7 @@ class _Inspection:
                 self._close(clip, run, start, cut)
                 run = None
             for first, last in _between(bad, frames) if cut or not faults else ():
-                run = run or _CleanSpan(start + first)
+                run = run or _CleanSpan(start + first, outcome.frames[first])
                 good = outcome.frames[first:last], None if outcome.cond is None else outcome.cond[first:last]
                 run.add(good[0])
                 self.alignment.add(*good, new=run.start == start + first)
@@ -204,8 +196,8 @@ class _Inspection:
             return
         if other is not line:
             self.report.warnings.append(f"{name}: the same frames as {other.name}")
-        if run.black or run.constant:
-            what = "black" if run.black else "the same"
+        if run.constant:
+            what = "the same" if run.first.any() else "black"
             self.report.warnings.append(f"{name}: every frame is {what}")
         if self.sink is not None:
             self.sink.commit(name, clip.split)

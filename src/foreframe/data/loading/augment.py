@@ -47,10 +47,8 @@ class AugmentConfig:
 
 
 def draw_grid(batch: int, height: int, width: int, config: AugmentConfig, generator: torch.Generator) -> Tensor | None:
-    """Where each pixel of an augmented clip comes from: (B, H, W, 2), x and y from -1 to 1, on the CPU.
-
-    None with everything off. Otherwise as many numbers are drawn whatever is on: a setting changes no other.
-    """
+    """Where each pixel of an augmented clip comes from: (B, H, W, 2), x and y from -1 to 1, on the CPU; None with
+    everything off. As many numbers are drawn whatever is on: a setting changes no other."""
     if not config.active:
         return None
     flip, right, down, wide, tall, turn, lean = (2 * torch.rand(7, batch, generator=generator) - 1).unbind()

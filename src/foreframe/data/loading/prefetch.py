@@ -1,7 +1,7 @@
 """Batches on their way to the device that works on them: read ahead by a thread, or kept there altogether.
 
-Measured: a thread takes random windows from the memory map at a million 64x64 frames a second, and a step on a CPU
-needs a few hundred. So nothing is read ahead for a CPU; a GPU needs a hundred times as many, and is never to wait.
+Measured: a thread takes random windows from the memory map at a million 64x64 frames a second. A step on a CPU needs a
+few hundred, so nothing is read ahead for it; a GPU needs a hundred times as many, and is never to wait.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ T = TypeVar("T")
 
 
 class Feed:
-    """Windows of one split, brought to a device in two halves: `fetch` on the host, `place` on the device.
-
-    With `resident` the split's frames lie on the device as uint8, and only the numbers of the frames travel.
-    """
+    """Windows of one split, brought to a device in two halves: `fetch` on the host, `place` on the device. With
+    `resident` the split's frames lie on the device as uint8, and only the numbers of the frames travel."""
 
     def __init__(self, windows: Windows, device: torch.device, resident: bool) -> None:
         self.windows, self.device, self.resident = windows, device, resident
@@ -73,10 +71,8 @@ def size(windows: Windows) -> int:
 
 
 class Ahead(Generic[T]):
-    """What `make` gives for one step after the other; a thread makes the next one while the last is used.
-
-    `make` is a function of the step alone, so nothing has to be remembered of what was made and not used.
-    """
+    """What `make`, a function of the step alone, gives for one step after the other; a thread makes the next one while
+    the last is used."""
 
     def __init__(self, make: Callable[[int], T], stop: int) -> None:
         self._make, self._stop = make, stop
@@ -108,7 +104,7 @@ def _span(windows: Windows) -> tuple[int, int]:
 
 
 def _copied(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A memory-mapped array on a device, a part at a time: the host never holds all of it."""
+    """A memory-mapped array on a device, a part at a time."""
     dtype = torch.uint8 if array.dtype == np.uint8 else torch.float32
     whole = torch.empty(array.shape, dtype=dtype, device=device)
     for at in range(0, len(array), CHUNK):

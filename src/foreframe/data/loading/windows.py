@@ -21,11 +21,8 @@ Policy = Literal["all", "tiled", "first"]
 class Windows:
     """Every window of `length` frames that one split offers; none crosses an episode.
 
-    all: each start. tiled: side by side without overlap, the remainder at the end is unused. first: frame 0 only.
-    `short` holds the episodes with fewer than `length` frames, which offer none: print how many they are.
-
-    Raises:
-        DataError: the split is unknown, or no episode is long enough (each one is listed).
+    all: each start. tiled: side by side, without the remainder at the end. first: frame 0 only. short: the episodes
+    with fewer than `length` frames. Raises DataError: the split is unknown, or no episode is long enough.
     """
 
     def __init__(self, pack: Pack, split: str, length: int, policy: Policy = "all") -> None:
@@ -33,8 +30,8 @@ class Windows:
             raise ValueError(f"length: expected 1 frame or more, got {length}")
         episodes = pack.split(split)
         self.pack, self.split, self.length, self.policy = pack, split, length, policy
-        self.short: tuple[Episode, ...] = tuple(episode for episode in episodes if episode.length < length)
-        self.episodes: tuple[Episode, ...] = tuple(episode for episode in episodes if episode.length >= length)
+        self.short = tuple(episode for episode in episodes if episode.length < length)
+        self.episodes = tuple(episode for episode in episodes if episode.length >= length)
         if not self.episodes:
             faults = [Fault(item.name, "", f"{length} frames or more", str(item.length)) for item in self.short]
             raise DataError(
@@ -62,11 +59,8 @@ class Windows:
         return [f"{episode.name}@{start}" for episode, start in map(self.place, _integers(indices))]
 
     def numbers(self, indices: Tensor | Sequence[int], strides: Tensor | Sequence[int] | None = None) -> Tensor:
-        """Which frames of the pack these windows take: (B, T) int64.
-
-        With `strides` (B,), a window takes every n-th frame from its start on, or fewer apart where its
-        episode ends too soon.
-        """
+        """Which frames of the pack these windows take: (B, T) int64. With `strides` (B,), a window takes every n-th
+        frame from its start on, or fewer apart where its episode ends too soon."""
         places = [self.place(index) for index in _integers(indices)]
         steps = [1] * len(places) if strides is None else _integers(strides)
         firsts, gaps = [], max(1, self.length - 1)  # with one frame there is no gap, and the stride is nothing
@@ -79,8 +73,7 @@ class Windows:
     def batch(self, indices: Tensor | Sequence[int], strides: Tensor | Sequence[int] | None = None) -> Clip:
         """Windows as a Clip on the CPU: frames uint8 (B, T, C, H, W), cond float32 (B, T, D) or uint8 (B, T, C, H, W).
 
-        Pixels stay channels-last in memory, as on disk; the axes are permuted, nothing is copied twice. `strides`
-        as in `numbers`.
+        Pixels stay channels-last in memory, as on disk. `strides` as in `numbers`.
         """
         pack, numbers = self.pack, self.numbers(indices, strides).numpy()
         frames = channels_first(torch.from_numpy(pack.frames[numbers]))
@@ -90,9 +83,9 @@ class Windows:
 def batch_indices(length: int, batch: int, seed: int, step: int) -> tuple[int, Tensor]:
     """Batch number `step` of an endless row of epochs over `length` windows: (epoch, indices (B,) int64).
 
-    A pure function, so a resumed run needs to remember nothing but its step. Each epoch is a permutation of
-    its own; its last, incomplete batch is dropped. With fewer windows than a batch has clips, batches run on
-    through one permutation after another, and `epoch` is that of the first clip.
+    A pure function, so a resumed run remembers nothing but its step. Each epoch is a permutation without its last,
+    incomplete batch. With fewer windows than a batch has clips, batches run on through one permutation after another,
+    and `epoch` is that of the first clip.
     """
     if length < 1 or batch < 1 or step < 0:
         raise ValueError(f"expected length >= 1, batch >= 1, step >= 0, got {length}, {batch}, {step}")

@@ -23,7 +23,7 @@ CONVENTION = "cond[t] leads into frame t"
 MAX_LINE_BYTES = 2**16
 """Of one episode in its list."""
 _SEAL = re.compile(rb'\n "sha256": "([^"\n]*)"')
-"""The line with a manifest's own hash: the only one that begins like this, since its texts have no line breaks."""
+"""The line with a manifest's own hash: no other begins so, since its texts have no line breaks."""
 FIT = "printable text, with no '..' between slashes"
 
 
@@ -135,11 +135,8 @@ def episodes_to_bytes(episodes: tuple[Episode, ...]) -> bytes:
 
 
 def read_manifest(path: Path) -> tuple[Manifest, bytes]:
-    """manifest.json of a pack and its bytes as they lie on disk.
-
-    Raises:
-        DataError: not the bytes that were written (with both hashes), another layout version, or no manifest.
-    """
+    """manifest.json of a pack and its bytes as they lie on disk. Raises DataError: not the bytes that were written
+    (with both hashes), another layout version, or no manifest."""
     content = read_bytes(path)
     sealed = _check_seal(path, content)
     values = _parse(path, content)
@@ -160,14 +157,8 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
 
 
 def read_episodes(path: Path, frames_per_split: Mapping[str, Mapping[str, int]]) -> tuple[Episode, ...]:
-    """episodes.json; episodes must follow each other without gap or overlap and match the counts of the manifest.
-
-    It is read some lines at a time: only the episodes take memory, however large it is.
-
-    Raises:
-        DataError: it is not what was written; the message has the number of the episode, from 0.
-        OSError: it cannot be read.
-    """
+    """episodes.json, some lines at a time; episodes must follow each other and match the counts of the manifest. Raises
+    DataError: it is not what was written; the message has the number of the episode, from 0."""
     episodes: list[Episode] = []
     end = 0
     try:

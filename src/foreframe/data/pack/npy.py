@@ -31,11 +31,8 @@ def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 def open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A read-only memory map of an .npy file that must hold `shape` elements of `dtype`; takes no memory.
-
-    Raises:
-        DataError: the header is not one that this package writes, or type, shape or file size differ.
-    """
+    """A read-only memory map of an .npy file that must hold `shape` elements of `dtype`; takes no memory. Raises
+    DataError: the header is not one that this package writes, or type, shape or file size differ."""
     with path.open("rb") as file:
         start = file.read(len(_MAGIC) + 2)
         length = int.from_bytes(start[-2:], "little")

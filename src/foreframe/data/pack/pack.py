@@ -56,10 +56,7 @@ class Pack:
     @classmethod
     def open(cls, path: Path | str) -> Pack:
         """Open a pack; the JSON files are checked to the last byte, arrays by size and shape only (see `verify`).
-
-        Raises:
-            DataError: there is no pack, or it is damaged or of another version; the message names the file.
-        """
+        Raises DataError: there is no pack, or it is damaged or of another version; the message names the file."""
         path = Path(path)
         try:
             return cls._opened(path)
