@@ -445,7 +445,7 @@ def test_under_torchrun_its_table_has_the_cause(command, tmp_path, figure, plan,
 @pytest.mark.nightly
 def test_processes_whose_launcher_is_killed_save_and_end(command, tmp_path, figure):
     run = tmp_path / "run"
-    ended = command.train(run, "1 step 3 launcher-SIGKILL,0 validation 1 waits")
+    ended = command.train(run, "1 barrier 3 launcher-SIGKILL,0 validation 1 waits")
     assert ended.code == -signal.SIGKILL
     assert ended.gone < ENDS_WITHIN
     assert not ended.noise
