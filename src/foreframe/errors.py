@@ -109,7 +109,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-@dataclass(frozen=True)
 class NumberFault(Fault):
     """Numbers of one row that cannot be used; what is wrong with a row or a table as a whole is a plain `Fault`.
 
@@ -121,4 +120,11 @@ class NumberFault(Fault):
     """
 
     columns: tuple[int, ...]
-    row: int = -1
+    row: int
+
+    def __init__(
+        self, path: str, where: str, expected: str, found: str, columns: tuple[int, ...], row: int = -1
+    ) -> None:
+        super().__init__(path, where, expected, found)
+        object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "row", row)
