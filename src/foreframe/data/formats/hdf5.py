@@ -9,6 +9,7 @@ bounded by the process that reads (`ingest.pool`).
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -135,7 +136,7 @@ class Store:
         """Names in a group, in the order of their bytes; a link that is not hard is a fault."""
         with self._errors(group, "a group that can be read"):
             found = self._group(group)
-            names = sorted(_text(name) for name in found)
+            names = sorted(map(os.fsdecode, found))  # one that is no UTF-8 comes as bytes
             for name in names:
                 self._check_hard_link(found, name, f"{group}/{name}".lstrip("/"))
         return names
@@ -322,11 +323,6 @@ _STORES: Recent[Path, Store] = Recent(OPEN)
 
 def _shape(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "()"
-
-
-def _text(name: str | bytes) -> str:
-    """A name that is no UTF-8 comes as bytes."""
-    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 
 def _plain(kind: np.dtype[Any]) -> bool:

@@ -74,7 +74,7 @@ def index_of_pairs(layout: str, pairs: Sequence[Paired], finds: Findings) -> Sou
         for taken in cut:
             names = tuple(item.pictures[number] for number in taken)
             frames = partial(read_frames_of, item.path, names, taken, native, finds.root)
-            part = partial(_part, item.name, taken, len(cut) == 1 and bool(item.below))
+            part = partial(part_name, item.name, taken, len(cut) == 1 and bool(item.below))
             rows = pair.rows(taken, native)
             name = part(0, len(taken))
             clips.append(SourceClip(name, item.split, len(taken), frames, rows, part=part, file=pair.file))
@@ -143,7 +143,7 @@ def _with_inner_splits(found: list[Folder]) -> list[Folder]:
     return [replace(item, split=split) for split, item in zip(inner, found, strict=True)]
 
 
-def _part(name: str, numbers: tuple[int, ...], whole: bool, start: int, stop: int) -> str:
+def part_name(name: str, numbers: tuple[int, ...], whole: bool, start: int, stop: int) -> str:
     """A take that fills a folder has its name; others are named by their first and last frame."""
     if whole and (start, stop) == (0, len(numbers)):
         return name

@@ -45,10 +45,11 @@ def index_of(
 
 
 def safely(look: Callable[[], bool]) -> bool:
-    """What `path.is_dir` or another such question answers; False where nobody may look, or the path is too long."""
+    """What `path.is_dir` or another such question answers; False where nobody may look, the path is too long, or its
+    links lead round in a circle."""
     try:
         return look()
-    except OSError:
+    except (OSError, RuntimeError):
         return False
 
 

@@ -27,6 +27,7 @@ from foreframe.data.formats.folders import (
     takes,
 )
 from foreframe.data.formats.images import commonest_size, example_picture
+from foreframe.data.layouts._pairs import part_name
 from foreframe.data.layouts._shared import index_of, read_frames_of, safely
 from foreframe.data.layouts.contract import SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
@@ -72,7 +73,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
                 partial(read_frames_of, side, tuple(names[number] for number in take), take, native or SIZE, folder)
                 for (side, names), native in zip(sides, natives, strict=True)
             ]
-            name = partial(_name, split, take)
+            name = partial(part_name, split, take, False)
             clips.append(SourceClip(name(0, len(take)), split, len(take), reads[0], reads[1], part=name))
         if missing := gaps(number for number in sorted({*frames, *poses}) if both[0] <= number <= both[-1]):
             finds.warnings.append(f"{split}: no frame {missing}; the take is cut there")
@@ -127,10 +128,6 @@ def _pairs(folder: Path, split: str, finds: Findings) -> tuple[dict[int, str], d
             what = "no pose for this frame" if number in frames else "no frame for this pose"
             finds.fault(folder / other / lonely[number], "a picture", what, f"frame {number}")
     return frames, poses, doubtful
-
-
-def _name(split: str, numbers: tuple[int, ...], start: int, stop: int) -> str:
-    return f"{split}/{numbers[start]:06d}-{numbers[stop - 1]:06d}"
 
 
 def _note_tests(folder: Path, finds: Findings) -> None:

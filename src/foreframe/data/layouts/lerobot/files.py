@@ -90,10 +90,11 @@ def read_rows(path: Path, columns: Mapping[str, Any], finds: Findings) -> Iterat
                     wrong = [(name, words[number]) for name, (_, words) in read.items() if number in words]
                     for name, found in wrong:
                         finds.fault(path, "a number", found, f"{where}, {printable(name)}")
-                    values = {name: float(array[number, 0]) for name, (array, _) in read.items()}
+                    values = [(name, float(array[number, 0])) for name, (array, _) in read.items()]
+                    whole = {name: int(value) if value.is_integer() else value for name, value in values}
                     try:
                         if not wrong:
-                            yield where, {name: _checked(columns[name], value, name) for name, value in values.items()}
+                            yield where, {n: config.read_value(columns[n], value, n) for n, value in whole.items()}
                     except config.FieldError as error:
                         finds.fault(path, error.expected, error.found, f"{where}, {error.where}")
                     if _too_many(path, where, before, finds):
@@ -109,8 +110,3 @@ def _too_many(path: Path, where: str, before: int, finds: Findings) -> bool:
         return False
     finds.fault(path, f"fewer than {MAX_FAULTS} faults in one file", "as many; the rest of it was not read", where)
     return True
-
-
-def _checked(hint: Any, value: float, name: str) -> Any:
-    """A number of a table as a field of JSON would have it. Raises FieldError."""
-    return config.read_value(hint, int(value) if value.is_integer() else value, name)
