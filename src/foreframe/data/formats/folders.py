@@ -122,10 +122,8 @@ def numbered(names: Iterable[str], pattern: re.Pattern[str]) -> tuple[dict[int, 
         match = pattern.fullmatch(name)
         if match is None:
             others.append(name)
-        elif int(match[1]) in found:
-            twice.append((found[int(match[1])], name))
-        else:
-            found[int(match[1])] = name
+        elif (first := found.setdefault(int(match[1]), name)) != name:
+            twice.append((first, name))
     return dict(sorted(found.items())), others, twice
 
 

@@ -62,12 +62,8 @@ def splits(folder: Path, endings: Iterable[str], finds: Findings) -> list[tuple[
     found: dict[str, str] = {}
     for name in folders:
         split = SPLIT_OF.get(name.lower())
-        if split is None:
-            continue
-        if split in found:
+        if split and found.setdefault(split, name) != name:
             finds.fault(folder / name, "one folder for the split", f"also {found[split]}/")
-        else:
-            found[split] = name
     if not found:
         return [("", folder)]
     _check_outside(folder, set(endings), finds)

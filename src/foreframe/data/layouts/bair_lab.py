@@ -57,11 +57,10 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     names: dict[str, str] = {}
     inside = root == folder or may_enter(root, finds)
     for split in (name for name in SPLITS if inside and may_enter(root / name, finds)):
-        if SPLITS[split] in names:
-            finds.fault(root / split, "one folder for the split", f"also {names[SPLITS[split]]}/")
-            continue
-        names[SPLITS[split]] = split
-        found += _clips_of(root / split, SPLITS[split], finds)
+        if (first := names.setdefault(SPLITS[split], split)) != split:
+            finds.fault(root / split, "one folder for the split", f"also {first}/")
+        else:
+            found += _clips_of(root / split, SPLITS[split], finds)
     sample = (path / name for _, path, pictures, _, _ in found for name in islice(pictures.values(), 1))
     native = commonest_size(islice(sample, 64))
     made = [_clip(*files, native or (1, 1), finds) for files in found]

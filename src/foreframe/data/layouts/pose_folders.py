@@ -78,11 +78,9 @@ def _poses(item: Folder, finds: Findings) -> dict[int, str]:
         file = Path(name)
         if file.suffix.lower() not in PICTURES:
             finds.ignore(beside, [name])
-        elif file.stem in stems:
-            finds.fault(beside / name, "one pose of this name", f"also {stems[file.stem]}")
+        elif (first := stems.setdefault(file.stem, name)) != name:
+            finds.fault(beside / name, "one pose of this name", f"also {first}")
             doubtful.add(file.stem)
-        else:
-            stems[file.stem] = name
     poses = {}
     for number, name in item.pictures.items():
         pose = stems.pop(Path(name).stem, None)

@@ -113,10 +113,8 @@ def _demos(path: Path, shown_path: str, finds: Findings) -> list[Recording]:
     numbers: dict[int, str] = {}
     for name in store.names("data"):
         match = _DEMO.fullmatch(name)
-        if match is None or int(match[1]) in numbers:
+        if match is None or numbers.setdefault(int(match[1]), name) != name:
             finds.faults.append(Fault(shown_path, f"data/{name}", "groups demo_0, demo_1, ...", "another name"))
-        else:
-            numbers[int(match[1])] = name
     if not numbers:
         raise store.error("data", "demonstrations demo_0, demo_1, ...", "none")
     splits = _splits(store, set(numbers.values()), finds)
