@@ -108,22 +108,21 @@ def example(folder: Path) -> None:
             write_png(folder / name.format("frames") / f"{number:04d}.png", example_picture(number, 32, 24, order))
         beside = folder / name.format("keypoints")
         if order == 0:
-            beside.mkdir(parents=True)
-            for number, pose in enumerate(poses):
-                people = {"people": [{"pose_keypoints_2d": pose}]}
-                (beside / f"{number:04d}{_OPENPOSE}").write_text(json.dumps(people), encoding="ascii")
+            people = [{"people": [{"pose_keypoints_2d": pose}]} for pose in poses]
+            files = {beside / f"{number:04d}{_OPENPOSE}": json.dumps(some) for number, some in enumerate(people)}
         elif order == 1:
-            header = ",".join(["frame", *(f"{axis}{joint}" for joint in range(25) for axis in "xyc")])
-            lines = [header, *(",".join(map(str, (number, *pose))) for number, pose in enumerate(poses))]
-            beside.with_suffix(".csv").write_text("\n".join(lines) + "\n", encoding="ascii")
+            header = ["frame", *(f"{axis}{joint}" for joint in range(25) for axis in "xyc")]
+            rows = [header, *([str(number), *map(str, pose)] for number, pose in enumerate(poses))]
+            files = {beside.with_suffix(".csv"): "".join(f"{','.join(row)}\n" for row in rows)}
         elif order == 2:
-            beside.with_suffix(".json").write_text(json.dumps(poses), encoding="ascii")
+            files = {beside.with_suffix(".json"): json.dumps(poses)}
         else:
-            beside.mkdir(parents=True)
             images = [{"id": number, "file_name": f"{number:04d}.png"} for number in range(length)]
             notes = [{"image_id": number, "keypoints": pose[: 3 * 17]} for number, pose in enumerate(poses)]
-            text = json.dumps({"images": images, "annotations": notes})
-            (beside / "annotations.json").write_text(text, encoding="ascii")
+            files = {beside / "annotations.json": json.dumps({"images": images, "annotations": notes})}
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="ascii")
 
 
 def _example_pose(number: int, order: int) -> list[float]:
