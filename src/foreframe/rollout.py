@@ -143,7 +143,8 @@ def draw_noise(
 ) -> Tensor:
     """Noise (B, length-1, Z...) for a rollout over `length` frames, on the CPU.
 
-    A function of (seed, clip, sample) alone: a clip's sample is the same whatever batch it is in.
+    A function of (seed, clip, sample) whatever the batch. Another length begins with the same numbers only if both
+    draws are of a multiple of 16 numbers, as torch makes them.
     `temperature` scales it; at 0 every z is the mean of its distribution.
     """
     shape = (length - 1, *model.latent_shape)
