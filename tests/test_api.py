@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import foreframe
-from foreframe import api, cli
+from foreframe import api, cli, demo
 from foreframe.config import to_dict
+from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack
-from foreframe.errors import CheckpointError, ConfigError, DataError, InputError, UsageError
+from foreframe.errors import CheckpointError, ConfigError, DataError, ForeframeError, InputError, UsageError
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.training.trainer import Trainer
@@ -191,6 +192,44 @@ def test_scores_are_those_of_the_command_line(run, capsys):
     (written,) = (run / "eval").glob("*.json")
     assert f'"mean": {result.scores["psnr"].mean}' in written.read_text()
     assert foreframe.evaluate(foreframe.load(run), horizon=-1).protocol.horizon == 6
+
+
+def test_the_command_line_scores_by_the_function_that_python_has(run, tmp_path, monkeypatch):
+    asked, real = [], api.evaluate
+    monkeypatch.setattr(api, "evaluate", lambda *given, **named: asked.append(named) or real(*given, **named))
+    cli.main(["evaluate", str(run), "--conditions", "zeroed", "--clips", "1", "--json", str(tmp_path / "r.json")])
+    (named,) = asked
+    assert (named["conditions"], named["clips"], named["progress"]) == ("zeroed", 1, True)
+    result = foreframe.evaluate(run, conditions="zeroed", clips=1)
+    assert f'"mean": {result.scores["psnr"].mean}' in (tmp_path / "r.json").read_text()
+    assert result.protocol.conditions == "zeroed"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"metrics": ("pnsr",)}, "there is no metric 'pnsr'; did you mean 'psnr'"),
+        ({"metrics": ("fvd",)}, "fvd is no metric of single frames"),
+        ({"metrics": ("lpips",)}, "lpips needs the weights of its network"),
+        ({"lpips_weights": "a.safetensors"}, "lpips weights: not used, since `lpips` is not among the metrics"),
+        ({"fvd_context": False}, "fvd without context: not used without fvd weights"),
+        ({"metrics": ("lpips",), "lpips_weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"fvd_weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+    ],
+)
+def test_metrics_and_weights_that_do_not_fit_are_refused(run, wrong, sentence):
+    with pytest.raises(ForeframeError, match=sentence):
+        foreframe.evaluate(run, **wrong)
+
+
+def test_the_demo_begins_a_run_as_training_does_and_continues_its_own_alone(tmp_path, run, capsys):
+    pack, cpu = open_clips("push"), torch.device("cpu")
+    first = demo._trainer(tmp_path / "run", pack, cpu)
+    assert re.search(r"push-demo: [\d,]+ parameters, [\d,]+ windows", capsys.readouterr().out)
+    first.lock.release()
+    assert demo._trainer(tmp_path / "run", pack, cpu).setup.config == first.setup.config
+    with pytest.raises(UsageError, match="holds another run; give `foreframe demo --out` another folder"):
+        demo._trainer(run, pack, cpu)
 
 
 def test_clips_of_other_columns_are_noted_and_of_another_kind_refused(run, image_pack):

@@ -324,6 +324,12 @@ MISUSES = {
         {},
         r"controls: got 2 rows, expected 3 or more, one for each of the 2 given frames",
     ),
+    "rows of the predicted frames alone": (
+        FRAMES,
+        ROWS[:3],
+        {},
+        r"controls: got 3 rows, as many as .*, expected a row for each of the 2 given .* past=, or horizon=1 if these",
+    ),
     "too few rows": (FRAMES, ROWS, {"horizon": 5}, r"controls: got 6 rows, expected 7 or more, .* past="),
     "too much past": (FRAMES, ROWS, {"past": ROWS}, r"past: got 6 rows, expected 2, one for each .*, or 1 without"),
     "too little future": (FRAMES, ROWS, {"past": ROWS[:1], "horizon": 9}, r"controls: got 6 rows, expected 9 or more"),

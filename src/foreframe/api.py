@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack
 from foreframe.device import choose_device
 from foreframe.distributed import World
-from foreframe.errors import ConfigError, InputError, UsageError, printable
+from foreframe.errors import ConfigError, InputError, UsageError, nearest, printable
+from foreframe.log import Bar
+from foreframe.metrics import METRICS, Fvd, Lpips
 from foreframe.predictor import Predictor
 from foreframe.presets import find
 from foreframe.recipe import RunConfig, TrainConfig
@@ -105,7 +108,12 @@ def evaluate(
     metrics: tuple[str, ...] = ("psnr", "ssim"),
     seed: int = 0,
     temperature: float = 1.0,
+    conditions: evaluation.Conditions = "true",
+    lpips_weights: PathLike | None = None,
+    fvd_weights: PathLike | None = None,
+    fvd_context: bool = True,
     device: str | torch.device = "auto",
+    progress: bool = False,
 ) -> evaluation.Result:
     """Score a model on held-out clips, beside trivial baselines on the same clips.
 
@@ -115,19 +123,40 @@ def evaluate(
         split: Default: test, or val where there is no test.
         samples: S, rollouts of each clip; their mean and the best of them are scored.
         horizon: Frames to predict; 0: the preset's, -1: to the end of the shortest clip.
-        mode, clips, metrics, seed, temperature: As of `foreframe evaluate`.
+        mode, clips, metrics, seed, temperature, conditions: As of `foreframe evaluate`.
+        lpips_weights, fvd_weights, fvd_context: Likewise; files of weights (docs/concepts.md).
+        progress: Show a bar.
     Raises:
         InputError, CheckpointError, ConfigError: as for `load`.
+        UsageError: there is no such metric, or weights are missing or not used.
         DataError: the clips are not of the kind the run was trained on, or too short.
     """
+    check_metrics(metrics)
+    if lpips_weights is not None and "lpips" not in metrics:
+        raise UsageError("lpips weights: not used, since `lpips` is not among the metrics")
+    if not fvd_context and fvd_weights is None:
+        raise UsageError("fvd without context: not used without fvd weights")
     predictor = run if isinstance(run, Predictor) else load(run, device)
+    lpips = None if lpips_weights is None else Lpips.load(Path(lpips_weights)).to(predictor.device)
+    fvd = None if fvd_weights is None else Fvd.load(Path(fvd_weights), fvd_context).to(predictor.device)
     trained, pack = predictor.trained, clips_of(predictor.trained, data)
-    split = split or evaluation.default_split(pack)
-    horizon = evaluation.default_horizon(trained.config, pack, split, horizon)
+    split, horizon = evaluation.resolve(trained.config, pack, split, horizon)
     protocol = evaluation.Protocol(
-        split, predictor.context, horizon, mode, samples, temperature, seed, clips=clips, metrics=metrics
+        split, predictor.context, horizon, mode, samples, temperature, seed, conditions, clips, metrics
     )
-    return evaluation.evaluate_run(trained, pack, protocol, predictor.device)
+    total = samples * len(evaluation.evenly_spaced(len(pack.split(split)), clips))
+    with Bar(mode, total) if progress else nullcontext() as bar:
+        advance = None if bar is None else bar.done
+        return evaluation.evaluate_run(trained, pack, protocol, predictor.device, advance, lpips, fvd)
+
+
+def check_metrics(metrics: tuple[str, ...]) -> None:
+    """Raises UsageError for a name that is not a metric of single frames."""
+    for name in metrics:
+        if name == "fvd":
+            raise UsageError("fvd is no metric of single frames: --fvd-weights FILE asks for it, beside --metrics")
+        if name not in METRICS:
+            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")
 
 
 def with_settings(config: TrainConfig[Any], settings: dict[str, Any]) -> TrainConfig[Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from foreframe import evaluation, signals
-from foreframe.checkpoint import load_run
+from foreframe.api import begin, evaluate, load
 from foreframe.config import to_dict
 from foreframe.data.open import open_clips
+from foreframe.data.pack.pack import Pack
 from foreframe.device import choose_device
+from foreframe.distributed import World
 from foreframe.errors import UsageError
-from foreframe.log import Bar, read_log
+from foreframe.log import read_log
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import html as page
@@ -21,7 +24,7 @@ from foreframe.report import rollout as gallery
 from foreframe.report.plots import line_figure, over_frames, per_frame
 from foreframe.report.training import Training, training_charts
 from foreframe.rollout import ModeName
-from foreframe.training.trainer import Trainer, describe_model
+from foreframe.training.trainer import Trainer
 
 PRESET = "push-demo"
 CLIPS_SHOWN = 6
@@ -38,17 +41,14 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     pack = open_clips("push", progress=True)
     run, page_path = out / "run", out / "index.html"
     trainer = _trainer(run, pack, device)
-    print(f"{PRESET}: {describe_model(trainer.state.model)}; training on {len(pack.split('train'))} clips")
     print(trainer.run(max_minutes))
     signals.poll()
-    trained = load_run(run, "newest", device)
+    predictor = load(run, device, "newest")
+    trained = predictor.trained
     found: dict[ModeName, evaluation.Result] = {}
     wanted: list[tuple[ModeName, int]] = [("prediction", SAMPLES), ("reconstruction", 1)]
     for mode, samples in wanted:
-        horizon = evaluation.default_horizon(trained.config, pack, "test")
-        protocol = evaluation.Protocol("test", trained.config.train.context, horizon, mode, samples)
-        with Bar(f"scoring {mode}", samples * len(pack.split("test"))) as bar:
-            found[mode] = evaluation.evaluate_run(trained, pack, protocol, device, bar.done)
+        found[mode] = evaluate(predictor, split="test", samples=samples, mode=mode, progress=True)
         results.write_json(found[mode], out / f"{mode}.json")
     results.print_result(found["prediction"])
     for clip in range(min(CLIPS_SHOWN, len(pack.split("test")))):
@@ -61,14 +61,14 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
     print(f"page: {page_path} (or {out}/clip-*/rollout.gif)")
 
 
-def _trainer(run: Path, pack: Any, device: Any) -> Trainer:
+def _trainer(run: Path, pack: Pack, device: torch.device) -> Trainer:
+    """Of a new run, or of the one that an interrupted demo left."""
+    if not (run / "config.json").exists():
+        return begin(PRESET, find(PRESET), "push", run, World(device))
     record = RunConfig.of(PRESET, find(PRESET), pack)
-    if (run / "config.json").exists() and RunConfig.read(run) != record:
+    if RunConfig.read(run) != record:
         raise UsageError(f"{run}: holds another run; give `foreframe demo --out` another folder")
-    trainer = Trainer(record, pack, run, device)
-    trainer.acquire_lock()
-    record.write(run)
-    return trainer
+    return Trainer(record, pack, run, device)
 
 
 def _gain(result: evaluation.Result) -> float:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -105,11 +105,6 @@ class Result:
     """Which weights; None for a model that comes from no run."""
 
 
-def full_horizon(pack: Pack, split: str, context: int) -> int:
-    """Frames that can be predicted in every clip of a split: to the end of the shortest."""
-    return min(episode.length for episode in pack.split(split)) - context
-
-
 def evaluate(
     model: Model,
     pack: Pack,
@@ -146,25 +141,22 @@ def evaluate(
     scores = _Scores(protocol, pack, len(chosen), lpips, fvd)
     median = _median_frame(pack)
     for start in range(0, len(chosen), batch):
-        signals.poll()
         indices = chosen[start : start + batch]
         clip = windows.batch(indices).to(device).unit()
         given = Clip(clip.frames, conditions_given(clip.cond, protocol))
         scores.add_truth(clip)
-        together = max(1, ROWS // len(indices))
-        for first in range(0, protocol.samples, together):
-            numbers = range(first, min(first + together, protocol.samples))
-            draws = [draw_noise(model, indices, length, protocol.seed, n, protocol.temperature) for n in numbers]
-            predicted = unroll(model, given, torch.cat(draws).to(device), protocol.context, protocol.mode)
-            scores.add("model", start, numbers, clip, predicted.unflatten(0, (len(numbers), -1)))
+        first = 0
+        for predicted in sample(model, given, indices, protocol):
+            scores.add("model", start, first, clip, predicted)
+            first += len(predicted)
             if advance is not None:
-                advance(len(numbers) * len(indices))
+                advance(len(predicted) * len(indices))
         guesses = {"repeat_last": clip.frames[:, protocol.context - 1 : protocol.context]}
         if median is not None:
             guesses["median_frame"] = median.to(device)
         for baseline, guess in guesses.items():
             future = guess.expand_as(clip.frames[:, protocol.context :])
-            scores.add(baseline, start, range(1), clip, future[None])
+            scores.add(baseline, start, 0, clip, future[None])
     everything = scores.by_name  # (N, S, T) by metric
     ours = everything.pop("model")
     return Result(
@@ -176,7 +168,7 @@ def evaluate(
         },
         data=pack.path.name,
         hardware=describe(device),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=timestamp(),
         best_of_n={name: summarize(_best(name, values)) for name, values in ours.items()}
         if protocol.samples > 1
         else None,
@@ -210,16 +202,31 @@ def check_spec(trained: TrainedModel, pack: Pack) -> None:
         raise DataError(f"{pack.path}: its clips are {pack.spec}; {trained.run} was trained on {trained.config.spec}")
 
 
-def default_split(pack: Pack) -> str:
-    """The split to score where none is named: test, or val where there is no test."""
-    return "val" if "test" not in pack.splits and "val" in pack.splits else "test"
+def resolve(config: RunConfig, pack: Pack, split: str | None = None, horizon: int = 0) -> tuple[str, int]:
+    """The split to score, by default test, or val where there is no test; and the frames to predict in it."""
+    split = split or ("val" if "test" not in pack.splits and "val" in pack.splits else "test")
+    return split, default_horizon(config, pack, split, horizon)
 
 
 def default_horizon(config: RunConfig, pack: Pack, split: str, horizon: int = 0) -> int:
     """Frames to predict: `horizon`; where it is 0 the preset's; for -1 to the end of the split's shortest clip."""
     train = config.train
-    horizon = horizon or train.eval_horizon
-    return full_horizon(pack, split, train.context) if horizon == -1 else horizon or train.horizon
+    horizon = horizon or train.eval_horizon or train.horizon
+    return min(episode.length for episode in pack.split(split)) - train.context if horizon == -1 else horizon
+
+
+def sample(model: Model, clip: Clip, indices: list[int], protocol: Protocol | MeasuredProtocol) -> Iterator[Tensor]:
+    """The predictions of clips under a protocol, (S, B, T-K, C, H, W), as many samples at a time as `ROWS` allows.
+
+    indices: Numbers of the clips, from which their noise follows.
+    """
+    together = max(1, ROWS // len(indices))
+    for first in range(0, protocol.samples, together):
+        signals.poll()
+        numbers = range(first, min(first + together, protocol.samples))
+        draws = [draw_noise(model, indices, len(clip), protocol.seed, n, protocol.temperature) for n in numbers]
+        noise = torch.cat(draws).to(clip.frames.device)
+        yield unroll(model, clip, noise, protocol.context, protocol.mode).unflatten(0, (len(numbers), -1))
 
 
 def unroll(model: Model, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
@@ -247,8 +254,8 @@ class _Scores:
     def add_truth(self, clip: Clip) -> None:
         self._add_features("real", clip, clip.frames[:, self.protocol.context :])
 
-    def add(self, name: str, start: int, numbers: range, clip: Clip, predicted: Tensor) -> None:
-        """Samples `numbers` of the clips from `start` on: frames after the context, (S, B, T-K, C, H, W)."""
+    def add(self, name: str, start: int, first: int, clip: Clip, predicted: Tensor) -> None:
+        """Samples from `first` on of the clips from `start` on: frames after the context, (S, B, T-K, C, H, W)."""
         true = clip.frames[:, self.protocol.context :]
         scores = score_frames(predicted, true, [metric for metric in self.protocol.metrics if metric != "lpips"])
         if "lpips" in self.protocol.metrics and self.lpips is not None:
@@ -259,7 +266,7 @@ class _Scores:
             whole = self.by_name.setdefault(name, {})
             if metric not in whole:
                 whole[metric] = values.new_empty(self.clips, samples, self.protocol.horizon)
-            whole[metric][start : start + len(values), numbers.start : numbers.stop] = values
+            whole[metric][start : start + len(values), first : first + len(predicted)] = values
         self._add_features(name, clip, predicted)
 
     def definitions(self) -> dict[str, str]:
@@ -334,18 +341,26 @@ def evenly_spaced(count: int, limit: int) -> list[int]:
     return sorted({round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)})
 
 
-def _measured(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], scores: _Scores) -> MeasuredProtocol:
-    switches = MODES[protocol.mode]
-    values = asdict(protocol) | {
-        "feed": switches.feed,
-        "latent": switches.latent,
-        "reduction": "mean over samples, then frames, then clips",
-        "best_of_n": "for each metric by itself, the sample with the best mean over frames",
+def clips_measured(pack: Pack, windows: Windows, chosen: list[int]) -> dict[str, Any]:
+    """Entries of a protocol that tell which clips were taken, which were left out, and from which pack."""
+    return {
         "clips": len(chosen),
         "clip_names_sha256": hashlib.sha256("\n".join(windows.names(chosen)).encode()).hexdigest(),
         "too_short": tuple(episode.name for episode in windows.short),
-        "metrics": scores.definitions(),
         "data_sha256": pack.hash,
-        "fvd": scores.fvd_protocol(),
     }
-    return MeasuredProtocol(**values)
+
+
+def _measured(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], scores: _Scores) -> MeasuredProtocol:
+    values = asdict(protocol) | clips_measured(pack, windows, chosen) | asdict(MODES[protocol.mode])
+    return MeasuredProtocol(
+        **values | {"metrics": scores.definitions()},
+        reduction="mean over samples, then frames, then clips",
+        best_of_n="for each metric by itself, the sample with the best mean over frames",
+        fvd=scores.fvd_protocol(),
+    )
+
+
+def timestamp() -> str:
+    """Date and time, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

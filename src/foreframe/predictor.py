@@ -249,6 +249,7 @@ class Predictor:
                 in `foreframe rollout --cond`. With `past`, the rows of the predicted frames alone: (horizon, D).
                 D in the order of `columns`, or a mapping of their names to (T,). Pose pictures: uint8 (T, H, W, 3).
                 With an axis B in front: B sequences, from one start or from a start each. None for a model without.
+                Just `self.horizon` rows without `past` and `horizon` are refused: they may be of either kind.
             samples: S, futures of each sequence.
             horizon: Frames to predict. Default: as far as the controls reach; without a condition `self.horizon`.
             seed: Noise of sample s is a function of (seed, clip, s) and the horizon, whatever the batch, as in
@@ -383,6 +384,12 @@ class Predictor:
         known: NDArray[Any] | None
         if past is None:
             first, more = count, False
+            if horizon is None and rows.shape[1] == self.horizon > count:
+                raise InputError(
+                    f"controls: got {self.horizon} rows, as many as the model usually predicts frames, expected a row "
+                    f"for each of the {count} given frames as well: give those of the given frames with past=, or "
+                    f"horizon={self.horizon - count} if these rows begin with them"
+                )
             known = rows[:1, :count] if (rows[:, :count] == rows[:1, :count]).all() else rows[:, :count]
             what = f"one for each of the {count} given frames and the predicted ones (or past= for those of the given)"
         else:

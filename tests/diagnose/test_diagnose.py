@@ -18,11 +18,11 @@ from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack, PackWriter
 from foreframe.diagnose import Diagnosis, Request, decoder, diagnose, total
 from foreframe.diagnose.obedience import Obedience
-from foreframe.diagnose.table import print_diagnosis
 from foreframe.diagnose.unrolling import Rollouts
 from foreframe.errors import DataError, DiskError, UsageError
 from foreframe.evaluation import Protocol, evaluate
 from foreframe.presets import find
+from foreframe.report.diagnosis import print_diagnosis
 from foreframe.schedules import BetaSchedule, ForcingSchedule
 from foreframe.unrolled import Step
 from tests.conftest import moving_square, write_pack

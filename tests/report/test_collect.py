@@ -19,7 +19,7 @@ from foreframe.report.gif import limited_gif
 from tests.conftest import write_pack
 from tests.runs import CPU, TINY, make
 
-REQUEST = Request(samples=3, panels=1, diagnose=False)
+REQUEST = Request(samples=3, panels=1, diagnosis=False)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_what_is_kept_is_what_was_made(run):
 
 @pytest.mark.parametrize("change", [{"samples": 2}, {"seed": 1}, {"horizon": 2}, {"metrics": ("psnr",)}])
 def test_another_request_is_scored_anew(run, scored, change):
-    found = collect(run, Request(**{"samples": 3, "panels": 1, "diagnose": False, **change}), CPU)
+    found = collect(run, Request(**{"samples": 3, "panels": 1, "diagnosis": False, **change}), CPU)
     assert len(scored) == 2
     assert found.notes == ()
 
@@ -76,7 +76,7 @@ def test_another_request_is_scored_anew(run, scored, change):
 def test_other_weights_are_scored_anew(run, scored):
     step = checkpoint.choose(run).step
     other = next(path.name for path in (run / "checkpoints").iterdir() if path.name != f"step-{step:08d}")
-    collect(run, Request(samples=3, panels=1, diagnose=False, checkpoint=str(int(other[5:]))), CPU)
+    collect(run, Request(samples=3, panels=1, diagnosis=False, checkpoint=str(int(other[5:]))), CPU)
     assert len(scored) == 2
 
 
@@ -136,7 +136,7 @@ def test_a_run_that_is_being_trained_is_refused_by_name(run):
 
 
 def test_panels_show_the_very_samples_that_were_scored(run):
-    found = collect(run, Request(samples=3, clips=1, panels=2, diagnose=False, metrics=("psnr",)), CPU)
+    found = collect(run, Request(samples=3, clips=1, panels=2, diagnosis=False, metrics=("psnr",)), CPU)
     (panel,) = found.panels
     best, median, worst = (panel.psnr[name] for name in ("best", "median", "worst"))
     assert best == pytest.approx(found.prediction.best_of_n["psnr"].mean, abs=1e-4)

@@ -94,7 +94,7 @@ def made(name, gain, seed=1, beta=1e-4, key=0, cond="vector", metric="psnr", fre
         model=Provenance(name, "tiny", "svg", 20, "weights", "w", "val"),
     )
     config = RunConfig("tiny", "svg", spec, DataSource(f"/somewhere/{name}", "d"), train)
-    return RunResults(Path("runs", name), config, list(rows), {}, 20, result, result, None, "it was not asked for", ())
+    return RunResults(result, result, None, "it was not asked for", Path("runs", name), config, list(rows), {}, 20, ())
 
 
 def variants_of(*runs, groups=None):

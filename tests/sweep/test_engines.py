@@ -21,7 +21,7 @@ from foreframe.sweep.engines import OUTPUT, LocalTask, engine
 from tests.conftest import write_pack
 from tests.runs import make
 
-REQUEST = Request(samples=2, clips=1, panels=1, diagnose=False)
+REQUEST = Request(samples=2, clips=1, panels=1, diagnosis=False)
 WORKS = "import sys, time; print('begun', flush=True); sys.stdin.read(); print('alone', flush=True)"
 
 

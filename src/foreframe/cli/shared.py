@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,8 +15,8 @@ from foreframe.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from foreframe.checkpoint import TrainedModel
-    from foreframe.data.pack.pack import Pack
+    from foreframe.predictor import Predictor
+    from foreframe.report.experiment.collect import Request
 
 Mode = Literal["prediction", "one-step", "reconstruction", "teacher-forced"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -59,32 +58,14 @@ class Sampling:
 
         return choose_device(self.device, self.threads)
 
-    def load(self, run: Path) -> tuple[torch.device, TrainedModel]:
-        """The device and the model of a run."""
+    def load(self, run: Path) -> Predictor:
+        """The model of a run on the device."""
         from foreframe.checkpoint import load_run
+        from foreframe.predictor import Predictor
 
+        self.check()
         device = self.choose_device()
-        return device, load_run(run, self.checkpoint, device)
-
-    def open(self, run: Path, data: str | None) -> tuple[torch.device, TrainedModel, Pack]:
-        """The device, the model of a run, and clips: by default those of the run."""
-        from foreframe.data.open import open_clips
-        from foreframe.data.pack.pack import Pack
-
-        device, trained = self.load(run)
-        pack = Pack.open(trained.config.data.path) if data is None else open_clips(data, progress=True)
-        known, given = trained.config.cond_names, pack.cond_names
-        if pack.spec == trained.config.spec and known != given:
-            note = f"note: the conditions are called {', '.join(given)}; in training they were {', '.join(known)}"
-            print(note, file=sys.stderr)
-        return device, trained, pack
-
-    def resolve(self, trained: TrainedModel, pack: Pack) -> tuple[str, int]:
-        """The split, and the frames to predict in each of its clips."""
-        from foreframe.evaluation import default_horizon, default_split
-
-        split = self.split or default_split(pack)
-        return split, default_horizon(trained.config, pack, split, self.horizon)
+        return Predictor(load_run(run, self.checkpoint, device), device)
 
 
 @dataclass(frozen=True)
@@ -99,8 +80,34 @@ class Scoring(Sampling):
         at_least(clips=(self.clips, 0))
 
 
+@dataclass(frozen=True)
+class Reporting(Scoring):
+    """Flags of verbs that write a page about runs."""
+
+    panels: int = 3
+    """Clips of each run that are shown moving."""
+    diagnosis: bool = True
+    """Also measure what scores hide (`foreframe diagnose`)."""
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+    """Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian."""
+
+    def check(self) -> None:
+        super().check()
+        at_least(panels=(self.panels, 0))
+
+    def request(self) -> Request:
+        """What to collect of each run."""
+        from foreframe.api import check_metrics
+        from foreframe.report.experiment.collect import Request
+
+        self.check()
+        check_metrics(self.metrics)
+        return Request(**{field.name: getattr(self, field.name) for field in fields(Request)})
+
+
 SamplingFlags = Annotated[Sampling, tyro.conf.arg(name="")]
 ScoringFlags = Annotated[Scoring, tyro.conf.arg(name="")]
+ReportingFlags = Annotated[Reporting, tyro.conf.arg(name="")]
 
 
 def at_least(**values: tuple[int, int]) -> None:
@@ -108,15 +115,3 @@ def at_least(**values: tuple[int, int]) -> None:
     for name, (value, least) in values.items():
         if value < least:
             raise UsageError(f"--{name}: expected {least} or more, found {value}")
-
-
-def known_metrics(metrics: tuple[str, ...]) -> None:
-    """Raises UsageError for a name that is not a metric of single frames."""
-    from foreframe.errors import nearest
-    from foreframe.metrics import METRICS
-
-    for name in metrics:
-        if name == "fvd":
-            raise UsageError("fvd is no metric of single frames: --fvd-weights FILE asks for it, beside --metrics")
-        if name not in METRICS:
-            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")

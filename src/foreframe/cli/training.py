@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -13,6 +15,8 @@ from foreframe.cli.shared import Device, import_torch
 from foreframe.errors import printable
 
 if TYPE_CHECKING:
+    from foreframe.distributed import World
+    from foreframe.training.speed import Speed
     from foreframe.training.trainer import Trainer
 
 
@@ -34,6 +38,39 @@ def presets() -> None:
 
 
 @dataclass(frozen=True)
+class Computing:
+    """How long and where a training computes. Bit-equal numbers need the same threads, devices and flags throughout."""
+
+    max_minutes: float | None = None
+    """Stop after this long and save; `foreframe resume RUN` continues."""
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    devices: int = 1
+    """How many of them, each with a process of its own; the batch is shared among them."""
+    nodes: int = 1
+    """On how many machines, each with as many devices."""
+    threads: int | None = None
+    """CPU threads of each process. Default: torch's choice; with several processes, an equal share of the cores."""
+    compile: bool = False
+    """Have torch compile the model's parts: minutes at the start, less time for each step (docs/performance.md)."""
+    graphs: bool = False
+    """Record a step as a CUDA graph and replay it: for GPUs that wait for Python."""
+
+    def run(self, trainer: Callable[[World, Speed], Trainer]) -> None:
+        """Train in as many processes as asked for, and draw how it went."""
+        from foreframe import distributed
+        from foreframe.training.speed import Speed
+
+        if distributed.launch(self.device, self.devices, self.nodes):
+            return
+        with distributed.join(self.device, self.threads, self.devices) as world:
+            _run(trainer(world, Speed(self.compile, self.graphs)), self.max_minutes)
+
+
+ComputingFlags = Annotated[Computing, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
 class Train:
     """Train a preset on clips.
 
@@ -48,22 +85,9 @@ class Train:
     """Folder of the new run; it must not hold one yet."""
     steps: int | None = None
     """Length of the run; schedules stretch over it. Default: the preset's."""
-    max_minutes: float | None = None
-    """Stop after this long and save; `foreframe resume RUN` continues."""
     seed: int | None = None
     """All randomness follows from it. Default: the preset's."""
-    device: Device = "auto"
-    """Where to compute; auto takes a GPU where there is one."""
-    devices: int = 1
-    """How many of them, each with a process of its own; the batch is shared among them."""
-    nodes: int = 1
-    """On how many machines, each with as many devices."""
-    threads: int | None = None
-    """CPU threads of each process. Default: torch's choice; with several processes, an equal share of the cores."""
-    compile: bool = False
-    """Have torch compile the model's parts: minutes at the start, less time for each step (docs/performance.md)."""
-    graphs: bool = False
-    """Record a step as a CUDA graph and replay it: for GPUs that wait for Python."""
+    computing: ComputingFlags = Computing()
 
 
 def train(arguments: list[str]) -> None:
@@ -73,19 +97,13 @@ def train(arguments: list[str]) -> None:
         _settings(arguments[0], ["--help"])
     request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
     import_torch()
-    from foreframe import distributed
     from foreframe.api import begin, refuse_run
-    from foreframe.training.state import Speed
 
     config = _settings(request.preset, rest)
     chosen = {"steps": request.steps, "seed": request.seed}
     config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
     refuse_run(request.run)
-    if distributed.launch(request.device, request.devices, request.nodes):
-        return
-    with distributed.join(request.device, request.threads, request.devices) as world:
-        speed = Speed(request.compile, request.graphs)
-        _run(begin(request.preset, config, request.data, request.run, world, speed), request.max_minutes)
+    request.computing.run(partial(begin, request.preset, config, request.data, request.run))
 
 
 def _settings(preset: str, arguments: list[str]) -> Any:
@@ -101,14 +119,8 @@ def _settings(preset: str, arguments: list[str]) -> Any:
 
 def resume(
     run: tyro.conf.Positional[Path],
+    computing: ComputingFlags = Computing(),
     data: str | None = None,
-    max_minutes: float | None = None,
-    device: Device = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    threads: int | None = None,
-    compile: bool = False,
-    graphs: bool = False,
     accept_changes: bool = False,
 ) -> None:
     """Continue a run from its newest checkpoint, exactly as if it had never stopped.
@@ -116,31 +128,21 @@ def resume(
     Args:
         run: Folder of the run.
         data: Where its clips are now, if they have moved; they must be the same.
-        max_minutes: Stop after this long and save.
-        device: Where to compute.
-        devices: How many of them; as many as before or not.
-        nodes: On how many machines, each with as many devices.
-        threads: CPU threads of each process; bit-equal numbers need as many as before, and as many devices.
-        compile: As for `train`; bit-equal numbers need what was given then.
-        graphs: As for `train`; likewise.
         accept_changes: Continue although config.json was changed since the newest checkpoint; the changes are listed.
     """
-    from foreframe import distributed
     from foreframe.data.open import open_clips
     from foreframe.data.pack.pack import Pack
     from foreframe.recipe import RunConfig
-    from foreframe.training.state import Speed
     from foreframe.training.trainer import Trainer
 
     config = RunConfig.read(run)
-    if distributed.launch(device, devices, nodes):
-        return
-    with distributed.join(device, threads, devices) as world:
+
+    def trainer(world: World, speed: Speed) -> Trainer:
         with world.main_process_first():
             pack = Pack.open(config.data.path) if data is None else open_clips(data, progress=world.is_main)
-        speed = Speed(compile, graphs)
-        trainer = Trainer(config, pack, run, world.device, world, speed, accept_changes)
-        _run(trainer, max_minutes)
+        return Trainer(config, pack, run, world.device, world, speed, accept_changes)
+
+    computing.run(trainer)
 
 
 def replay(crash: tyro.conf.Positional[Path], threads: int | None = None) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from foreframe.cli.shared import Mode, Sampling, SamplingFlags, Scoring, ScoringFlags, at_least, known_metrics
+from foreframe.cli.shared import Mode, Sampling, SamplingFlags, Scoring, ScoringFlags, at_least
 from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
-    from foreframe.metrics import Fvd
+    from foreframe.evaluation import MeasuredProtocol
 
 
 def evaluate(
@@ -44,37 +44,27 @@ def evaluate(
         fvd_weights: Also the Frechet video distance: I3D for RGB, as .safetensors (docs/concepts.md).
         fvd_context: For it: context frames are part of the clips.
     """
-    from foreframe import evaluation
-    from foreframe.log import Bar
-    from foreframe.metrics import Fvd, Lpips
+    from foreframe import api
     from foreframe.report.results import print_result, write_json
 
-    known_metrics(metrics)
-    if lpips_weights is not None and "lpips" not in metrics:
-        raise UsageError("--lpips-weights: not used, since `lpips` is not among the --metrics")
-    if not fvd_context and fvd_weights is None:
-        raise UsageError("--no-fvd-context: not used without --fvd-weights FILE")
-    scoring.check()
-    lpips = None if lpips_weights is None else Lpips.load(lpips_weights).to(scoring.choose_device())
-    fvd = None if fvd_weights is None else Fvd.load(fvd_weights, fvd_context).to(scoring.choose_device())
-    device, trained, pack = scoring.open(run, data)
-    split, horizon = scoring.resolve(trained, pack)
-    protocol = evaluation.Protocol(
-        split,
-        trained.config.train.context,
-        horizon,
-        mode,
-        scoring.samples,
-        temperature,
-        scoring.seed,
-        conditions,
-        scoring.clips,
-        metrics,
+    result = api.evaluate(
+        scoring.load(run),
+        data,
+        scoring.split,
+        samples=scoring.samples,
+        horizon=scoring.horizon,
+        mode=mode,
+        clips=scoring.clips,
+        metrics=metrics,
+        seed=scoring.seed,
+        temperature=temperature,
+        conditions=conditions,
+        lpips_weights=lpips_weights,
+        fvd_weights=fvd_weights,
+        fvd_context=fvd_context,
+        progress=True,
     )
-    clips = len(pack.split(split))
-    with Bar(mode, scoring.samples * min(scoring.clips or clips, clips)) as bar:
-        result = evaluation.evaluate_run(trained, pack, protocol, device, bar.done, lpips, fvd)
-    path = write_json(result, json or run / "eval" / _result_name(protocol, scoring.checkpoint, fvd))
+    path = write_json(result, json or run / "eval" / _result_name(result.protocol, scoring))
     print_result(result)
     print(f"written: {path}")
 
@@ -109,23 +99,21 @@ def rollout(
         scale: Pixels are shown this much larger.
         fps: Frames a second of GIF and MP4; 0: those of the data.
     """
-    from foreframe.evaluation import default_split
+    from foreframe.api import clips_of
     from foreframe.report import rollout as gallery
 
-    sampling.check()
     at_least(scale=(scale, 1), clip=(clip, 0))
     if cond is not None and not frames:
         raise UsageError("--cond needs --frames: the pictures to begin with (without both, a clip of --data is used)")
     if frames and data is not None:
         raise UsageError("--frames and --data: give one of them, the pictures to begin with or clips to begin from")
+    predictor = sampling.load(run)
+    trained, device = predictor.trained, predictor.device
     if frames:
-        device, trained = sampling.load(run)
         start = gallery.from_files(trained, list(frames), cond, sampling.horizon)
     else:
-        device, trained, pack = sampling.open(run, data)
-        start = gallery.from_pack(trained, pack, sampling.split or default_split(pack), clip, sampling.horizon)
-    fps = fps or trained.config.fps
-    samples, seed = sampling.samples, sampling.seed
+        start = gallery.from_pack(trained, clips_of(trained, data), sampling.split, clip, sampling.horizon)
+    fps, samples, seed = fps or predictor.fps, sampling.samples, sampling.seed
     print(gallery.write_rollout(trained, start, out, device, mode, samples, temperature, seed, scale, fps))
 
 
@@ -189,14 +177,18 @@ def demo(out: Path = Path("demo"), max_minutes: float = 4.5, threads: int | None
     run_demo(out, max_minutes, threads)
 
 
-def _result_name(protocol: Any, checkpoint: str, fvd: Fvd | None) -> str:
+def _result_name(protocol: MeasuredProtocol, scoring: Scoring) -> str:
     """A name for each kind of result: the split, the mode, and whatever is not the default."""
-    plain = type(protocol)(protocol.split, protocol.context, protocol.horizon)
     parts = [protocol.split, protocol.mode, f"{protocol.horizon}-frames", f"{protocol.samples}-samples"]
-    parts += [f"checkpoint-{checkpoint}"] if checkpoint != "best" else []
-    for name in ("conditions", "temperature", "seed", "clips"):
-        if getattr(protocol, name) != getattr(plain, name):
-            parts.append(f"{name}-{getattr(protocol, name)}")
-    parts += protocol.metrics if protocol.metrics != plain.metrics else []
-    parts += [] if fvd is None else ["fvd"] if fvd.context else ["fvd-without-context"]
+    values = {
+        "checkpoint": (scoring.checkpoint, "best"),
+        "conditions": (protocol.conditions, "true"),
+        "temperature": (protocol.temperature, 1.0),
+        "seed": (protocol.seed, 0),
+        "clips": (scoring.clips, 0),
+    }
+    parts += [f"{name}-{value}" for name, (value, usual) in values.items() if value != usual]
+    parts += protocol.metrics if list(protocol.metrics) != ["psnr", "ssim"] else []
+    if protocol.fvd is not None:
+        parts.append("fvd" if protocol.fvd.context_frames else "fvd-without-context")
     return "-".join(parts) + ".json"

@@ -6,8 +6,6 @@ batch, so memory does not grow with the clips, and its result holds definitions 
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -23,7 +21,7 @@ from foreframe.diagnose.gap import Gap, GapResult
 from foreframe.diagnose.obedience import Obedience, ObedienceResult
 from foreframe.diagnose.unrolling import Request, Rollouts
 from foreframe.errors import DataError, UsageError
-from foreframe.evaluation import check_spec
+from foreframe.evaluation import check_spec, clips_measured, timestamp
 
 __all__ = ["Diagnosis", "Request", "diagnose", "total"]
 
@@ -85,26 +83,21 @@ def diagnose(
         collapse.add(batch.steps())
         for part in (gap, obedience, diversity):
             part.add(batch)
-    windows, chosen, weights = rollouts.windows, rollouts.chosen, trained.provenance
     protocol = asdict(request) | {
-        "clips": len(chosen),
         "context": rollouts.context,
         "temperature": 1.0,
-        "clip_names_sha256": hashlib.sha256("\n".join(windows.names(chosen)).encode()).hexdigest(),
-        "too_short": tuple(episode.name for episode in windows.short),
-        "data_sha256": pack.hash,
-        "model_sha256": weights.weights_sha256,
+        "model_sha256": trained.provenance.weights_sha256,
     }
     return Diagnosis(
-        protocol=DiagnosisProtocol(**protocol),
+        protocol=DiagnosisProtocol(**protocol | clips_measured(pack, rollouts.windows, rollouts.chosen)),
         collapse=collapse.result(),
         gap=gap.result(),
         obedience=obedience.result(rollouts.broken),
         spread=diversity.result(),
-        model=weights,
+        model=trained.provenance,
         data=pack.path.name,
         hardware=describe(device),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=timestamp(),
     )
 
 

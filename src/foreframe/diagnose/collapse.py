@@ -26,16 +26,21 @@ class CollapseResult:
     latent: tuple[int, ...] | Literal["none"]
     collapsed: bool | None = None
     why: str = ""
-    rule: str = ""
+    rule: str = f"collapsed: the mean KL is below {COLLAPSED_NATS} nats a frame"
     kl: Summary | None = None
-    kl_definition: str = ""
+    kl_definition: str = (
+        "KL(posterior || prior) in nats a frame, summed over z, true frames fed back; intervals over clips"
+    )
     kl_by_dimension: tuple[float, ...] = ()
     kl_by_dimension_definition: str = ""
     units: int = 0
     active_units: int = 0
-    active_units_definition: str = ""
+    active_units_definition: str = (
+        f"latent units whose posterior mean varies by more than {ACTIVE_VARIANCE} (variance over clips and frames; "
+        "Burda et al. 2016)"
+    )
     informative_units: int = 0
-    informative_units_definition: str = ""
+    informative_units_definition: str = f"latent units with a mean KL above {ACTIVE_NATS} nats, as in the log"
 
 
 class Collapse:
@@ -52,7 +57,7 @@ class Collapse:
         found = []
         for step in steps:
             if step.posterior is None or step.prior is None:
-                continue
+                return
             nats = kl_per_unit(step.posterior, step.prior).flatten(1).double().cpu()
             mean = step.posterior.mean.flatten(1).double().cpu()
             self.nats += nats.sum(0)
@@ -60,8 +65,7 @@ class Collapse:
             self.second += mean.square().sum(0)
             self.count += len(nats)
             found.append(nats.sum(1))
-        if found:
-            self.per_clip.append(torch.stack(found, 1))
+        self.per_clip.append(torch.stack(found, 1))
 
     def result(self) -> CollapseResult:
         if not self.per_clip:
@@ -73,28 +77,20 @@ class Collapse:
         return CollapseResult(
             latent=self.shape,
             collapsed=kl.mean < COLLAPSED_NATS,
-            rule=f"collapsed: the mean KL is below {COLLAPSED_NATS} nats a frame",
             kl=kl,
-            kl_definition="KL(posterior || prior) in nats a frame, summed over z, true frames fed back; intervals over "
-            "clips",
             kl_by_dimension=tuple(values.tolist()),
             kl_by_dimension_definition=f"nats a frame, mean over clips and frames; {what}",
             units=len(nats),
             active_units=int((variance > ACTIVE_VARIANCE).sum()),
-            active_units_definition=f"latent units whose posterior mean varies by more than {ACTIVE_VARIANCE} "
-            "(variance over clips and frames; Burda et al. 2016)",
             informative_units=int((nats > ACTIVE_NATS).sum()),
-            informative_units_definition=f"latent units with a mean KL above {ACTIVE_NATS} nats, as in the log",
         )
 
     def _by_dimension(self, nats: Tensor) -> tuple[Tensor, str]:
         """At most `LISTED` numbers that sum to the KL, and their definition."""
         what = "one number for each latent unit"
         if len(self.shape) > 1:
-            nats, what = (
-                nats.unflatten(0, self.shape).flatten(1).sum(1),
-                "one number for each channel of z, summed over its map",
-            )
+            nats = nats.unflatten(0, self.shape).flatten(1).sum(1)
+            what = "one number for each channel of z, summed over its map"
         if len(nats) > LISTED:
             largest = nats.sort(descending=True).values
             nats = torch.cat([largest[: LISTED - 1], largest[LISTED - 1 :].sum()[None]])

@@ -22,8 +22,8 @@ class Deviation:
 
     deviation: Summary
     share_of_rmse: float | None
-    unit: str
     definition: str
+    unit: str = "pixel value, 0 to 1"
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,11 @@ class Calibration:
     ci95: Interval | None
     per_frame: tuple[float | None, ...]
     per_frame_ci95: tuple[Interval | None, ...]
-    unit: str
-    definition: str
+    unit: str = "ratio; 1: calibrated, below: too sure, above: too unsure"
+    definition: str = (
+        "spread sqrt((N+1)/N * variance over N samples) over the RMSE of their mean, each averaged over pixels and "
+        "clips before the root (Fortin et al. 2014); intervals: bootstrap over clips"
+    )
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Ranks:
     flat: float
     outside: float | None
     outside_flat: float
-    unit: str
     definition: str
+    unit: str = "share of the values"
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ class BestOfN:
     """PSNR in dB of the best of N samples, by N."""
 
     psnr: dict[str, Summary]
-    unit: str
     definition: str
-    metric: str
+    unit: str = "dB"
+    metric: str = METRICS["psnr"].definition
 
 
 @dataclass(frozen=True)
@@ -104,20 +107,13 @@ class Diversity:
         best = self._best_of_n(torch.cat(self.scores))
         if self.samples < 2:
             return DiversityResult(1, best, "one sample of each clip (or no latent): there is no diversity")
-        return DiversityResult(
-            self.samples,
-            best,
-            diversity=self._deviation(),
-            calibration=self._calibration(),
-            ranks=self._ranks(),
-        )
+        return DiversityResult(self.samples, best, "", self._deviation(), self._calibration(), self._ranks())
 
     def _deviation(self) -> Deviation:
         deviation, error = torch.cat(self.deviation), torch.cat(self.error)
         return Deviation(
             deviation=summarize(deviation),
             share_of_rmse=finite(deviation.mean() / error.mean().sqrt()),
-            unit="pixel value, 0 to 1",
             definition=f"standard deviation of a pixel over {self.samples} samples, mean over pixels and frames; as a "
             "share of the RMSE of the samples' mean",
         )
@@ -137,9 +133,6 @@ class Diversity:
             ci95=whole.ci95,
             per_frame=tuple(frame.value for frame in frames),
             per_frame_ci95=tuple(frame.ci95 for frame in frames),
-            unit="ratio; 1: calibrated, below: too sure, above: too unsure",
-            definition="spread sqrt((N+1)/N * variance over N samples) over the RMSE of their mean, each averaged "
-            "over pixels and clips before the root (Fortin et al. 2014); intervals: bootstrap over clips",
         )
 
     def _ranks(self) -> Ranks:
@@ -157,7 +150,6 @@ class Diversity:
             flat=1 / bins,
             outside=None if total == 0 else float(counts[0] + counts[-1]) / total,
             outside_flat=2 / bins,
-            unit="share of the values",
             definition=f"rank of the true value among {self.samples} samples, over values of pixels that differ by "
             f"more than {round(MOVES * 255)} of 255 from the last context frame; flat if calibrated, high at both ends "
             "if the samples are too alike; outside: below or above all samples",
@@ -166,10 +158,8 @@ class Diversity:
     def _best_of_n(self, scores: Tensor) -> BestOfN:
         return BestOfN(
             psnr={str(n): summarize(best_of(scores, n)[:, None]) for n in sizes(self.samples)},
-            unit="dB",
             definition="PSNR of the best of N samples (by its mean over frames), expected over all choices of N "
             f"among the {self.samples} made; intervals over clips",
-            metric=METRICS["psnr"].definition,
         )
 
 

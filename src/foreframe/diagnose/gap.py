@@ -19,8 +19,11 @@ class GapResult:
     prediction: Summary
     reconstruction: Summary
     gap: Difference
-    definition: str
-    metric: str
+    definition: str = (
+        "PSNR of reconstruction (own frames fed back, z from the posterior, which saw the target) minus PSNR of "
+        "prediction, in dB, clip by clip; one sample of each"
+    )
+    metric: str = METRICS["psnr"].definition
 
 
 class Gap:
@@ -36,11 +39,5 @@ class Gap:
 
     def result(self) -> GapResult:
         prediction, reconstruction = (summarize(torch.cat(part)) for part in (self.predicted, self.reconstructed))
-        return GapResult(
-            prediction=prediction,
-            reconstruction=reconstruction,
-            gap=paired_difference(prediction.per_clip, reconstruction.per_clip),
-            definition="PSNR of reconstruction (own frames fed back, z from the posterior, which saw the target) "
-            "minus PSNR of prediction, in dB, clip by clip; one sample of each",
-            metric=METRICS["psnr"].definition,
-        )
+        gap = paired_difference(prediction.per_clip, reconstruction.per_clip)
+        return GapResult(prediction, reconstruction, gap)

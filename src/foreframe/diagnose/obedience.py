@@ -48,13 +48,18 @@ class DecoderResult:
     columns: tuple[str, ...] | None
     why: str = ""
     definition: str = ""
-    r2_definition: str = ""
-    trained_on: str = ""
-    version: int = 0
+    r2_definition: str = (
+        "1 - squared error / squared distance from the mean, over all clips and predicted frames; 1: all of it is "
+        "recovered, 0: no better than the mean, below: worse; intervals: bootstrap over clips"
+    )
+    trained_on: str = "real frames of the training split"
+    version: int = reading.VERSION
     notes: tuple[str, ...] = ()
     real: RealReading = field(default_factory=lambda: RealReading({}))
     readable: dict[str, bool] = field(default_factory=dict)
-    readable_rule: str = ""
+    readable_rule: str = (
+        f"R2 of {READABLE} or more on real held-out frames; other columns are not read from predicted frames"
+    )
     predicted: dict[Kind, PredictedReading] = field(default_factory=dict)
     caution: str = ""
     distance_definition: str = ""
@@ -68,11 +73,17 @@ class ObedienceResult:
     conditions: dict[Kind, str] | Literal["none"]
     obeys: bool | None = None
     why: str = ""
-    rule: str = ""
+    rule: str = (
+        f"obeys: PSNR under true conditions is at least {LEAST_DB} dB above that under shuffled ones, and the interval "
+        "of the difference excludes 0"
+    )
     psnr: dict[Kind, Summary] = field(default_factory=dict)
     lost: dict[Kind, Difference] = field(default_factory=dict)
-    lost_definition: str = ""
-    metric: str = ""
+    lost_definition: str = (
+        "PSNR of prediction under true conditions minus that under others, in dB, clip by clip; one sample of each, of "
+        "the same noise"
+    )
+    metric: str = METRICS["psnr"].definition
     broken: dict[Kind, str] = field(default_factory=dict)
     """Kinds under which a frame was not finite, and where."""
     decoder: DecoderResult | None = None
@@ -96,17 +107,14 @@ class Obedience:
         if self.decoder is None:
             return
         context = len(batch.clip) - batch.truth.shape[1]
-        wanted = {}
-        for kind in READ:
-            if kind in batch.given:
-                values, there = reading.targets(batch.given[kind][:, context:])
-                wanted[kind] = values - self.decoder.mean, there
-        self.real.add(self._read(batch, batch.truth), *wanted["true"])
-        for kind in (kind for kind in wanted if kind in batch.predicted):
+        true = self._targets(batch.given["true"][:, context:])
+        self.real.add(self._read(batch, batch.truth), *true)
+        for kind in (kind for kind in READ if kind in batch.predicted):
             read = self._read(batch, batch.predicted[kind])
-            self.read.setdefault((kind, "given"), Reading()).add(read, *wanted[kind])
+            given = self._targets(batch.given[kind][:, context:])
+            self.read.setdefault((kind, "given"), Reading()).add(read, *given)
             if kind != "true":
-                self.read.setdefault((kind, "true"), Reading()).add(read, *wanted["true"])
+                self.read.setdefault((kind, "true"), Reading()).add(read, *true)
 
     def result(self, broken: Mapping[Kind, str] = MappingProxyType({})) -> ObedienceResult:
         """Args: broken: as in `Rollouts`."""
@@ -115,26 +123,29 @@ class Obedience:
         if len(self.scores) + len(broken) < 2:
             return ObedienceResult("none", why="these clips have no conditions to follow")
         scores = {kind: summarize(torch.cat(parts)) for kind, parts in self.scores.items()}
-        lost: dict[Kind, Difference] = {
-            kind: paired_difference(scores[kind].per_clip, scores["true"].per_clip) for kind in scores if kind != "true"
-        }
+        true = scores["true"].per_clip
+        lost: dict[Kind, Difference] = {}
+        for kind, score in scores.items():
+            if kind != "true":
+                lost[kind] = paired_difference(score.per_clip, true)
         shuffled = lost.get("shuffled")
         return ObedienceResult(
             conditions={kind: DEFINITIONS[kind] for kind in scores},
             obeys=None if shuffled is None else shuffled.significant and shuffled.mean >= LEAST_DB,
-            rule=f"obeys: PSNR under true conditions is at least {LEAST_DB} dB above that under shuffled ones, and "
-            "the interval of the difference excludes 0",
             psnr=scores,
             lost=lost,
-            lost_definition="PSNR of prediction under true conditions minus that under others, in dB, clip by clip; "
-            "one sample of each, of the same noise",
-            metric=METRICS["psnr"].definition,
             broken=dict(broken),
             decoder=self._decoder(broken),
         )
 
+    def _targets(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Of conditions of frames K .. T-1: (B, h, D), less the targets' mean: squares keep their digits."""
+        assert self.decoder is not None
+        values, there = reading.targets(cond)
+        return values - self.decoder.mean, there
+
     def _read(self, batch: Batch, frames: Tensor) -> Tensor:
-        """Conditions read from frames K .. T-1, (B, h, D), less the targets' mean: squares keep their digits."""
+        """Conditions read from frames K .. T-1, likewise."""
         assert self.decoder is not None
         return reading.read(self.decoder, torch.cat([batch.last[:, None], frames], 1)) - self.decoder.mean
 
@@ -157,15 +168,9 @@ class Obedience:
             definition="the center (x, y) of the drawing in the pose picture of frame t, in pixels, read from frame t"
             if pictures
             else "the row that leads into frame t, read from frames t-1 and t",
-            r2_definition="1 - squared error / squared distance from the mean, over all clips and predicted frames; "
-            "1: all of it is recovered, 0: no better than the mean, below: worse; intervals: bootstrap over clips",
-            trained_on="real frames of the training split",
-            version=reading.VERSION,
             notes=self.found.notes,
             real=RealReading(r2, self.real.distance() if pictures else None),
             readable={name: (r2[name].value or 0.0) >= READABLE for name in self.names},
-            readable_rule=f"R2 of {READABLE} or more on real held-out frames; other columns are not read from "
-            "predicted frames",
             predicted=predicted,
             caution=""
             if pictures

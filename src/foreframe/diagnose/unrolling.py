@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from foreframe import evaluation as scoring
-from foreframe import signals
 from foreframe.clip import Clip
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
@@ -20,7 +19,6 @@ from foreframe.rollout import ModeName, draw_noise, prepare_for_inference, rollo
 from foreframe.unrolled import Step
 
 Kind = Literal["true", "shuffled", "zeroed", "shifted", "swapped"]
-KINDS: tuple[Kind, ...] = ("true", "shuffled", "zeroed", "shifted", "swapped")
 DEFINITIONS: dict[Kind, str] = {
     "true": "the clip's own conditions",
     "shuffled": "the clip's own conditions in another order of time",
@@ -28,8 +26,8 @@ DEFINITIONS: dict[Kind, str] = {
     "shifted": "each of the clip's conditions one frame too late",
     "swapped": "for the predicted frames, the conditions of the next clip in the split",
 }
-BATCH, ROWS = 16, 64
-"""Clips at once, and rollouts at once: memory does not grow with the clips."""
+BATCH = 16
+"""Clips at once: memory does not grow with their number."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,14 @@ class Rollouts:
 
     def __init__(self, model: Model, pack: Pack, request: Request, context: int, device: torch.device) -> None:
         self.model, self.request, self.context, self.device = prepare_for_inference(model), request, context, device
-        self.latent = 0 not in model.latent_shape
-        self.samples = request.samples if self.latent else 1
+        self.protocol = scoring.Protocol(request.split, context, request.horizon, seed=request.seed)
+        self.samples = 1 if 0 in model.latent_shape else request.samples
         """Samples of each clip; without a latent all are equal, and one is made."""
         self.windows = Windows(pack, request.split, context + request.horizon, "first")
         self.chosen: list[int] = scoring.evenly_spaced(len(self.windows), request.clips)
-        one = len(self.chosen) == 1
-        self.kinds: tuple[Kind, ...] = ("true",) if pack.cond is None else KINDS[:-1] if one else KINDS
+        self.kinds: list[Kind] = [kind for kind in DEFINITIONS if kind == "true" or pack.cond is not None]
+        if len(self.chosen) == 1 and pack.cond is not None:
+            self.kinds.remove("swapped")
         self.broken: dict[Kind, str] = {}
         """Wrong conditions under which a frame was not finite, and where."""
 
@@ -93,7 +92,7 @@ class Rollouts:
 
     def batches(self, advance: Callable[[int], None] | None = None) -> Iterator[Batch]:
         """Args: advance: called with the number of new rollouts."""
-        size = max(1, min(BATCH, ROWS // self.samples))
+        size = max(1, min(BATCH, scoring.ROWS // self.samples))
         for start in range(0, len(self.chosen), size):
             yield self._batch(start, min(start + size, len(self.chosen)), advance)
 
@@ -102,32 +101,27 @@ class Rollouts:
         clip = self.windows.batch(indices).to(self.device).unit()
         given = self._given(clip, start, stop)
 
-        def frames(rows: Clip, numbers: range, mode: ModeName = "prediction") -> Tensor:
-            signals.poll()
-            noise = torch.cat([self._noise(indices, number) for number in numbers])
-            found = scoring.unroll(self.model, rows, noise, self.context, mode)
-            if advance is not None:
-                advance(len(found))
-            return cast(Tensor, found.unflatten(0, (len(numbers), -1)))
+        def frames(rows: Clip, samples: int, mode: ModeName = "prediction") -> Tensor:
+            protocol = replace(self.protocol, samples=samples, mode=mode)
+            parts = []
+            for part in scoring.sample(self.model, rows, indices, protocol):
+                parts.append(part)
+                if advance is not None:
+                    advance(len(part) * len(indices))
+            return torch.cat(parts)
 
-        together = max(1, ROWS // len(indices))
-        parts = [
-            frames(clip, range(first, min(first + together, self.samples)))
-            for first in range(0, self.samples, together)
-        ]
-        samples = torch.cat(parts)
-        others = {kind: Clip(clip.frames, given[kind]) for kind in self.kinds if kind != "true"}
+        samples = frames(clip, self.samples)
         predicted: dict[Kind, Tensor] = {"true": samples[0]}
-        for kind, rows in others.items():
+        for kind in self.kinds[1:]:
             if kind not in self.broken:
                 try:
-                    predicted[kind] = frames(rows, range(1))[0]
+                    predicted[kind] = frames(Clip(clip.frames, given[kind]), 1)[0]
                 except NotFiniteError as error:
                     self.broken[kind] = str(error)
-        reconstruction = frames(clip, range(1), "reconstruction")[0]
+        reconstruction = frames(clip, 1, "reconstruction")[0]
 
         def steps() -> Iterator[Step]:
-            noise = self._noise(indices, 0)
+            noise = draw_noise(self.model, indices, len(clip), self.request.seed).to(self.device)
             known = clip.frames[:, : self.context]
             yield from rollout(self.model, known, clip.cond, noise, "teacher-forced", clip.frames)
             if advance is not None:
@@ -140,11 +134,10 @@ class Rollouts:
         """The conditions of each kind, (B, T, ...); empty where clips have none."""
         if clip.cond is None:
             return {}
-        plain = scoring.Protocol(self.request.split, self.context, self.request.horizon, seed=self.request.seed)
-        found: dict[Kind, Tensor] = {"true": clip.cond}
-        for kind in self.kinds[1:4]:
-            protocol = replace(plain, conditions=cast(scoring.Conditions, kind))
-            found[kind] = cast(Tensor, scoring.conditions_given(clip.cond, protocol))
+        found: dict[Kind, Tensor] = {}
+        for conditions in get_args(scoring.Conditions):
+            rows = scoring.conditions_given(clip.cond, replace(self.protocol, conditions=conditions))
+            found[conditions] = cast(Tensor, rows)
         if "swapped" in self.kinds:
             # Of the next clip, whatever batch it is in; not its context rows, as the context frames are this clip's.
             following = [self.chosen[(place + 1) % len(self.chosen)] for place in range(start, stop)]
@@ -152,7 +145,3 @@ class Rollouts:
             assert theirs is not None
             found["swapped"] = torch.cat([clip.cond[:, : self.context], theirs[:, self.context :]], 1)
         return found
-
-    def _noise(self, indices: list[int], sample: int) -> Tensor:
-        length = self.context + self.request.horizon
-        return draw_noise(self.model, indices, length, self.request.seed, sample).to(self.device)

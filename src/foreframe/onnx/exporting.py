@@ -23,7 +23,7 @@ from foreframe.data.pack.pack import Pack
 from foreframe.device import choose_device
 from foreframe.disk import put_all
 from foreframe.errors import TrainingError, UsageError
-from foreframe.evaluation import MeasuredProtocol, Protocol, check_spec, default_horizon, default_split, evaluate
+from foreframe.evaluation import MeasuredProtocol, Protocol, check_spec, evaluate, resolve
 from foreframe.models import Model
 from foreframe.onnx.graphs import graphs, random_step
 from foreframe.onnx.int8 import Recorder, quantise
@@ -237,8 +237,7 @@ def _scores(
     trained: TrainedModel, pack: Pack, runners: dict[str, Model], split: str | None, clips: int
 ) -> tuple[dict[str, float], MeasuredProtocol]:
     """PSNR of fp32 and int8 on held-out clips, and the protocol of both."""
-    split = split or default_split(pack)
-    horizon = default_horizon(trained.config, pack, split)
+    split, horizon = resolve(trained.config, pack, split)
     protocol = Protocol(split, trained.config.train.context, horizon, clips=clips, metrics=("psnr",))
     results = {name: evaluate(runners[name], pack, protocol, torch.device("cpu")) for name in ("fp32", "int8")}
     psnr = {name: result.scores["psnr"].mean for name, result in results.items()}

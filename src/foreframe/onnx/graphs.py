@@ -11,7 +11,7 @@ from foreframe import seeds
 from foreframe.clip import Clip, ClipSpec
 from foreframe.models import Model
 from foreframe.onnx.proto import NEXT, cut, describe, needed, quietly
-from foreframe.rollout import prepare_for_inference
+from foreframe.rollout import map_state, prepare_for_inference
 
 Graph = Literal["start", "context", "step"]
 
@@ -55,45 +55,50 @@ def graphs(model: Model, spec: ClipSpec, about: dict[str, Any]) -> dict[Graph, A
     return found
 
 
-class _Step(nn.Module):
-    """The prediction step: the frame, and those parts of the state that it moves."""
+class _Graph(nn.Module):
+    """A function of tensors that uses a model.
 
-    def __init__(self, model: Model, like: Any, moved: list[str]) -> None:
+    like: A state of the model, without numbers. names: Of the tensors of a state, those that come out or are kept.
+    """
+
+    def __init__(self, model: Model, state: Any, names: list[str]) -> None:
         super().__init__()
-        self.model, self.like, self.moved = model, _names(like), moved
+        self.model, self.names = model, names
+        self.like = map_state(state, lambda part: part.to("meta"))
+
+    def filled(self, tensors: dict[str, Tensor]) -> Any:
+        """The state of these tensors, in the order of `_flat`."""
+        left = iter(tensors.values())
+        return map_state(self.like, lambda _: next(left))
+
+
+class _Step(_Graph):
+    """The prediction step: the frame, and those parts of the state that it moves."""
 
     def forward(
         self, frame: Tensor, cond: Tensor | None, noise: Tensor, state: dict[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        after, step = self.model.step(_filled(self.like, state), frame, cond, noise)
+        after, step = self.model.step(self.filled(state), frame, cond, noise)
         left = _flat(after)
-        return step.frame, *(left[name] for name in self.moved)
+        return step.frame, *(left[name] for name in self.names)
 
 
-class _Context(nn.Module):
+class _Context(_Graph):
     """A step through the context, and a look at its target."""
-
-    def __init__(self, model: Model, like: Any, kept: list[str]) -> None:
-        super().__init__()
-        self.model, self.like, self.kept = model, _names(like), kept
 
     def forward(
         self, frame: Tensor, target: Tensor, cond: Tensor | None, noise: Tensor, state: dict[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        after, _ = self.model.step(_filled(self.like, state), frame, cond, noise, target, 1)
-        return _looked(self.model, after, target, cond, self.kept)
+        after, _ = self.model.step(self.filled(state), frame, cond, noise, target, 1)
+        return _looked(self.model, after, target, cond, self.names)
 
 
-class _Start(nn.Module):
+class _Start(_Graph):
     """The state before the first step, and a look at frame 0."""
-
-    def __init__(self, model: Model, like: Any, kept: list[str]) -> None:
-        super().__init__()
-        self.model, self.like, self.kept = model, _names(like), kept
 
     def forward(self, frame: Tensor, cond: Tensor | None) -> tuple[Tensor, ...]:
         state = self.model.initial(Clip(frame[:, None], None if cond is None else cond[:, None]), 1)
-        return _looked(self.model, state, frame, cond, self.kept)
+        return _looked(self.model, state, frame, cond, self.names)
 
 
 def _looked(model: Model, state: Any, frame: Tensor, cond: Tensor | None, kept: list[str]) -> tuple[Tensor, ...]:
@@ -117,27 +122,6 @@ def _flat(state: Any, where: str = "state") -> dict[str, Tensor]:
         for name, part in zip(getattr(state, "_fields", range(len(state))), state, strict=True):
             found.update(_flat(part, f"{where}.{name}"))
     return found
-
-
-def _names(state: Any, where: str = "state") -> Any:
-    """A state with its tensors' names in their places."""
-    if isinstance(state, Tensor):
-        return where
-    if not isinstance(state, tuple):
-        return state
-    fields = getattr(state, "_fields", range(len(state)))
-    return _like(state, [_names(part, f"{where}.{name}") for name, part in zip(fields, state, strict=True)])
-
-
-def _filled(names: Any, tensors: dict[str, Tensor]) -> Any:
-    """The reverse of `_names`."""
-    if isinstance(names, str):
-        return tensors[names]
-    return _like(names, [_filled(part, tensors) for part in names]) if isinstance(names, tuple) else names
-
-
-def _like(state: tuple[Any, ...], parts: list[Any]) -> Any:
-    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
 def _contiguous(model: Model) -> Model:

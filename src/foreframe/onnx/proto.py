@@ -27,23 +27,18 @@ MEANINGS = {
 
 def needed(proto: Any, also: set[str]) -> set[str]:
     """Cut a graph down to what is used of the state: by itself from call to call, and by others (`also`)."""
-    while True:
-        used = {place.name for place in proto.graph.input if place.name.startswith("state")} | also
+    left: set[str] | None = None
+    while (used := {place.name for place in proto.graph.input if place.name.startswith("state")} | also) != left:
         cut(proto, used)
-        left = {place.name for place in proto.graph.input if place.name.startswith("state")} | also
-        if left == used:
-            return used
+        left = used
+    return used
 
 
 def cut(proto: Any, state: set[str]) -> None:
     """Remove outputs of the state but these, and whatever is computed, stored or asked for in vain."""
+    _keep(proto.graph.output, lambda place: place.name.removeprefix(NEXT) in {"frame", *state})
+    package("onnxscript.optimizer").remove_unused_nodes(proto)
     graph = proto.graph
-    _keep(graph.output, lambda place: place.name.removeprefix(NEXT) in {"frame", *state})
-    wanted = {place.name for place in graph.output}
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-    _keep(graph.node, lambda node: bool(wanted.intersection(node.output)))
     # The number of clips is read off an input that is needed anyway, not off one that the exporter chose.
     places = [place.name for place in graph.input]
     counts = {node.output[0]: node for node in graph.node if _is_count(node) and node.input[0] in places}

@@ -18,7 +18,7 @@ from foreframe.errors import ForeframeError
 from foreframe.report.gif import data_url
 from foreframe.report.plots import inline
 
-Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 _LEAST_WIDTH = 256  # media narrower than this are enlarged by a whole number
 _WIDE = 640  # media wider than this keep their size on a phone and scroll inside their frame
@@ -52,7 +52,7 @@ def write_page(
 
     Args:
         intro: Plain text; an empty line begins a new paragraph.
-        tables: (caption, header, rows); the floats of a column get the same decimals, None becomes a dash.
+        tables: (caption, header, rows) as text.
         figures: (caption, figure of `plots`), drawn in the colors of the page.
         media: (caption, path) of GIF, PNG or JPEG, enlarged without blurring.
         details: Settings, shown folded; keys of nested mappings become dotted paths.
@@ -65,7 +65,7 @@ def write_page(
         "page.html.j2",
         title=title,
         intro=[part.strip() for part in intro.split("\n\n") if part.strip()],
-        tables=[laid_out(*table) for table in tables],
+        tables=[text_table(*table) for table in tables],
         figures=[(caption, inline(figure, f"figure-{number}")) for number, (caption, figure) in enumerate(figures)],
         media=[_embed(*medium) for medium in media],
         details=flat(details or {}),
@@ -101,36 +101,15 @@ class TableText(NamedTuple):
 
 
 def text_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> TableText:
-    """A table of cells that are text already; all columns but the first `text` hold numbers."""
-    made = [[Cell(cell, place >= text) for place, cell in enumerate(row)] for row in [header, *rows]]
-    return TableText(caption, made[0], made[1:])
-
-
-def laid_out(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> TableText:
-    """A table of any values; the floats of a column get the same decimals.
+    """A table of which all columns but the first `text` hold numbers.
 
     Raises:
         ValueError: a row is not as long as the header.
     """
     if wrong := [row for row in rows if len(row) != len(header)]:
         raise ValueError(f"table {caption!r}: expected {len(header)} cells in each row, got {list(wrong[0])}")
-    columns = [_column([row[i] for row in rows]) for i in range(len(header))]
-    numeric = [any(cell.number for cell in column) for column in columns]
-    return TableText(
-        caption, [Cell(*pair) for pair in zip(header, numeric, strict=True)], list(zip(*columns, strict=True))
-    )
-
-
-def _column(values: list[Any]) -> list[Cell]:
-    """Floats of one column get the same decimals: four significant digits of the largest."""
-    largest = max((abs(v) for v in values if isinstance(v, float) and math.isfinite(v)), default=0.0)
-    decimals = max(0, 3 - math.floor(math.log10(largest))) if largest else 0
-    form = f".{decimals}f" if decimals <= 6 else ".4g"
-    return [Cell(format(v, form) if isinstance(v, float) else _text(v), _is_number(v)) for v in values]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    made = [[Cell(cell, place >= text) for place, cell in enumerate(row)] for row in [header, *rows]]
+    return TableText(caption, made[0], made[1:])
 
 
 def _text(value: Any) -> str:
@@ -148,9 +127,8 @@ def flat(details: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             pairs += flat(value, f"{above}{key}.")
         else:
-            pairs.append(
-                (f"{above}{key}", ", ".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value))
-            )
+            parts = value if isinstance(value, list | tuple) else [value]
+            pairs.append((f"{above}{key}", ", ".join(map(_text, parts))))
     return pairs
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def result_table(result: Result) -> tuple[list[str], list[list[str]]]:
 def print_result(result: Result) -> None:
     """The table on the terminal."""
     protocol = result.protocol
-    _print_table(*result_table(result), f"split {protocol.split}")
+    print_table(*result_table(result), f"split {protocol.split}")
     if result.fvd is not None and protocol.fvd is not None:
         kind = "context included" if protocol.fvd.context_frames else "without context"
         print(f"FVD: {result.fvd.note}; {protocol.fvd.length} frames a clip, {kind}")
@@ -172,7 +173,7 @@ def refuse_unlike(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> 
 
 def print_comparison(found: Comparison) -> None:
     """The table on the terminal, and its legend."""
-    _print_table(found.header, found.rows)
+    print_table(found.header, found.rows)
     how = next(iter(found.differences[-1].values())).how
     print(f"in brackets: 95 % intervals; difference from the first: {how}; * excludes 0")
 
@@ -198,14 +199,27 @@ def write_comparison(found: Comparison, path: Path) -> None:
             values["fvd"] = dict(zip(found.names, found.fvd, strict=True))
         disk.put(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
     elif path.suffix == ".csv":
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([found.header, *found.rows])
-        disk.put(path, text.getvalue())
+        disk.put(path, csv_text([found.header, *found.rows]))
     elif path.suffix == ".md":
-        lines = [found.header, ["---"] * len(found.header), *found.rows]
-        disk.put(path, "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines))
+        disk.put(path, markdown(found.header, found.rows))
     else:
         raise UsageError(f"--out: expected a name that ends in .json, .csv or .md, found {path}")
+
+
+def csv_text(lines: Sequence[Sequence[Any]]) -> str:
+    """Lines of cells as CSV."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(lines)
+    return text.getvalue()
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its text escaped; all columns but the first hold numbers."""
+    escaped = [
+        [re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(cell.split())) for cell in line] for line in (header, *rows)
+    ]
+    lines = [f"| {' | '.join(line)} |\n" for line in escaped]
+    return "".join([lines[0], "|---" + "|---:" * (len(header) - 1) + "|\n", *lines[1:]])
 
 
 def _method(protocol: dict[str, Any]) -> dict[str, Any]:
@@ -237,10 +251,13 @@ def _difference(found: Difference | None) -> str:
     return f"{format_mean(found.mean, found.ci95, 3, '+')}{' *' if found.significant else ''}"
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    table = Table(box=None, pad_edge=False, title_justify="left", title=title)
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left")
+def print_table(
+    header: Sequence[str] | None, rows: Sequence[Sequence[str]], title: str | None = None, text: Sequence[int] = (0,)
+) -> None:
+    """A table on the terminal; all columns but those of the numbers `text` are set to the right."""
+    table = Table(box=None, pad_edge=False, show_header=header is not None, title_justify="left", title=title)
+    for number, name in enumerate(header or [""] * max(map(len, rows))):
+        table.add_column(name, justify="left" if number in text else "right")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -25,9 +25,10 @@ from foreframe.data.ingest.report import count
 from foreframe.data.pack.pack import Pack
 from foreframe.disk import put_all
 from foreframe.errors import DataError
-from foreframe.evaluation import check_spec, default_horizon
+from foreframe.evaluation import check_spec, resolve
 from foreframe.metrics import METRICS
 from foreframe.report.plots import encoded, line_figure, over_frames, per_frame
+from foreframe.report.results import BASELINES
 from foreframe.rollout import ModeName, draw_noise, predict, prepare_for_inference
 from foreframe.video.write import encode_gif, encode_mp4, encode_png
 
@@ -54,19 +55,20 @@ class Start:
     length: int
 
 
-def from_pack(trained: TrainedModel, pack: Pack, split: str, clip: int, horizon: int) -> Start:
-    """Begin with a clip of a pack; horizon 0 is the preset's, -1 as far as the clip goes.
+def from_pack(trained: TrainedModel, pack: Pack, split: str | None, clip: int, horizon: int) -> Start:
+    """Begin with a clip of a pack; horizon 0 is the preset's, -1 as far as the clip goes; see `evaluation.resolve`.
 
     Raises:
         DataError: there is no such clip, or its conditions end before the horizon.
     """
     check_spec(trained, pack)
+    split, wanted = resolve(trained.config, pack, split, horizon)
     episodes, known = pack.split(split), trained.config.train.context
     if not 0 <= clip < len(episodes):
         raise DataError(f"{pack.path}: split '{split}' has clips 0 to {len(episodes) - 1}, not {clip}")
     episode = episodes[clip]
     available = episode.length - known
-    wanted = available if horizon == -1 else horizon or default_horizon(trained.config, pack, split)
+    wanted = available if horizon == -1 else wanted
     if available < (1 if pack.cond is None else wanted):
         raise DataError(
             f"{pack.path}: clip '{episode.name}' has {episode.length} frames with conditions, so at most {available} "
@@ -142,14 +144,11 @@ def write_rollout(
         raise DataError(f"--mode {mode} needs the true frames, which are not known here; only prediction is possible")
     truth = None if start.truth is None or mode == "prediction" else start.truth.to(device)
     cond = None if start.cond is None else start.cond.to(device)
-    noise = torch.cat(
-        [draw_noise(trained.model, [start.number], start.length, seed, s, temperature) for s in range(samples)]
-    ).to(device)
     futures, files = [], {}
     model = prepare_for_inference(trained.model)
     for sample in range(samples):
-        predicted = predict(model, start.context.to(device), cond, noise[sample : sample + 1], mode, truth)
-        futures.append(predicted[0].cpu())
+        noise = draw_noise(model, [start.number], start.length, seed, sample, temperature).to(device)
+        futures.append(predict(model, start.context.to(device), cond, noise, mode, truth)[0].cpu())
         for t, frame in enumerate(video.pictures(futures[-1]), known + 1):
             files[out / "frames" / f"sample-{sample + 1}" / f"{t:05d}.png"] = encode_png(frame)
     rows = _rows(start, futures, mode)
@@ -159,7 +158,7 @@ def write_rollout(
     files[out / "strip.png"] = encode_png(video.strip(rows, every=every, context=known))
     lines = [f"{start.name}: {mode} of {start.length - known} frames, {samples} sample(s), in {out}"]
     if start.truth is not None:
-        scores, line = _scores(out, start, futures, mode, known, trained)
+        scores, line = _scores(out, start, futures, mode, trained)
         files.update(scores)
         lines.append(line)
     put_all(files, [path for path in _earlier(out) if path not in files])
@@ -176,31 +175,28 @@ def _earlier(out: Path) -> list[Path]:
 
 
 def _scores(
-    out: Path, start: Start, futures: list[Tensor], mode: str, known: int, trained: TrainedModel
+    out: Path, start: Start, futures: list[Tensor], mode: str, trained: TrainedModel
 ) -> tuple[dict[Path, bytes], str]:
     """Files of the PSNR per frame, and it in a line."""
     assert start.truth is not None
+    psnr, known = METRICS["psnr"], start.context.shape[1]
     truth = start.truth[0, known:]
-    curves = {
-        f"{mode}, sample {i}" if len(futures) > 1 else mode: METRICS["psnr"](future[: len(truth)], truth)
-        for i, future in enumerate(futures, 1)
-    }
-    curves["repeat last context frame"] = METRICS["psnr"](start.context[0, -1:].expand_as(truth), truth)
+    guesses = {f"{mode}, sample {i}" if len(futures) > 1 else mode: future for i, future in enumerate(futures, 1)}
+    curves = {name: psnr(guess[: len(truth)], truth) for name, guess in guesses.items()}
+    curves[BASELINES["repeat_last"]] = psnr(start.context[0, -1:].expand_as(truth), truth)
     values = {name: {"mean": float(curve.mean()), "per_frame": curve.tolist()} for name, curve in curves.items()}
     record = {
         "clip": start.name,
         "mode": mode,
         "context": known,
-        "metric": METRICS["psnr"].definition,
+        "metric": psnr.definition,
         "model": to_dict(trained.provenance),
         "psnr": values,
     }
     files = {out / "psnr.json": (json.dumps(record, indent=1) + "\n").encode()}
     numbers = [*range(len(futures)), None]
-    lines = [
-        per_frame(name, curve.tolist(), known, number)
-        for number, (name, curve) in zip(numbers, curves.items(), strict=True)
-    ]
+    named = zip(curves.items(), numbers, strict=True)
+    lines = [per_frame(name, curve.tolist(), known, number) for (name, curve), number in named]
     figure = line_figure(over_frames(f"{start.name}: PSNR per frame", "PSNR (dB)", known, lines))
     files |= {path: encoded(figure, path) for path in (out / "psnr.png", out / "psnr.svg")}
     return files, "PSNR: " + ", ".join(f"{name} {value['mean']:.2f} dB" for name, value in values.items())
@@ -231,11 +227,8 @@ def _picture(path: Path, spec: ClipSpec) -> NDArray[np.uint8]:
 
 
 def _pose_folder(folder: Path, spec: ClipSpec) -> NDArray[np.uint8]:
-    paths = (
-        [path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
-        if folder.is_dir()
-        else []
-    )
+    listed = folder.iterdir() if folder.is_dir() else ()
+    paths = [path for path in listed if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
     if not paths:
         raise DataError(f"--cond {folder}: expected a folder of pose pictures, found none")
     paths.sort(key=lambda path: by_number("".join(filter(str.isdigit, path.stem)) or path.stem))

@@ -28,9 +28,11 @@ def ordered(pack: Pack) -> list[Episode]:
     return sorted(pack.episodes, key=lambda episode: splits.index(episode.split))
 
 
-def only_official_splits(pack: Pack, form: str) -> None:
-    """UsageError where an episode is in no split that the form has a folder for."""
-    others = [split for split in pack.splits if split not in SPLITS]
+def check_form(pack: Pack, form: str, any_split: bool = False) -> None:
+    """UsageError for pictures or splits that the form cannot hold: it has RGB, and usually a folder for each split."""
+    if pack.spec.channels not in (1, 3):
+        raise UsageError(f"{form} holds RGB or grey pictures; this pack has {pack.spec.channels} channels")
+    others = [split for split in pack.splits if split not in SPLITS and not any_split]
     if others:
         raise UsageError(f"{form} holds the splits {', '.join(SPLITS)}; this pack has also {', '.join(others)}")
 
@@ -51,12 +53,7 @@ def write_pictures(folder: Path, names: Iterable[str], pictures: NDArray[np.uint
     if pictures.shape[3] == 1:
         pictures = pictures.repeat(3, axis=3)
     with threads() as pool:
-        for _ in pool.map(_write, (folder / name for name in names), pictures):
-            pass
-
-
-def _write(path: Path, picture: NDArray[np.uint8]) -> None:
-    path.write_bytes(encode_png(picture))
+        list(pool.map(lambda name, picture: (folder / name).write_bytes(encode_png(picture)), names, pictures))
 
 
 def threads() -> ThreadPoolExecutor:
@@ -89,9 +86,3 @@ def lost(pack: Pack, columns: Sequence[int]) -> list[str]:
         f"the numbers that lead into the first frame, which nothing predicts, have no row here; in {differing} of "
         f"{len(first)} clips they are not those of the second frame, which an import puts there"
     ]
-
-
-def only_rgb_or_grey(pack: Pack, form: str) -> None:
-    """UsageError where pictures have neither three channels nor one."""
-    if pack.spec.channels not in (1, 3):
-        raise UsageError(f"{form} holds RGB or grey pictures; this pack has {pack.spec.channels} channels")

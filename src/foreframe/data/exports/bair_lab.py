@@ -17,15 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreframe.data.exports import Tick
-from foreframe.data.exports._recorded import (
-    lost,
-    only_official_splits,
-    only_rgb_or_grey,
-    ordered,
-    pieces,
-    rows,
-    write_pictures,
-)
+from foreframe.data.exports._recorded import check_form, lost, ordered, pieces, rows, write_pictures
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import UsageError
 
@@ -45,8 +37,7 @@ def write(pack: Pack, dst: Path, tick: Tick) -> list[str]:
         raise UsageError(
             f"{NAME} holds exactly 7 numbers a frame, 4 of an action and 3 of a position; this pack has {pack.spec}"
         )
-    only_official_splits(pack, NAME)
-    only_rgb_or_grey(pack, NAME)
+    check_form(pack, NAME)
     counts: Counter[str] = Counter()
     for episode in ordered(pack):
         number = counts[episode.split]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foreframe.data.exports import Tick
-from foreframe.data.exports._recorded import only_official_splits, only_rgb_or_grey, ordered, pieces, write_pictures
+from foreframe.data.exports._recorded import check_form, ordered, pieces, write_pictures
 from foreframe.data.layouts.dance_lab import SIZE
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import UsageError
@@ -27,8 +27,7 @@ def write(pack: Pack, dst: Path, tick: Tick) -> list[str]:
     """Write all clips of a pack; see `foreframe.data.exports`."""
     if pack.spec.cond != "image":
         raise UsageError(f"{NAME} holds a picture of the pose of each frame; this pack has {pack.spec}")
-    only_official_splits(pack, NAME)
-    only_rgb_or_grey(pack, NAME)
+    check_form(pack, NAME)
     free = dict.fromkeys(("train", "val"), 0)
     tests = 0
     for episode in ordered(pack):

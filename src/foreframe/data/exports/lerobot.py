@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foreframe.data.exports import Tick
-from foreframe.data.exports._recorded import lost, only_rgb_or_grey, ordered, pieces, rows, threads
+from foreframe.data.exports._recorded import check_form, lost, ordered, pieces, rows, threads
 from foreframe.data.exports._statistics import STATISTICS, Stats, histogram, of_columns, of_pixels, of_rows
 from foreframe.data.formats.parquet import load_pyarrow
 from foreframe.data.pack.pack import Episode, Pack
@@ -76,7 +75,7 @@ def write(pack: Pack, dst: Path, tick: Tick) -> list[str]:
     Raises:
         UsageError: pyarrow is missing; the pack's pictures are neither RGB nor grey.
     """
-    only_rgb_or_grey(pack, NAME)
+    check_form(pack, NAME, any_split=True)
     pa, parquet = load_pyarrow()
     fps = pack.fps or DEFAULT_FPS
     numbers = _numbers(pack)
@@ -101,13 +100,9 @@ def write(pack: Pack, dst: Path, tick: Tick) -> list[str]:
                 columns: dict[str, Any] = {}
                 for key, values in shown.items():
                     counts[key] += histogram(values)
-                    columns[key] = [
-                        {"bytes": png, "path": f"frame-{index:06d}.png"}
-                        for index, png in enumerate(encoded[key], start)
-                    ]
-                columns |= {
-                    key: _column(pa, chosen.rows(pack, episode, start, stop)) for key, chosen in numbers.items()
-                }
+                    pngs = enumerate(encoded[key], start)
+                    columns[key] = [{"bytes": png, "path": f"frame-{index:06d}.png"} for index, png in pngs]
+                columns |= {key: _column(pa, item.rows(pack, episode, start, stop)) for key, item in numbers.items()}
                 columns |= {key: values[start:stop] for key, values in fixed.items()}
                 data.write(pa.table({key: columns[key] for key in features}, data.schema))
                 tick(stop - start)
@@ -127,7 +122,7 @@ def write(pack: Pack, dst: Path, tick: Tick) -> list[str]:
     return _notes(pack, numbers)
 
 
-class _Files:
+class _Files(AbstractContextManager["_Files"]):
     """Parquet files chunk-000/file-000.parquet, ...: a new one once the next rows would make one too large."""
 
     def __init__(self, pa: Any, parquet: Any, folder: Path, schema: Any) -> None:
@@ -144,7 +139,7 @@ class _Files:
         """(chunk, file) in which the next `length` rows will lie; all of them go there."""
         size = self._sink.tell() + self._waiting_bytes if self._sink is not None else 0
         if self._sink is None or (self._rows and size + size / self._rows * length > FILE_BYTES):
-            self._close()
+            self._finish()
             self._number += 1
             path = self.folder / f"chunk-{self.index[0]:03d}" / f"file-{self.index[1]:03d}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,34 +164,23 @@ class _Files:
             self._writer.write_table(self._pa.concat_tables(self._waiting))
             self._waiting, self._waiting_bytes = [], 0
 
-    def _close(self) -> None:
-        if self._sink is None:
-            return
-        try:
+    def _finish(self) -> None:
+        """Write what is left of the file that is open."""
+        if self._sink is not None:
             self._flush()
             self._writer.close()
             self._sink.close()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
         finally:
-            self._abandon()
-
-    def _abandon(self) -> None:
-        """Leave the file as it is."""
-        if self._writer is not None:
-            self._writer.is_open = False  # its destructor would continue to write
-        if self._sink is not None:
-            with suppress(OSError):
-                self._sink.close()
-
-    def __enter__(self) -> _Files:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._close()
-        else:
-            self._abandon()
+            if self._writer is not None:
+                self._writer.is_open = False  # its destructor would continue to write
+            if self._sink is not None:
+                with suppress(OSError):
+                    self._sink.close()
 
 
 def _numbers(pack: Pack) -> dict[str, _Numbers]:

@@ -19,7 +19,7 @@ from foreframe.report.clips.choose import sample
 from foreframe.report.clips.curves import curves
 from foreframe.report.clips.moving import moving_clips, speed
 from foreframe.report.clips.statistics import Brightness, format_number
-from foreframe.report.html import TableText, flat, laid_out, render
+from foreframe.report.html import TableText, flat, render, text_table
 
 NAMED = 12
 """Columns that a sentence names, at most."""
@@ -78,15 +78,14 @@ def _title(pack: Pack) -> str:
 
 
 def _intro(pack: Pack) -> str:
-    total = sum(number["frames"] for number in pack.manifest.splits.values())
+    size = pack.spec.cond_size
     what = {
         "none": "nothing is recorded beside the frames",
-        "vector": f"{count(pack.spec.cond_size, 'number')} lead into each frame",
+        "vector": "one number leads into each frame" if size == 1 else f"{size:,} numbers lead into each frame",
         "image": "a picture leads into each frame",
     }
-    if pack.spec.cond_size == 1:
-        what["vector"] = "one number leads into each frame"
-    return f"{count(len(pack.episodes), 'clip')}, {count(total, 'frame')} in all; {what[pack.spec.cond]}."
+    total = count(statistics.total(pack, ""), "frame")
+    return f"{count(len(pack.episodes), 'clip')}, {total} in all; {what[pack.spec.cond]}."
 
 
 def _facts(pack: Pack) -> list[tuple[str, str]]:
@@ -118,24 +117,12 @@ def _splits(pack: Pack) -> TableText:
     header = ["split", "clips", "frames", "clip length"] + ["duration"] * bool(pack.fps)
     rows = []
     for split in pack.splits:
-        number, total = pack.manifest.splits[split]["episodes"], pack.manifest.splits[split]["frames"]
+        lengths = sorted({episode.length for episode in pack.split(split)})
+        total = pack.manifest.splits[split]["frames"]
         duration = [_duration(total / pack.fps)] if pack.fps else []
-        rows.append(
-            [split, _Whole(number), _Whole(total), _range([item.length for item in pack.split(split)]), *duration]
-        )
-    return laid_out("Splits", header, rows)
-
-
-def _range(lengths: Sequence[int]) -> str:
-    low, high = min(lengths), max(lengths)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-class _Whole(int):
-    """A count, with a comma between thousands."""
-
-    def __str__(self) -> str:
-        return f"{int(self):,}"
+        ends = " to ".join(f"{length:,}" for length in lengths[:1] + lengths[1:][-1:])
+        rows.append([split, f"{pack.manifest.splits[split]['episodes']:,}", f"{total:,}", ends, *duration])
+    return text_table("Splits", header, rows)
 
 
 def _warnings(pack: Pack, stats: Sequence[ColumnStats], brightness: Brightness, known: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -52,22 +53,15 @@ class Column:
 
 def columns(pack: Pack, stats: Sequence[ColumnStats], known: str) -> list[Column]:
     """Histograms of the first columns and the numbers of all."""
-    bars: list[Bars | None] = [None] * len(stats)
-    for place, counts in enumerate(histograms(pack, stats[:LISTED], known) if stats else ()):
-        if stats[place].min < stats[place].max:
-            bars[place] = bars_of(counts, "", "")
-    return [
-        Column(
-            item.name,
-            item.min == item.max,
-            tuple(
-                (what, format_number(value))
-                for what, value in (("mean", item.mean), ("deviation", item.std), ("min", item.min), ("max", item.max))
-            ),
-            shape,
-        )
-        for item, shape in zip(stats, bars, strict=True)
-    ]
+    counts = histograms(pack, stats[:LISTED], known) if stats else ()
+    made = []
+    for item, counted in zip_longest(stats, counts):
+        constant = item.min == item.max
+        bars = None if constant or counted is None else bars_of(counted, "", "")
+        values = {"mean": item.mean, "deviation": item.std, "min": item.min, "max": item.max}
+        numbers = tuple((what, format_number(value)) for what, value in values.items())
+        made.append(Column(item.name, constant, numbers, bars))
+    return made
 
 
 def histograms(pack: Pack, stats: Sequence[ColumnStats], known: str) -> NDArray[np.int64]:

@@ -21,9 +21,8 @@ from foreframe.log import read_log
 from foreframe.metrics import METRICS
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.panels import Panel, draw_panels
-from foreframe.rollout import ModeName
 
-FORMAT = 1
+FORMAT = 2
 LIMIT = 64 * 2**20
 """Bytes of the file that keeps it, at most."""
 
@@ -46,7 +45,7 @@ class Request:
     """Of the noise."""
     checkpoint: str = "best"
     """best (by validation), newest, or a step."""
-    diagnose: bool = True
+    diagnosis: bool = True
     """Also what scores hide: collapse, gap, obedience, spread."""
     metrics: tuple[str, ...] = ("psnr", "ssim")
 
@@ -68,25 +67,30 @@ class Request:
 
 
 @dataclass(frozen=True)
-class RunResults:
-    """Everything about one run for a report.
+class Findings:
+    """What is measured of a run and kept beside it."""
 
-    prediction, reconstruction: results of `evaluate_run`. diagnosis: that of `foreframe.diagnose`; None for the reason
-    `undiagnosed`. environment: hardware and versions of the training. last_step: of the newest checkpoint. notes: what
-    the reader should know.
-    """
+    prediction: Result
+    reconstruction: Result
+    diagnosis: diagnose.Diagnosis | None
+    undiagnosed: str
+    """Why there is no diagnosis."""
+
+
+@dataclass(frozen=True)
+class RunResults(Findings):
+    """Everything about one run for a report."""
 
     run: Path
     config: RunConfig
     log: list[dict[str, Any]]
     environment: dict[str, Any]
+    """Hardware and versions of the training."""
     last_step: int
-    prediction: Result
-    reconstruction: Result
-    diagnosis: diagnose.Diagnosis | None
-    undiagnosed: str
+    """Of the newest checkpoint."""
     panels: tuple[Panel, ...]
     notes: tuple[str, ...] = ()
+    """What the reader should know."""
 
     @property
     def name(self) -> str:
@@ -120,13 +124,8 @@ def collect(
         DataError: the clips are not of the kind the run was trained on, or too short.
         DiskError: what was made cannot be kept.
     """
-    request.check()
-    record = RunConfig.read(run)
     _refuse_while_training(run)
-    trained = checkpoint.load_run(run, request.checkpoint, device)
-    pack = pack or Pack.open(trained.config.data.path)
-    evaluation.check_spec(trained, pack)
-    request = _resolved(request, trained, pack)
+    trained, pack, request = _open(run, request, device, pack)
     identity = {
         "format": FORMAT,
         "foreframe": __version__,
@@ -142,16 +141,14 @@ def collect(
         _keep(folder, identity, *made)
     findings, panels = made
     last = checkpoint.choose(run, "newest")
+    environment = dict(last.state.get("environment") or {})
     return RunResults(
+        **vars(findings),
         run=run,
-        config=record,
+        config=trained.config,
         log=read_log(run),
-        environment=dict(last.state.get("environment") or {}),
+        environment=environment,
         last_step=last.step,
-        prediction=findings.prediction,
-        reconstruction=findings.reconstruction,
-        diagnosis=findings.diagnosis,
-        undiagnosed=findings.undiagnosed,
         panels=panels,
         notes=tuple(notes),
     )
@@ -159,107 +156,85 @@ def collect(
 
 def total(run: Path, request: Request, device: torch.device, pack: Pack | None = None) -> int:
     """How many rollouts `collect` makes where nothing was kept, but for those of panels. Raises as it does."""
+    trained, pack, request = _open(run, request, device, pack)
+    wanted = _diagnosis_request(request)
+    windows = Windows(pack, wanted.split, trained.config.train.context + request.horizon, "first")
+    clips = len(evaluation.evenly_spaced(len(windows), request.clips))
+    return clips * (request.samples + 1) + (diagnose.total(trained, pack, wanted, device) if request.diagnosis else 0)
+
+
+def _open(run: Path, request: Request, device: torch.device, pack: Pack | None) -> tuple[TrainedModel, Pack, Request]:
+    """The model, its clips, and the request with what it leaves to run and pack filled in."""
     request.check()
     trained = checkpoint.load_run(run, request.checkpoint, device)
     pack = pack or Pack.open(trained.config.data.path)
     evaluation.check_spec(trained, pack)
-    request = _resolved(request, trained, pack)
-    assert request.split is not None
-    windows = Windows(pack, request.split, trained.config.train.context + request.horizon, "first")
-    clips = min(request.clips, len(windows)) if request.clips else len(windows)
-    diagnosed = diagnose.total(trained, pack, _wanted(request), device) if request.diagnose else 0
-    return clips * (request.samples + 1) + diagnosed
+    split, horizon = evaluation.resolve(trained.config, pack, request.split, request.horizon)
+    return trained, pack, replace(request, split=split, horizon=horizon)
 
 
 def _refuse_while_training(run: Path) -> None:
-    path = run / ".lock"
-    if not path.exists():
+    lock = disk.Lock(run / ".lock")
+    if not lock.path.exists():
         return
-    lock = disk.Lock(path)
     holder = lock.take()
     lock.release()
     if holder:
         raise CheckpointError(f"{run}: still being trained ({holder}); wait for its end or stop it, then report on it")
 
 
-def _resolved(request: Request, trained: TrainedModel, pack: Pack) -> Request:
-    """The request with what it leaves to run and pack filled in."""
-    split = request.split or evaluation.default_split(pack)
-    horizon = evaluation.default_horizon(trained.config, pack, split, request.horizon)
-    return replace(request, split=split, horizon=horizon)
-
-
-@dataclass(frozen=True)
-class _Findings:
-    prediction: Result
-    reconstruction: Result
-    diagnosis: diagnose.Diagnosis | None
-    undiagnosed: str
-
-
 def _make(
     trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
-) -> tuple[_Findings, tuple[Panel, ...]]:
+) -> tuple[Findings, tuple[Panel, ...]]:
     assert request.split is not None
-    values: dict[str, Result] = {}
-    kinds: tuple[tuple[ModeName, int], ...] = (("prediction", request.samples), ("reconstruction", 1))
-    for mode, samples in kinds:
-        protocol = evaluation.Protocol(
-            request.split,
-            trained.config.train.context,
-            request.horizon,
-            mode,
-            samples,
-            seed=request.seed,
-            clips=request.clips,
-            metrics=request.metrics,
-        )
-        values[mode] = evaluation.evaluate_run(trained, pack, protocol, device, advance)
-    found, why = _diagnosis(trained, pack, request, device, advance)
-    findings = _Findings(values["prediction"], values["reconstruction"], found, why)
-    return findings, tuple(draw_panels(trained, pack, findings.prediction.protocol, request.panels, device))
+    protocol = evaluation.Protocol(
+        request.split,
+        trained.config.train.context,
+        request.horizon,
+        samples=request.samples,
+        seed=request.seed,
+        clips=request.clips,
+        metrics=request.metrics,
+    )
+    prediction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
+    protocol = replace(protocol, mode="reconstruction", samples=1)
+    reconstruction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
+    findings = Findings(prediction, reconstruction, *_diagnose(trained, pack, request, device, advance))
+    return findings, tuple(draw_panels(trained, pack, prediction.protocol, request.panels, device))
 
 
-def _diagnosis(
+def _diagnose(
     trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
 ) -> tuple[diagnose.Diagnosis | None, str]:
     """The diagnosis, or None and why there is none: a run that cannot be diagnosed still has scores."""
-    if not request.diagnose:
+    if not request.diagnosis:
         return None, "it was not asked for"
     try:
-        return diagnose.diagnose(trained, pack, _wanted(request), device, advance), ""
+        return diagnose.diagnose(trained, pack, _diagnosis_request(request), device, advance), ""
     except DiskError:
         raise
     except ForeframeError as error:
         return None, str(error)
 
 
-def _wanted(request: Request) -> diagnose.Request:
+def _diagnosis_request(request: Request) -> diagnose.Request:
     assert request.split is not None
     return diagnose.Request(request.split, request.horizon, request.samples, request.clips, request.seed)
 
 
-def _keep(folder: Path, identity: dict[str, Any], findings: _Findings, panels: tuple[Panel, ...]) -> None:
-    names = [f"panel-{number}.gif" for number in range(len(panels))]
+def _keep(folder: Path, identity: dict[str, Any], findings: Findings, panels: tuple[Panel, ...]) -> None:
+    pictures = {f"panel-{number}.gif": panel.gif for number, panel in enumerate(panels)}
     listed = [
-        {
-            "clip": panel.clip,
-            "psnr": panel.psnr,
-            "shown": panel.shown,
-            "length": panel.length,
-            "file": name,
-            "sha256": _sha256(panel.gif),
-        }
-        for name, panel in zip(names, panels, strict=True)
+        {**config.to_dict(panel), "gif": name, "sha256": _sha256(panel.gif)}
+        for name, panel in zip(pictures, panels, strict=True)
     ]
     content = {"identity": identity, **config.to_dict(findings), "panels": listed}
     text = json.dumps({**content, "sha256": _sha256(_canonical(content))}, indent=1, allow_nan=False) + "\n"
-    files = {folder / "gathered.json": text.encode()}
-    files.update({folder / name: panel.gif for name, panel in zip(names, panels, strict=True)})
+    files = {folder / name: gif for name, gif in pictures.items()} | {folder / "gathered.json": text.encode()}
     disk.put_all(files, [path for path in folder.glob("panel-*.gif") if path not in files])
 
 
-def _kept(folder: Path, identity: dict[str, Any], notes: list[str]) -> tuple[_Findings, tuple[Panel, ...]] | None:
+def _kept(folder: Path, identity: dict[str, Any], notes: list[str]) -> tuple[Findings, tuple[Panel, ...]] | None:
     """The stored findings, if they have this identity and are whole; a note where they are not whole."""
     path = folder / "gathered.json"
     if not path.exists():
@@ -273,12 +248,12 @@ def _kept(folder: Path, identity: dict[str, Any], notes: list[str]) -> tuple[_Fi
             return None
         panels = []
         for panel in content.pop("panels"):
-            name, expected = panel.pop("file"), panel.pop("sha256")
+            name, expected = panel.pop("gif"), panel.pop("sha256")
             gif = (folder / name).read_bytes()
             if _sha256(gif) != expected:
                 raise ConfigError(f"{folder / name}: changed since it was written")
             panels.append(Panel(**panel, gif=gif))
-        return config.from_dict(_Findings, content), tuple(panels)
+        return config.from_dict(Findings, content), tuple(panels)
     except ConfigError as error:
         notes.append(f"{error}; made again")
     except OSError as error:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,12 @@ from PIL import Image
 
 from foreframe import config, disk, signals
 from foreframe.errors import UsageError
-from foreframe.report.experiment import diagnosis, figures, tables
+from foreframe.report import diagnosis
+from foreframe.report.experiment import figures, tables
 from foreframe.report.experiment.collect import RunResults
 from foreframe.report.experiment.figures import Drawn
 from foreframe.report.experiment.panels import Panel
-from foreframe.report.experiment.statistics import Variant, caveats, group, run_names, summary
+from foreframe.report.experiment.statistics import Variant, caveats, group, named_runs, run_names, summary
 from foreframe.report.gif import data_url
 from foreframe.report.html import TableText, flat, render
 from foreframe.report.plots import encoded, inline
@@ -157,38 +159,38 @@ def _training(variants: Sequence[Variant]) -> Section:
 
 def _diagnosis(variants: Sequence[Variant]) -> Section:
     best_of_n = figures.best_of_n(variants)
-    terms = diagnosis.terms([run for variant in variants for run in variant.runs])
+    runs = named_runs(variants)
+    terms = diagnosis.terms(runs)
     return Section(
         "What the scores hide",
-        diagnosis.tables(variants),
+        diagnosis.tables(runs),
         [best_of_n] if best_of_n else (),
-        diagnosis.remarks(variants),
+        diagnosis.remarks(runs),
         folded=[("What these columns mean", terms)] if terms else (),
     )
 
 
 def _samples(variants: Sequence[Variant]) -> Section:
     """Panels of each run, as many as the page has room for: the first of every run, then the second ..."""
-    names = [name for variant in variants for name in variant.names]
-    runs = [run for variant in variants for run in variant.runs]
+    runs = named_runs(variants)
     taken: list[list[Picture]] = [[] for _ in runs]
     left, room = 0, GIF_BYTES
-    for number in range(max(len(run.panels) for run in runs)):
-        for pictures, run in zip(taken, runs, strict=True):
-            if number >= len(run.panels):
+    for panels in zip_longest(*(run.panels for _, run in runs)):
+        for pictures, panel in zip(taken, panels, strict=True):
+            if panel is None:
                 continue
-            if len(run.panels[number].gif) > room:
+            if len(panel.gif) > room:
                 left += 1
                 continue
-            room -= len(run.panels[number].gif)
-            pictures.append(_picture(run.panels[number]))
+            room -= len(panel.gif)
+            pictures.append(_picture(panel))
     notes = [
         "Evenly spaced clips; of the samples that were scored, the best, the median and the worst by mean PSNR. Green "
         "frames were given, red ones are predicted."
     ]
     if left:
         notes.append(f"{left} more did not fit on this page; they lie in eval/report of their runs.")
-    shown = [(name, pictures) for name, pictures in zip(names, taken, strict=True) if pictures]
+    shown = [(name, pictures) for (name, _), pictures in zip(runs, taken, strict=True) if pictures]
     return Section("Samples", notes=notes if shown or left else (), pictures=shown)
 
 

@@ -8,21 +8,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from foreframe import evaluation, signals, video
+from foreframe import evaluation, video
 from foreframe.checkpoint import TrainedModel
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.evaluation import MeasuredProtocol, evenly_spaced
 from foreframe.metrics import METRICS
 from foreframe.report.gif import MAX_FPS, limited_gif
-from foreframe.rollout import draw_noise, prepare_for_inference
+from foreframe.rollout import prepare_for_inference
 
 FRAMES, MIN_FRAMES = 60, 12
 """Frames of a panel: at most, and the least it is cut down to where its GIF would be too large."""
 GIF_BYTES = 400_000
 """Of a panel; twelve of them take five megabytes of a page."""
-AT_ONCE = 16
-"""Samples of a panel's clip unrolled together."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,7 @@ class Panel:
 
 
 def draw_panels(
-    trained: TrainedModel,
-    pack: Pack,
-    protocol: MeasuredProtocol,
-    panels: int,
-    device: torch.device,
+    trained: TrainedModel, pack: Pack, protocol: MeasuredProtocol, panels: int, device: torch.device
 ) -> list[Panel]:
     """Panels of some of the clips that a protocol scored, evenly spaced, of the very samples that were scored."""
     if panels == 0:
@@ -58,19 +52,16 @@ def draw_panels(
         truth, shown = clip.frames[:, known:], min(length, known + FRAMES)
         means: list[float] = []
         videos: list[video.Pixels] = []
-        for first in range(0, protocol.samples, AT_ONCE):
-            signals.poll()
-            numbers = range(first, min(first + AT_ONCE, protocol.samples))
-            noise = torch.cat([draw_noise(model, [number], length, protocol.seed, n) for n in numbers])
-            predicted = evaluation.unroll(model, clip, noise.to(device), known, "prediction")
+        for part in evaluation.sample(model, clip, [number], protocol):
+            predicted = part[:, 0]
             means += METRICS["psnr"](predicted, truth.expand_as(predicted)).mean(1).tolist()
             videos += list(video.pictures(predicted[:, : shown - known]))
         frames = video.pictures(clip.frames[0, :shown])
-        chosen_samples = _ranked(means)
+        ranked = _ranked(means)
         rows: list[video.Row] = [("truth", frames)]
         rows += [
             (f"{name} {means[sample]:.1f} dB", np.concatenate([frames[:known], videos[sample]]))
-            for name, sample in chosen_samples.items()
+            for name, sample in ranked.items()
         ]
         gif, kept, _ = limited_gif(
             partial(_grid, rows, known),
@@ -79,7 +70,7 @@ def draw_panels(
             frames=shown,
             min_frames=min(shown, max(MIN_FRAMES, known + 1)),
         )
-        scores = {name: means[sample] for name, sample in chosen_samples.items()}
+        scores = {name: means[sample] for name, sample in ranked.items()}
         made.append(Panel(windows.names([number])[0].rpartition("@")[0], scores, kept, length, gif))
     return made
 

@@ -22,6 +22,7 @@ NAMED = 6
 """Names that a sentence lists, at most."""
 _NOT_VARIED = ("data.path", "foreframe", "train.seed")
 """Settings in which runs of one variant may differ: where clips lie, which version trained, the seed."""
+_ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,14 @@ class Variant:
         return [run.config.train.seed for run in self.runs]
 
 
+def named_runs(variants: Sequence[Variant]) -> list[tuple[str, RunResults]]:
+    """All runs, each with its name."""
+    return [pair for variant in variants for pair in zip(variant.names, variant.runs, strict=True)]
+
+
 @dataclass(frozen=True)
 class Score:
-    """Of one variant and metric: the mean over runs and clips, its interval over clips, and the mean of each run.
-
-    per_clip: mean over the runs.
-    """
+    """Of one variant and metric: the mean over runs and clips, its interval over clips, each clip's mean over runs."""
 
     mean: float
     ci95: tuple[float, float] | None
@@ -90,17 +93,16 @@ def group(names: Sequence[str], runs: Sequence[RunResults], groups: Mapping[str,
     """
     if groups is not None and (left := [name for name in names if name not in groups]):
         raise UsageError(f"groups: expected the variant of each run, found none of {', '.join(left)}")
-    parts: dict[Any, list[int]] = {}
-    for number, (name, run) in enumerate(zip(names, runs, strict=True)):
+    parts: dict[str, list[tuple[str, RunResults]]] = {}
+    for name, run in zip(names, runs, strict=True):
         key = groups[name] if groups is not None else repr(sorted(_settings(run, _NOT_VARIED).items()))
-        parts.setdefault(key, []).append(number)
+        parts.setdefault(key, []).append((name, run))
     made: list[Variant] = []
-    for key, numbers in parts.items():
-        own = [names[number] for number in numbers]
-        name = key if groups is not None else _shared([(names[n], runs[n].config.train.seed) for n in numbers])
+    for key, part in parts.items():
+        name = key if groups is not None else _shared([(name, run.config.train.seed) for name, run in part])
         if any(name == other.name for other in made):
-            name = own[0]
-        made.append(Variant(name, tuple(runs[number] for number in numbers), tuple(own)))
+            name = part[0][0]
+        made.append(Variant(name, tuple(run for _, run in part), tuple(name for name, _ in part)))
     return made
 
 
@@ -110,7 +112,7 @@ def _settings(run: RunResults, without: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _shared(runs: Sequence[tuple[str, int]]) -> str:
-    """What names are alike in but for the seed they end with; of a single run its name, else the first."""
+    """What names are alike in but for the seed they end with; else the first."""
     if len(runs) == 1:
         return runs[0][0]
     without = {re.sub(rf"[-_. ]*(?:seed|s)?[-_. ]*{seed}$", "", name) for name, seed in runs}
@@ -121,17 +123,14 @@ def _shared(runs: Sequence[tuple[str, int]]) -> str:
 def varied(variants: Sequence[Variant]) -> tuple[list[str], list[list[str]]]:
     """What the variants' settings differ in, and nothing else: names, and of each variant the values."""
     flat = [[_settings(run, _NOT_VARIED[:2]) for run in variant.runs] for variant in variants]
-    names = list(dict.fromkeys(name for runs in flat for values in runs for name in values))
     every = [values for runs in flat for values in runs]
-    names = [name for name in names if len({repr(values.get(name, _ABSENT)) for values in every}) > 1]
-    rows = [
-        [", ".join(dict.fromkeys(_setting(values.get(name, _ABSENT)) for values in runs)) for name in names]
-        for runs in flat
+    names = [
+        name
+        for name in dict.fromkeys(name for values in every for name in values)
+        if len({repr(values.get(name, _ABSENT)) for values in every}) > 1
     ]
-    return names, rows
-
-
-_ABSENT = "(absent)"
+    found = [[[values.get(name, _ABSENT) for values in runs] for name in names] for runs in flat]
+    return names, [[", ".join(dict.fromkeys(map(_setting, values))) for values in row] for row in found]
 
 
 def _setting(value: Any) -> str:
@@ -155,8 +154,8 @@ def scores(variants: Sequence[Variant], metric: str) -> list[Score]:
 
 def baselines(run: RunResults, metric: str) -> dict[str, Score]:
     """Trivial baselines, by their names in tables; the same for all runs on these clips."""
-    found = {name: scores[metric] for name, scores in run.prediction.baselines.items()}
-    return {BASELINES.get(name, name): Score(one.mean, one.ci95, one.per_clip, []) for name, one in found.items()}
+    found = {BASELINES.get(name, name): scores[metric] for name, scores in run.prediction.baselines.items()}
+    return {name: Score(one.mean, one.ci95, one.per_clip, []) for name, one in found.items()}
 
 
 def seed_noise(found: Sequence[Score]) -> SeedNoise | None:
@@ -224,7 +223,7 @@ def summary(variants: Sequence[Variant]) -> str:
 
 def caveats(variants: Sequence[Variant]) -> list[str]:
     """Up to three sentences on what limits the results."""
-    runs = [(name, run) for variant in variants for name, run in zip(variant.names, variant.runs, strict=True)]
+    runs = named_runs(variants)
     split = runs[0][1].prediction.protocol.split
     once = [variant.name for variant in variants if len(variant.runs) == 1]
     stopped = [

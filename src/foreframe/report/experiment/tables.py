@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from foreframe.report.experiment.collect import RunResults
 from foreframe.report.experiment.statistics import (
     Score,
+    ScoreDifference,
     SeedNoise,
     Variant,
     baselines,
@@ -19,16 +17,15 @@ from foreframe.report.experiment.statistics import (
     format_difference,
     format_number,
     format_score,
+    named_runs,
+    score_of,
     scores,
     seed_noise,
     varied,
     verdict,
 )
-from foreframe.report.html import Cell, TableText, text_table
-from foreframe.report.results import label
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a cell that a spreadsheet calculates."""
+from foreframe.report.html import TableText, text_table
+from foreframe.report.results import csv_text, label, markdown
 
 
 def results(variants: Sequence[Variant], metric: str) -> TableText:
@@ -70,21 +67,18 @@ def runs(variants: Sequence[Variant], main: str) -> TableText:
     header += [f"best of {samples}"] if samples > 1 else []
     header += ["reconstruction", "trained", "took"]
     rows = []
-    for variant in variants:
-        for name, run in zip(variant.names, variant.runs, strict=True):
-            best = None if run.prediction.best_of_n is None else run.prediction.best_of_n[main]
-            rows.append(
-                [
-                    name,
-                    str(run.config.train.seed),
-                    f"{run.provenance.step:,}",
-                    format_number(main, run.prediction.scores[main].mean),
-                    *([format_number(main, best.mean)] if best else []),
-                    format_number(main, run.reconstruction.scores[main].mean),
-                    f"{run.last_step:,} of {run.config.train.steps:,} steps",
-                    _time_taken(run),
-                ]
-            )
+    for name, run in named_runs(variants):
+        found = [run.prediction.scores, run.prediction.best_of_n, run.reconstruction.scores]
+        rows.append(
+            [
+                name,
+                str(run.config.train.seed),
+                f"{run.provenance.step:,}",
+                *(format_number(main, scores[main].mean) for scores in found if scores is not None),
+                f"{run.last_step:,} of {run.config.train.steps:,} steps",
+                _time_taken(run),
+            ]
+        )
     return text_table("Each run", header, rows)
 
 
@@ -112,19 +106,10 @@ def machines(variants: Sequence[Variant]) -> TableText:
     """What each run was trained and scored with."""
     header = ["run", "trained on", "torch", "foreframe", "scored on", "threads", "scored at"]
     rows = []
-    for variant in variants:
-        for name, run in zip(variant.names, variant.runs, strict=True):
-            then, now = run.environment, run.prediction.hardware
-            rows.append(
-                [
-                    name,
-                    *(str(then.get(key, "not recorded")) for key in ("device", "torch")),
-                    str(run.config.foreframe),
-                    now.device,
-                    str(now.threads),
-                    run.prediction.created,
-                ]
-            )
+    for name, run in named_runs(variants):
+        trained_on, torch = (str(run.environment.get(key, "not recorded")) for key in ("device", "torch"))
+        now, created = run.prediction.hardware, run.prediction.created
+        rows.append([name, trained_on, torch, str(run.config.foreframe), now.device, str(now.threads), created])
     return text_table("Machines and versions", header, rows, text=len(header))
 
 
@@ -132,55 +117,37 @@ def as_csv(variants: Sequence[Variant], metrics: Sequence[str]) -> bytes:
     """The table for other programs: a line for each variant, run and baseline, numbers as they are."""
     header = ["name", "kind", "runs"]
     for metric in metrics:
-        header += [metric, *(f"{metric}_{part}" for part in ("low", "high"))]
+        header += [metric, f"{metric}_low", f"{metric}_high"]
         header += [f"{metric}_over_first{part}" for part in ("", "_low", "_high", "_seeds", "_marked")]
-    by_metric = [scores(variants, metric) for metric in metrics]
-    first, noises = [found[0] for found in by_metric], [seed_noise(found) for found in by_metric]
-    lines: list[list[Any]] = []
-
-    def line(name: str, kind: str, runs: int | str, found: Sequence[Score]) -> None:
-        cells: list[Any] = [name, kind, runs]
-        for reference, score, noise in zip(first, found, noises, strict=True):
-            cells += [score.mean, *(score.ci95 or ("", ""))]
-            if score is reference or kind == "run":
-                cells += [""] * 5
-                continue
-            step = difference(reference, score, noise)
-            seeds = "" if step.seeds is None else step.seeds
-            cells += [step.clips.mean, *(step.clips.ci95 or ("", "")), seeds, "yes" if step.is_significant else "no"]
-        lines.append(cells)
-
-    for place, variant in enumerate(variants):
-        line(variant.name, "variant", len(variant.runs), [found[place] for found in by_metric])
-        if len(variant.runs) > 1:
-            for name, run in zip(variant.names, variant.runs, strict=True):
-                alone = Variant(name, (run,), (name,))
-                line(name, "run", 1, [scores([alone], metric)[0] for metric in metrics])
+    by_variant = list(zip(*(scores(variants, metric) for metric in metrics), strict=True))
     trivial = [baselines(variants[0].runs[0], metric) for metric in metrics]
-    for name in trivial[0]:
-        line(name, "baseline", "", [found[name] for found in trivial])
-    return _csv(header, lines)
+    listed: list[tuple[str, str, int | str, Sequence[Score]]] = []
+    for variant, means in zip(variants, by_variant, strict=True):
+        listed.append((variant.name, "variant", len(variant.runs), means))
+        for name, run in named_runs([variant]) if len(variant.runs) > 1 else ():
+            listed.append((name, "run", 1, [score_of([run.prediction.scores[metric]]) for metric in metrics]))
+    listed += [(name, "baseline", "", [found[name] for found in trivial]) for name in trivial[0]]
+    noises = [seed_noise(found) for found in zip(*by_variant, strict=True)]
+    lines = []
+    for name, kind, number, found in listed:
+        line: list[Any] = [name, kind, number]
+        for first, score, noise in zip(by_variant[0], found, noises, strict=True):
+            line += [score.mean, *(score.ci95 or ("", ""))]
+            line += [""] * 5 if score is first or kind == "run" else _over_first(difference(first, score, noise))
+        lines.append(line)
+    return csv_text([header, *([_safe(cell) for cell in line] for line in lines)]).encode()
 
 
-def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows([_safe(cell) for cell in line] for line in lines)
-    return text.getvalue().encode()
+def _over_first(found: ScoreDifference) -> list[Any]:
+    seeds, marked = "" if found.seeds is None else found.seeds, "yes" if found.is_significant else "no"
+    return [found.clips.mean, *(found.clips.ci95 or ("", "")), seeds, marked]
 
 
 def _safe(cell: Any) -> Any:
     """Text that a spreadsheet would calculate, behind an apostrophe: it is shown as it is."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def as_markdown(table: TableText) -> bytes:
     """A table in Markdown, its text escaped."""
-
-    def row(cells: Sequence[Cell]) -> str:
-        plain = (re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(cell.text.split())) for cell in cells)
-        return f"| {' | '.join(plain)} |\n"
-
-    rule = "".join("|---:" if cell.number else "|---" for cell in table.header) + "|\n"
-    return "".join([row(table.header), rule, *map(row, table.rows)]).encode()
+    return markdown([cell.text for cell in table.header], [[cell.text for cell in row] for row in table.rows]).encode()
