@@ -33,10 +33,9 @@ from foreframe.models import svg
 from foreframe.onnx import exporting
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
-from foreframe.report import plots
+from foreframe.report import html, plots
 from foreframe.report import rollout as gallery
 from foreframe.report.clips.page import write_clips_page
-from foreframe.report.html import write_page
 from foreframe.report.results import write_json
 from foreframe.rollout import prepare_for_inference
 
@@ -150,7 +149,7 @@ def products(
 
     monkeypatch.setitem(bench.SUITES, "metrics", lambda _: Suite())
     return {
-        "page": Product(("x.html",), lambda folder: write_page(folder / "x.html", "Title", "Text")),
+        "page": Product(("x.html",), lambda folder: disk.put(folder / "x.html", html.page("Title", ["Text"], []))),
         "page of clips": Product(
             ("x.html",), lambda folder: write_clips_page(vector_pack, folder / "x.html", clips=1), True
         ),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from foreframe import evaluation, signals
+from foreframe import disk, evaluation, signals
 from foreframe.api import begin, evaluate, load
 from foreframe.config import to_dict
 from foreframe.data.open import open_clips
@@ -18,8 +18,7 @@ from foreframe.errors import UsageError
 from foreframe.log import read_log
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
-from foreframe.report import html as page
-from foreframe.report import results
+from foreframe.report import html, results
 from foreframe.report import rollout as gallery
 from foreframe.report.plots import line_figure, over_frames, per_frame
 from foreframe.report.training import Training, training_charts
@@ -86,32 +85,32 @@ def _write_page(
         per_frame(name, prediction.baselines[key]["psnr"].per_frame, known, None)
         for key, name in results.BASELINES.items()
     ]
-    figures = [
-        ("Bands: 95 % intervals over clips", line_figure(over_frames("PSNR per frame", "PSNR (dB)", known, lines)))
-    ]
+    curve = line_figure(over_frames("PSNR per frame", "PSNR (dB)", known, lines))
+    figures = [html.Drawn("psnr-per-frame", "Bands: 95 % intervals over clips", curve)]
     charts = training_charts([Training("", 0, read_log(run))])  # none when it was stopped within the first steps
-    figures += [(quantity.caption, line_figure(chart)) for quantity, chart in charts.items()]
+    figures += [html.Drawn(quantity.key, quantity.caption, line_figure(chart)) for quantity, chart in charts.items()]
     header, rows = results.result_table(prediction)
     seen = results.result_table(found["reconstruction"])[1][0]
     rows = [rows[0], *rows[1:], [f"{seen[0]} (z has seen the frame: not a prediction)", *seen[1:]]]
     hardware = prediction.hardware
-    ahead = prediction.protocol.horizon
-    intro = (
+    intro = [
         f"A simulated robot arm pushes objects. The model is given {known} frames and the arm's actions and positions, "
-        f"and predicts the {ahead} frames that follow. Every clip here was kept out of training.\n\nPrediction is "
-        f"{_gain(prediction):+.2f} dB against repeating the last frame. Made in {minutes:.1f} minutes on "
-        f"{hardware.device} with {hardware.threads} threads."
-    )
-    page.write_page(
-        path,
-        "foreframe: the demo",
-        intro,
-        tables=[("Scores on the test clips; in brackets 95 % intervals over clips", header, rows)],
-        figures=figures,
-        media=[
-            (f"Test clip {clip}: truth, prediction, error, a second sample", out / f"clip-{clip}" / "rollout.gif")
-            for clip in range(CLIPS_SHOWN)
-            if (out / f"clip-{clip}" / "rollout.gif").exists()
-        ],
-        details={key: value for key, value in to_dict(prediction).items() if key in ("protocol", "model", "hardware")},
-    )
+        f"and predicts the {prediction.protocol.horizon} frames that follow. Every clip here was kept out of training.",
+        f"Prediction is {_gain(prediction):+.2f} dB against repeating the last frame. Made in {minutes:.1f} minutes on "
+        f"{hardware.device} with {hardware.threads} threads.",
+    ]
+    gifs = [(clip, out / f"clip-{clip}" / "rollout.gif") for clip in range(CLIPS_SHOWN)]
+    videos = [
+        html.picture_of(gif, f"Test clip {clip}: truth, prediction, error, a second sample")
+        for clip, gif in gifs
+        if gif.exists()
+    ]
+    table = html.text_table("Scores on the test clips; in brackets 95 % intervals over clips", header, rows)
+    details = {key: value for key, value in to_dict(prediction).items() if key in ("protocol", "model", "hardware")}
+    sections = [
+        html.Section("Videos", pictures=[("", videos)]),
+        html.Section("Numbers", [table]),
+        html.Section("Curves", figures=figures),
+        html.Section("How this was made", folded=[("All settings", html.flat(details))]),
+    ]
+    disk.put(path, html.page("foreframe: the demo", intro, sections))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from foreframe.errors import ForeframeError
-from foreframe.report.html import write_page
+from foreframe.report import html
+from foreframe.report.html import Drawn, Section, flat, picture_of, text_table
 from foreframe.report.plots import Chart, Line, line_figure
 from foreframe.video import write_gif, write_png
 
@@ -35,18 +36,16 @@ def page(tmp_path: Path) -> str:
     write_gif(tmp_path / "clip.gif", frames, 10)
     write_png(tmp_path / "strip.png", np.zeros((40, 100, 3), np.uint8))
     figure = line_figure(Chart("A <b>chart</b>", "frame", "PSNR", [Line("<i>line</i>", [1, 2], [3.0, 4.0], 0)]))
-    path = tmp_path / "deep" / "page.html"
-    write_page(
-        path,
-        title="A <b>title</b>",
-        intro="First & foremost.\n\nSecond.",
-        tables=[("Scores", ["", "PSNR", "N"], [["prediction", "21.46", "8"], ["<i>x</i>", "9.00", "8"]])],
-        figures=[("Curve", figure), ("Again", figure)],
-        media=[('A "clip"', tmp_path / "clip.gif"), ("Strip", tmp_path / "strip.png")],
-        details={"protocol": {"mode": "prediction", "exact": True, "sizes": [64, 64]}, "note": "</details><script>"},
-    )
-    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
-    return path.read_text(encoding="utf-8")
+    details = {"protocol": {"mode": "prediction", "exact": True, "sizes": [64, 64]}, "note": "</details><script>"}
+    pictures = [picture_of(tmp_path / "clip.gif", 'A "clip"'), picture_of(tmp_path / "strip.png", "Strip")]
+    rows = [["prediction", "21.46", "8"], ["<i>x</i>", "9.00", "8"]]
+    sections = [
+        Section("Videos", pictures=[("", pictures)]),
+        Section("Numbers", [text_table("Scores", ["", "PSNR", "N"], rows)]),
+        Section("Curves", figures=[Drawn("figure-0", "Curve", figure), Drawn("figure-1", "Again", figure)]),
+        Section("Settings", folded=[("All", flat(details))]),
+    ]
+    return html.page("A <b>title</b>", ["First & foremost.", "Second."], sections)
 
 
 def test_every_tag_is_closed_and_nothing_is_fetched_or_run(page: str) -> None:
@@ -95,10 +94,10 @@ def test_details_are_dotted_paths(page: str) -> None:
         assert f'<th scope="row">{key}</th><td>{value}</td>' in page
 
 
-def test_an_empty_page_has_only_its_title(tmp_path: Path) -> None:
-    write_page(tmp_path / "x.html", "Title", "")
-    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+def test_an_empty_page_has_only_its_title() -> None:
+    text = html.page("Title", [], [Section("Nothing")])
     assert Tags(text).open == []
+    assert "Nothing" not in text
     assert "<table" not in text
     assert "<details" not in text
 
@@ -108,7 +107,6 @@ def test_a_missing_picture_and_one_of_another_kind_are_refused_by_name(tmp_path:
     (tmp_path / "bad.png").write_text("text")
     for name in ("missing.png", "x.txt", "bad.png"):
         with pytest.raises(ForeframeError, match=name):
-            write_page(tmp_path / "x.html", "Title", "", media=[("", tmp_path / name)])
+            picture_of(tmp_path / name, "")
     with pytest.raises(ValueError, match="expected 2 cells"):
-        write_page(tmp_path / "x.html", "Title", "", tables=[("Scores", ["a", "b"], [["c"]])])
-    assert not (tmp_path / "x.html").exists()
+        text_table("Scores", ["a", "b"], [["c"]])

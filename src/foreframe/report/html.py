@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,15 +14,13 @@ import jinja2
 from matplotlib.figure import Figure
 from PIL import Image
 
-from foreframe import __version__, disk
+from foreframe import __version__
 from foreframe.errors import ForeframeError
 from foreframe.report.gif import data_url
 from foreframe.report.plots import inline
 
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-
-_LEAST_WIDTH = 256  # media narrower than this are enlarged by a whole number
-_WIDE = 640  # media wider than this keep their size on a phone and scroll inside their frame
+_LEAST_WIDTH = 256  # pictures narrower than this are enlarged by a whole number
+_WIDE = 640  # pictures wider than this keep their size on a phone and scroll inside their frame
 
 
 class Cell(NamedTuple):
@@ -29,48 +28,56 @@ class Cell(NamedTuple):
     number: bool
 
 
-class _Embedded(NamedTuple):
+class TableText(NamedTuple):
+    """A table as text, and which of its cells are numbers."""
+
     caption: str
+    header: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+
+
+class Drawn(NamedTuple):
+    """A figure, its name (that of its files and of its ids in the page), and its caption."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+class Picture(NamedTuple):
+    """A GIF, PNG or JPEG inside the page; its width in CSS pixels."""
+
     source: str
-    width: int  # shown, in CSS pixels
+    alt: str
+    caption: str
+    width: int
     enlarged: bool
     wide: bool
 
 
-def write_page(
-    path: str | Path,
-    title: str,
-    intro: str,
-    tables: Sequence[Table] = (),
-    figures: Sequence[tuple[str, Figure]] = (),
-    media: Sequence[tuple[str, str | Path]] = (),
-    details: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the page; it needs no network, no script and no file beside it.
+@dataclass(frozen=True)
+class Section:
+    """A part of a page, in this order; pictures by their heading, perhaps empty, folded: settings by their title."""
+
+    title: str
+    tables: Sequence[TableText] = ()
+    figures: Sequence[Drawn] = ()
+    notes: Sequence[str] = ()
+    pictures: Sequence[tuple[str, Sequence[Picture]]] = ()
+    folded: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not any((self.tables, self.figures, self.notes, self.pictures, self.folded))
+
+
+def page(title: str, intro: Sequence[str], sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
+    """A page of the sections that are not empty; it needs no network, no script and no file beside it.
 
     All text is escaped, so names from a data set cannot become markup.
-
-    Args:
-        intro: Plain text; an empty line begins a new paragraph.
-        tables: (caption, header, rows) as text.
-        figures: (caption, figure of `plots`), drawn in the colors of the page.
-        media: (caption, path) of GIF, PNG or JPEG, enlarged without blurring.
-        details: Settings, shown folded; keys of nested mappings become dotted paths.
-    Raises:
-        ForeframeError: a medium is missing or of another kind.
-        DiskError: the disk refused; a page that was there is untouched.
-        ValueError: a row of a table is not as long as its header.
     """
-    page = render(
-        "page.html.j2",
-        title=title,
-        intro=[part.strip() for part in intro.split("\n\n") if part.strip()],
-        tables=[text_table(*table) for table in tables],
-        figures=[(caption, inline(figure, f"figure-{number}")) for number, (caption, figure) in enumerate(figures)],
-        media=[_embed(*medium) for medium in media],
-        details=flat(details or {}),
-    )
-    disk.put(Path(path), page)
+    shown = [section for section in sections if not section.is_empty]
+    return render("page.html.j2", title=title, intro=intro, notes=notes, sections=shown, inline=inline)
 
 
 def render(template: str, **values: Any) -> str:
@@ -90,14 +97,6 @@ def render(template: str, **values: Any) -> str:
 
 def _template(name: str) -> str:
     return resources.files("foreframe.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-class TableText(NamedTuple):
-    """A table as text, and which of its cells are numbers."""
-
-    caption: str
-    header: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
 
 
 def text_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> TableText:
@@ -132,12 +131,17 @@ def flat(details: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
-def _embed(caption: str, path: str | Path) -> _Embedded:
+def picture_of(path: Path, caption: str) -> Picture:
+    """A file of a GIF, PNG or JPEG. Raises ForeframeError: it is missing or of another kind."""
     try:
-        data = Path(path).read_bytes()
-        with Image.open(io.BytesIO(data), formats=("GIF", "PNG", "JPEG")) as image:
-            width, kind = image.width, Image.MIME[str(image.format)]
+        return embedded(path.read_bytes(), caption, caption)
     except OSError as error:
         raise ForeframeError(f"{path}: cannot be put on the report page: {error}") from error
+
+
+def embedded(data: bytes, caption: str, alt: str) -> Picture:
+    """A GIF, PNG or JPEG, enlarged without blurring where it is small. Raises OSError: it is none."""
+    with Image.open(io.BytesIO(data), formats=("GIF", "PNG", "JPEG")) as image:
+        width, kind = image.width, Image.MIME[str(image.format)]
     times = math.ceil(_LEAST_WIDTH / width)
-    return _Embedded(caption, data_url(kind, data), width * times, times > 1, width > _WIDE)
+    return Picture(data_url(kind, data), alt, caption, width * times, times > 1, width > _WIDE)

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from foreframe.metrics import METRICS
+from foreframe.metrics.statistics import Interval
 from foreframe.report import plots
 from foreframe.report.experiment.statistics import Variant
+from foreframe.report.html import Drawn
 from foreframe.report.plots import Chart, Line, line_figure
 from foreframe.report.results import BASELINES, label
 from foreframe.report.training import QUANTITIES, Training, training_charts
 
 TAKES = 6
 """Variants whose take is drawn in a figure of its own, at most."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure, the name of its files, and its caption."""
-
-    file: str
-    caption: str
-    figure: Figure
 
 
 def per_frame(variants: Sequence[Variant], metric: str) -> Drawn:
@@ -46,11 +36,18 @@ def per_frame(variants: Sequence[Variant], metric: str) -> Drawn:
 
 def _over_frames(variant: Variant, number: int, metric: str, known: int) -> Line:
     summaries = [run.prediction.scores[metric] for run in variant.runs]
-    curves = np.array([summary.per_frame for summary in summaries])
-    bands = summaries[0].per_frame_ci95
-    if len(summaries) > 1:
-        bands = np.stack([curves.min(0), curves.max(0)], axis=1).tolist()
-    return plots.per_frame(variant.name, curves.mean(0).tolist(), known, number, bands)
+    curves = [summary.per_frame for summary in summaries]
+    mean, bands = _mean_and_bands(curves, summaries[0].per_frame_ci95)
+    return plots.per_frame(variant.name, mean, known, number, bands)
+
+
+def _mean_and_bands(
+    curves: Sequence[Sequence[float]], intervals: Sequence[Interval] | None
+) -> tuple[list[float], Sequence[Interval] | None]:
+    """The mean of the curves of several runs, and from the lowest to the highest; of one run its intervals."""
+    values = np.array(curves)
+    bands = intervals if len(curves) == 1 else list(zip(values.min(0).tolist(), values.max(0).tolist(), strict=True))
+    return values.mean(0).tolist(), bands
 
 
 def training(variants: Sequence[Variant]) -> tuple[list[Drawn], list[str]]:
@@ -76,14 +73,11 @@ def best_of_n(variants: Sequence[Variant]) -> Drawn | None:
         found = [run.diagnosis.spread.best_of_n.psnr for run in variant.runs if run.diagnosis is not None]
         if len(found) != len(variant.runs) or len(found[0]) < 2:
             continue
-        sizes = list(found[0])
-        values = np.array([[curve[size].mean for size in sizes] for curve in found])
-        low = high = None
-        if len(found) > 1:
-            low, high = values.min(0).tolist(), values.max(0).tolist()
-        elif all(intervals := [found[0][size].ci95 for size in sizes]):
-            low, high = (list(bound) for bound in zip(*intervals, strict=True))
-        lines.append(Line(variant.name, [float(size) for size in sizes], values.mean(0).tolist(), number, low, high))
+        intervals = [summary.ci95 for summary in found[0].values() if summary.ci95 is not None]
+        curves = [[summary.mean for summary in curve.values()] for curve in found]
+        mean, bands = _mean_and_bands(curves, intervals or None)
+        low, high = zip(*bands, strict=True) if bands else (None, None)
+        lines.append(Line(variant.name, [float(size) for size in found[0]], mean, number, low, high))
     if not lines:
         return None
     caption = (
@@ -98,18 +92,14 @@ def takes(variants: Sequence[Variant]) -> list[Drawn]:
 
     Only for runs conditioned on pose pictures. The lab draws reconstruction alone; here prediction leads.
     """
-    if variants[0].runs[0].config.spec.cond != "image" or "psnr" not in METRICS:
+    first = variants[0].runs[0]
+    if first.config.spec.cond != "image" or "psnr" not in first.prediction.scores:
         return []
-    drawn = []
+    drawn, known = [], first.prediction.protocol.context
     for number, variant in enumerate(variants[:TAKES]):
         runs = variant.runs
-        if "psnr" not in runs[0].prediction.scores:
-            return []
-        known = runs[0].prediction.protocol.context
-        predicted, rebuilt = (
-            np.array([getattr(run, mode).scores["psnr"].per_frame for run in runs]).mean(0).tolist()
-            for mode in ("prediction", "reconstruction")
-        )
+        predicted, _ = _mean_and_bands([run.prediction.scores["psnr"].per_frame for run in runs], None)
+        rebuilt, _ = _mean_and_bands([run.reconstruction.scores["psnr"].per_frame for run in runs], None)
         baseline = runs[0].prediction.baselines["repeat_last"]["psnr"].per_frame
         lines = [
             plots.per_frame("prediction", predicted, known, number),

@@ -6,57 +6,24 @@ Markdown.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
-
-from PIL import Image
 
 from foreframe import config, disk, signals
 from foreframe.errors import UsageError
 from foreframe.report import diagnosis
 from foreframe.report.experiment import figures, tables
 from foreframe.report.experiment.collect import RunResults
-from foreframe.report.experiment.figures import Drawn
 from foreframe.report.experiment.panels import Panel
 from foreframe.report.experiment.statistics import Variant, caveats, group, named_runs, run_names, summary
-from foreframe.report.gif import data_url
-from foreframe.report.html import TableText, flat, render
-from foreframe.report.plots import encoded, inline
+from foreframe.report.html import Picture, Section, TableText, embedded, flat, page
+from foreframe.report.plots import encoded
 from foreframe.report.results import how_measured, refuse_unlike
 
 GIF_BYTES = 5_200_000
 """All GIFs of a page together; in it they take a third more."""
-
-
-class Picture(NamedTuple):
-    """A GIF in the page; width and height in pixels."""
-
-    source: str
-    alt: str
-    caption: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page, in this order; pictures by the name of their run, folded: settings by their title."""
-
-    title: str
-    tables: Sequence[TableText] = ()
-    figures: Sequence[Drawn] = ()
-    notes: Sequence[str] = ()
-    pictures: Sequence[tuple[str, Sequence[Picture]]] = ()
-    folded: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        return not any((self.tables, self.figures, self.notes, self.pictures, self.folded))
 
 
 def write_report(
@@ -98,20 +65,12 @@ def write_report(
     for drawn in (each for section in sections for each in section.figures):
         signals.poll()
         for kind in ("svg", "png"):
-            path = out / "figures" / f"{drawn.file}.{kind}"
+            path = out / "figures" / f"{drawn.name}.{kind}"
             files[path] = encoded(drawn.figure, path)
     notes = [f"{name}: {note}" for name, run in zip(names, runs, strict=True) for note in run.notes]
     files[out / "results.csv"] = tables.as_csv(variants, metrics)
     files[out / "results.md"] = b"\n".join(map(tables.as_markdown, results))
-    page = render(
-        "experiment.html.j2",
-        title=title,
-        intro=[summary(variants), *caveats(variants)],
-        notes=notes,
-        sections=[section for section in sections if not section.is_empty],
-        inline=inline,
-    )
-    files[out / "index.html"] = page.encode()
+    files[out / "index.html"] = page(title, [summary(variants), *caveats(variants)], sections, notes).encode()
     disk.put_all(files, [path for path in _earlier(out) if path not in files])
     return out / "index.html"
 
@@ -195,12 +154,9 @@ def _samples(variants: Sequence[Variant]) -> Section:
 
 
 def _picture(panel: Panel) -> Picture:
-    with Image.open(io.BytesIO(panel.gif)) as image:
-        width, height = image.size
     scores = ", ".join(f"{name} {value:.2f} dB" for name, value in panel.psnr.items())
     part = f"; the first {panel.shown} of {panel.length} frames" if panel.shown < panel.length else ""
-    source = data_url("image/gif", panel.gif)
-    return Picture(source, f"Truth and samples of {panel.clip}", f"{panel.clip}: {scores}{part}", width, height)
+    return embedded(panel.gif, f"{panel.clip}: {scores}{part}", f"Truth and samples of {panel.clip}")
 
 
 def _varied(variants: Sequence[Variant]) -> Section:
