@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -14,18 +15,33 @@ if TYPE_CHECKING:
     from foreframe.evaluation import MeasuredProtocol
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What `evaluate` measures."""
+
+    mode: Mode = "prediction"
+    """prediction uses none of the frames it is scored on; the others do, and go by their own names."""
+    temperature: float = 1.0
+    """Scale of the noise; 0 takes the mean of the prior."""
+    conditions: Literal["true", "shuffled", "shifted", "zeroed"] = "true"
+    """The clip's own, or these shuffled in time, or each one frame late, or zeros: a model that follows its conditions
+    scores worse with the last three."""
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+    """Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian, lpips."""
+    lpips_weights: Path | None = None
+    """For lpips: AlexNet and the linear heads of its version 0.1, as .safetensors (docs/concepts.md)."""
+    fvd_weights: Path | None = None
+    """Also the Frechet video distance: I3D for RGB, as .safetensors (docs/concepts.md)."""
+    fvd_context: bool = True
+    """For it: context frames are part of the clips."""
+
+
 def evaluate(
     run: tyro.conf.Positional[Path],
     scoring: ScoringFlags = Scoring(samples=1),  # noqa: B008
+    measuring: Annotated[Measuring, tyro.conf.arg(name="")] = Measuring(),
     data: str | None = None,
-    mode: Mode = "prediction",
     json: Path | None = None,
-    temperature: float = 1.0,
-    conditions: Literal["true", "shuffled", "shifted", "zeroed"] = "true",
-    metrics: tuple[str, ...] = ("psnr", "ssim"),
-    lpips_weights: Path | None = None,
-    fvd_weights: Path | None = None,
-    fvd_context: bool = True,
 ) -> None:
     """Score a run on held-out clips, beside trivial baselines: the last frame repeated, the median frame.
 
@@ -34,36 +50,13 @@ def evaluate(
     Args:
         run: Folder of the run.
         data: Clips to score on, as for `train`. Default: those of the run.
-        mode: prediction uses none of the frames it is scored on; the others do, and go by their own names.
         json: Where to write the result. Default: in RUN/eval.
-        temperature: Scale of the noise; 0 takes the mean of the prior.
-        conditions: The clip's own, or these shuffled in time, or each one frame late, or zeros: a model that follows
-            its conditions scores worse with the last three.
-        metrics: Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian, lpips.
-        lpips_weights: For lpips: AlexNet and the linear heads of its version 0.1, as .safetensors (docs/concepts.md).
-        fvd_weights: Also the Frechet video distance: I3D for RGB, as .safetensors (docs/concepts.md).
-        fvd_context: For it: context frames are part of the clips.
     """
     from foreframe import api
     from foreframe.report.results import print_result, write_json
 
-    result = api.evaluate(
-        scoring.load(run),
-        data,
-        scoring.split,
-        samples=scoring.samples,
-        horizon=scoring.horizon,
-        mode=mode,
-        clips=scoring.clips,
-        metrics=metrics,
-        seed=scoring.seed,
-        temperature=temperature,
-        conditions=conditions,
-        lpips_weights=lpips_weights,
-        fvd_weights=fvd_weights,
-        fvd_context=fvd_context,
-        progress=True,
-    )
+    asked = {name: getattr(scoring, name) for name in ("split", "horizon", "samples", "clips", "seed")}
+    result = api.evaluate(scoring.load(run), data, **asked, **vars(measuring), progress=True)
     path = write_json(result, json or run / "eval" / _result_name(result.protocol, scoring))
     print_result(result)
     print(f"written: {path}")

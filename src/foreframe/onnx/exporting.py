@@ -38,6 +38,13 @@ CHECKED_FRAMES = 8
 CALIBRATION_CLIPS = 16
 """Training clips whose steps say which range each tensor has, for int8."""
 TIMED_ROUNDS = 15
+UNITS = {
+    "none": "",
+    "vector": "float32, (batch, numbers), in the units of the data: they are standardised in the graph; those of t "
+    "lead into frame t",
+    "image": "float32 in [0, 1], (batch, channels, height, width); the picture of frame t leads into frame t",
+}
+"""Of a condition, by its kind."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +94,10 @@ def export(
     Either all files are written or none.
 
     Args:
-        run: Folder of the run.
         onnx: File of the prediction step, NAME.onnx.
         int8: Also write that step with its convolutions in int8, here; used in the place of the other.
-        data: For int8: clips to find the ranges on (their training split) and to score on. Default: those of the run.
-        split: For int8: the split that is scored. Default: test, or val where there is no test.
-        clips: For int8: score at most this many clips; 0: all.
-        checkpoint: best, newest, or a step.
-        overwrite: Replace files that are there.
-        threads: CPU threads. Default: torch's choice.
+        data, split, clips: For int8: clips to find the ranges on (their training split), and which are scored.
+        run, checkpoint, overwrite, threads: As of `foreframe export`.
     Raises:
         UsageError: a name does not end in .onnx, a file is there already, or a package is missing.
         CheckpointError, ConfigError, DataError: the run or its clips cannot be used.
@@ -107,7 +109,10 @@ def export(
     _check_names(onnx, int8, overwrite)
     choose_device("cpu", threads)
     trained = load_run(run, checkpoint, torch.device("cpu"))
-    pack = _clips(trained, data) if int8 else None
+    pack = None
+    if int8 is not None:
+        pack = Pack.open(trained.config.data.path) if data is None else open_clips(data, progress=True)
+        check_spec(trained, pack)
     model, spec = prepare_for_inference(trained.model), trained.config.spec
 
     draft = onnx.parent / f"{disk.TEMPORARY}{os.getpid()}-{onnx.name[:100]}"
@@ -131,7 +136,7 @@ def export(
             drafts[int8] = small
             runners["int8"] = OnnxModel(main, small)
             psnr, protocol = _scores(trained, pack, runners, split, clips)
-        times = dict(zip(runners, milliseconds(list(runners.values()), spec), strict=True))
+        times = milliseconds(runners, spec)
         files = {final: path.read_bytes() for final, path in drafts.items()}
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -181,17 +186,8 @@ def notes(trained: TrainedModel) -> dict[str, Any]:
         "fps": config.fps,
         "cond": spec.cond,
         "cond_names": list(config.cond_names),
-        "cond_units": _units(spec),
+        "cond_units": UNITS[spec.cond],
     }
-
-
-def _units(spec: ClipSpec) -> str:
-    return {
-        "none": "",
-        "vector": "float32, (batch, numbers), in the units of the data: they are standardised in the graph; "
-        "those of t lead into frame t",
-        "image": "float32 in [0, 1], (batch, channels, height, width); the picture of frame t leads into frame t",
-    }[spec.cond]
 
 
 def largest_difference(model: Model, other: Model, spec: ClipSpec, context: int) -> float:
@@ -218,19 +214,19 @@ def largest_difference(model: Model, other: Model, spec: ClipSpec, context: int)
     return largest
 
 
-def milliseconds(runners: list[Any], spec: ClipSpec) -> list[float]:
+def milliseconds(runners: dict[str, Model], spec: ClipSpec) -> dict[str, float]:
     """Time of the processor for a step of one clip, the median of some rounds in which each takes its turn."""
-    frame, cond, noise = random_step(spec, runners[0].latent_shape, 1)
-    clip = Clip(frame[:, None], None if cond is None else cond[:, None])
-    times: list[list[float]] = [[] for _ in runners]
+    times: dict[str, list[float]] = {name: [] for name in runners}
     with torch.no_grad():
-        states = [runner.step(runner.initial(clip, 1), frame, cond, noise, None, 0)[0] for runner in runners]
+        frame, cond, noise = random_step(spec, next(iter(runners.values())).latent_shape, 1)
+        clip = Clip(frame[:, None], None if cond is None else cond[:, None])
+        states = {name: one.step(one.initial(clip, 1), frame, cond, noise, None, 0)[0] for name, one in runners.items()}
         for _ in range(TIMED_ROUNDS):
-            for runner, state, spent in zip(runners, states, times, strict=True):
+            for name, runner in runners.items():
                 begun = time.process_time()
-                runner.step(state, frame, cond, noise)
-                spent.append(1e3 * (time.process_time() - begun))
-    return [statistics.median(spent) for spent in times]
+                runner.step(states[name], frame, cond, noise)
+                times[name].append(1e3 * (time.process_time() - begun))
+    return {name: statistics.median(spent) for name, spent in times.items()}
 
 
 def _scores(
@@ -256,9 +252,3 @@ def _steps_taken(step: Path, trained: TrainedModel, pack: Pack) -> list[dict[str
     noise = draw_noise(model, chosen, train.length, train.seed)
     predict(model, clip.frames[:, : train.context], clip.cond, noise)
     return recorder.calls
-
-
-def _clips(trained: TrainedModel, data: str | None) -> Pack:
-    pack = Pack.open(Path(trained.config.data.path)) if data is None else open_clips(data, progress=True)
-    check_spec(trained, pack)
-    return pack

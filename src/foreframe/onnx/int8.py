@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ def quantise(step: Path, small: Path, calls: list[dict[str, Any]]) -> None:
         tools.quantize_static(
             proto,
             str(small),
-            _Calls(calls),
+            SimpleNamespace(get_next=partial(next, iter(calls), None)),
             quant_format=tools.QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -63,16 +65,6 @@ class Recorder:
         return self.session.run(names, fed)
 
 
-class _Calls:
-    """What the quantiser asks for one call after another."""
-
-    def __init__(self, calls: list[dict[str, Any]]) -> None:
-        self.left = iter(calls)
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self.left, None)
-
-
 def _subpixel(proto: Any) -> None:
     """Write each 4x4 transposed convolution of stride 2 as a 2x2 convolution of stride 1, for all four places of an
     output pixel over its input pixel, and a rearrangement. The same numbers, with no more products."""
@@ -82,10 +74,8 @@ def _subpixel(proto: Any) -> None:
     for node in proto.graph.node:
         found = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         doubles = [found.get(name) for name in ("kernel_shape", "strides", "pads", "group")]
-        if node.op_type == "ConvTranspose" and doubles == [[4, 4], [2, 2], [1, 1, 1, 1], 1]:
-            nodes += _rearranged(proto.graph, node, weights)
-        else:
-            nodes.append(node)
+        fits = node.op_type == "ConvTranspose" and doubles == [[4, 4], [2, 2], [1, 1, 1, 1], 1]
+        nodes += _rearranged(proto.graph, node, weights) if fits else [node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     cut(proto, {place.name.removeprefix(NEXT) for place in proto.graph.output})

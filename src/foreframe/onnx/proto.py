@@ -69,8 +69,7 @@ def describe(proto: Any, graph: str, about: dict[str, Any]) -> None:
 
 def note(proto: Any, about: dict[str, Any]) -> None:
     del proto.metadata_props[:]
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = "foreframe", json.dumps(about)
+    proto.metadata_props.add(key="foreframe", value=json.dumps(about))
 
 
 @contextmanager
@@ -79,8 +78,7 @@ def quietly() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)
