@@ -273,9 +273,10 @@ def test_every_setting_that_a_lab_flag_is_mapped_to_exists(section):
 
 def known_flags() -> set[str]:
     """Every flag of every verb and every setting of every preset, as it is typed."""
-    flags = {"debug", "help", "version"} | {field.name for field in dataclasses.fields(cli.Train)}
+    flags = {"debug", "help", "version"}
     for verb in (*cli.VERBS.values(), *cli.DATA.values()):
-        flags |= set(inspect.signature(verb).parameters)
+        for name, kind in get_type_hints(verb).items():
+            flags |= {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {name}
     for name in presets():
         flags |= set(settings.flatten(settings.to_dict(find(name))))
     return {flag.replace("_", "-") for flag in flags}

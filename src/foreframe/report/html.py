@@ -131,6 +131,21 @@ def flat(details: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Names in a sentence; beyond `most` only how many there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def duration(seconds: float) -> str:
+    """`2 h 5 min`, `3 min 20 s`, `40 s`, `2.5 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.{1 if seconds < 10 else 0}f} s"
+
+
 def picture_of(path: Path, caption: str) -> Picture:
     """A file of a GIF, PNG or JPEG. Raises ForeframeError: it is missing or of another kind."""
     try:

@@ -19,7 +19,7 @@ from foreframe.report.clips.choose import sample
 from foreframe.report.clips.curves import curves
 from foreframe.report.clips.moving import moving_clips, speed
 from foreframe.report.clips.statistics import Brightness, format_number
-from foreframe.report.html import TableText, flat, render, text_table
+from foreframe.report.html import TableText, duration, flat, listed, render, text_table
 
 NAMED = 12
 """Columns that a sentence names, at most."""
@@ -56,7 +56,7 @@ def write_clips_page(pack: Pack, out: Path, *, clips: int = 6, split: str | None
         chosen=split,
         speed=speed(pack),
         drawn=(drawn, len(stats)),
-        still=_named([f"{name} = {format_number(value)}" for name, value in still], 2 * NAMED),
+        still=listed([f"{name} = {format_number(value)}" for name, value in still], 2 * NAMED),
         known=known or "all splits",
         columns=statistics.columns(pack, stats, known),
         sampled=statistics.total(pack, known) > statistics.ROWS,
@@ -97,7 +97,7 @@ def _facts(pack: Pack) -> list[tuple[str, str]]:
         facts.append(("Condition", "none"))
     else:
         what = count(spec.cond_size, "number") if spec.cond == "vector" else "a picture"
-        names = f": {_named(pack.cond_names)}" if pack.cond_names else ""
+        names = f": {listed(pack.cond_names, NAMED)}" if pack.cond_names else ""
         facts.append(("Condition", f"{what} a frame{names}"))
         thing = "the row" if spec.cond == "vector" else "the picture"
         own = manifest.alignment.partition("; ")[2]
@@ -119,9 +119,9 @@ def _splits(pack: Pack) -> TableText:
     for split in pack.splits:
         lengths = sorted({episode.length for episode in pack.split(split)})
         total = pack.manifest.splits[split]["frames"]
-        duration = [_duration(total / pack.fps)] if pack.fps else []
+        length = [duration(total / pack.fps)] if pack.fps else []
         ends = " to ".join(f"{length:,}" for length in lengths[:1] + lengths[1:][-1:])
-        rows.append([split, f"{pack.manifest.splits[split]['episodes']:,}", f"{total:,}", ends, *duration])
+        rows.append([split, f"{pack.manifest.splits[split]['episodes']:,}", f"{total:,}", ends, *length])
     return text_table("Splits", header, rows)
 
 
@@ -135,16 +135,16 @@ def _warnings(pack: Pack, stats: Sequence[ColumnStats], brightness: Brightness, 
     if single := sum(episode.length == 1 for episode in pack.episodes):
         found.append(f"{count(single, 'clip')} of a single frame: nothing can be predicted in them.")
     if constant := [item.name for item in stats if item.min == item.max]:
-        found.append(f"Constant, so without information for a model: {_named(constant)}.")
+        found.append(f"Constant, so without information for a model: {listed(constant, NAMED)}.")
     far = [item.name for item in stats if max(item.max - item.mean, item.mean - item.min) > FAR * item.std > 0]
     if far:
         found.append(
-            f"Numbers over {FAR} standard deviations from the mean, perhaps errors in the recording: {_named(far)} "
-            "(see their least and largest below)."
+            f"Numbers over {FAR} standard deviations from the mean, perhaps errors in the recording: "
+            f"{listed(far, NAMED)} (see their least and largest below)."
         )
     for split in pack.splits if known and stats else ():
         if split != known and (outside := _outside(pack, stats, split)):
-            found.append(f"In {split}, frames lie well outside the range of {known}: {_named(outside)}.")
+            found.append(f"In {split}, frames lie well outside the range of {known}: {listed(outside, NAMED)}.")
     if brightness.blank:
         found.append(
             f"{brightness.blank:,} of {count(brightness.pictures, 'picture')} sampled are of one color throughout."
@@ -169,19 +169,6 @@ def _outside(pack: Pack, stats: Sequence[ColumnStats], split: str) -> list[str]:
         total += len(rows)
     shares = beyond / total
     return [f"{item.name} ({share:.0%})" for item, share in zip(stats, shares, strict=True) if share > 0.01]
-
-
-def _named(names: Sequence[str], most: int = NAMED) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _cut(text: str) -> str:

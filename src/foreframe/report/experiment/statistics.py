@@ -16,6 +16,7 @@ from foreframe.errors import UsageError
 from foreframe.metrics import METRICS, Difference, Summary, format_mean, summarize, t_quantile
 from foreframe.metrics.statistics import paired_difference
 from foreframe.report.experiment.collect import RunResults
+from foreframe.report.html import listed
 from foreframe.report.results import BASELINES
 
 NAMED = 6
@@ -233,14 +234,9 @@ def caveats(variants: Sequence[Variant]) -> list[str]:
     ]
     found = []
     if len(variants) > 1 and once:
-        found.append(f"Trained with one seed, so the variation between seeds is unknown: {_listed(once)}.")
+        found.append(f"Trained with one seed, so the variation between seeds is unknown: {listed(once, NAMED)}.")
     if any(run.provenance.chosen_on_split == split for _, run in runs):
         found.append(f"Checkpoints were chosen on the split that is scored, {split}: the scores are optimistic.")
     if stopped:
-        found.append(f"Stopped before the end of training: {_listed(stopped)}.")
+        found.append(f"Stopped before the end of training: {listed(stopped, NAMED)}.")
     return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -24,7 +24,7 @@ from foreframe.report.experiment.statistics import (
     varied,
     verdict,
 )
-from foreframe.report.html import TableText, text_table
+from foreframe.report.html import TableText, duration, text_table
 from foreframe.report.results import csv_text, label, markdown
 
 
@@ -89,10 +89,7 @@ def _time_taken(run: RunResults) -> str:
         rate = row.get("steps_per_second")
         if isinstance(rate, int | float) and rate > 0:
             seconds, last = seconds + (row["step"] - last) / rate, row["step"]
-    if not last:
-        return "not recorded"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return duration(seconds) if last else "not recorded"
 
 
 def settings(variants: Sequence[Variant]) -> TableText | None:
