@@ -13,6 +13,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,11 +212,12 @@ def export(monkeypatch: pytest.MonkeyPatch, trained: TrainedModel, vector_pack: 
     for name, value in {
         "package": lambda name: None,
         "load_run": lambda *_: trained,
-        "_clips": lambda *_: vector_pack,
+        "Pack": SimpleNamespace(open=lambda path: vector_pack),
+        "check_spec": lambda *_: None,
         "graphs": lambda *_: {"step": Made(), "start": Made(), "context": Made()},
         "OnnxModel": lambda *_: None,
         "largest_difference": lambda *_: 0.0,
-        "milliseconds": lambda runners, _: [1.0] * len(runners),
+        "milliseconds": lambda runners, _: dict.fromkeys(runners, 1.0),
         "quantise": lambda step, small, calls: small.write_bytes(b"new"),
         "_steps_taken": lambda *_: [],
         "_scores": lambda *_: ({}, {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,14 +14,24 @@ from foreframe.cli.shared import at_least
 from foreframe.data.layouts.options import Options
 from foreframe.errors import UsageError
 
-Shape = Annotated[Options, tyro.conf.arg(name="")]
+
+@dataclass(frozen=True)
+class Source:
+    """How a folder of clips is read."""
+
+    layout: str | None = None
+    """Name of the layout, where it is not recognized, or the file (.py) of one of your own."""
+    shape: Annotated[Options, tyro.conf.arg(name="")] = Options()
+    """How clips are made ready."""
+
+
+SourceFlags = Annotated[Source, tyro.conf.arg(name="")]
 
 
 def data_import(
     src: tyro.conf.Positional[Path],
     dst: tyro.conf.Positional[Path],
-    layout: str | None = None,
-    shape: Shape = Options(),
+    source: SourceFlags = Source(),
     on_bad: Literal["stop", "skip"] = "stop",
     overwrite: bool = False,
     workers: int | None = None,
@@ -30,8 +41,6 @@ def data_import(
     Args:
         src: The folder; its layout is recognised (`foreframe data layouts` lists those there are).
         dst: The pack to write.
-        layout: Name of the layout, where it is not recognized, or the file (.py) of one of your own.
-        shape: How clips are made ready.
         on_bad: stop before anything is packed, or skip bad clips; the pack then lists them.
         overwrite: Replace a pack at DST.
         workers: Processes that read, each with limits of memory and time. Default: by the amount of work, at least one.
@@ -39,24 +48,16 @@ def data_import(
     """
     from foreframe.data.ingest.run import import_clips
 
-    _print_pack(
-        import_clips(
-            src,
-            dst,
-            layout,
-            shape,
-            on_bad=on_bad,
-            overwrite=overwrite,
-            workers=1 if workers == 0 else workers,
-            progress=True,
-        )
+    workers = 1 if workers == 0 else workers
+    pack = import_clips(
+        src, dst, source.layout, source.shape, on_bad=on_bad, overwrite=overwrite, workers=workers, progress=True
     )
+    _print_pack(pack)
 
 
 def data_check(
     src: tyro.conf.Positional[str],
-    layout: str | None = None,
-    shape: Shape = Options(),
+    source: SourceFlags = Source(),
     length: int = 0,
     json: Path | None = None,
     workers: int | None = None,
@@ -65,8 +66,6 @@ def data_check(
 
     Args:
         src: A folder in a known layout, a pack, or the name of a sample.
-        layout: As for `import`.
-        shape: As for `import`.
         length: Also report clips shorter than this many frames.
         json: Write the report here too.
         workers: As for `import`.
@@ -79,8 +78,9 @@ def data_check(
     from foreframe.data.ingest.check import scan
     from foreframe.data.open import is_sample, open_clips
 
-    folder = open_clips(src, options=shape, progress=True).path if is_sample(src) else Path(src)
-    report = scan(folder, layout, shape, length=length, workers=1 if workers == 0 else workers, progress=True)
+    folder = open_clips(src, options=source.shape, progress=True).path if is_sample(src) else Path(src)
+    workers = 1 if workers == 0 else workers
+    report = scan(folder, source.layout, source.shape, length=length, workers=workers, progress=True)
     Console().print(report, highlight=False)
     if json is not None:
         disk.put(json, dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
@@ -91,8 +91,7 @@ def data_check(
 def data_show(
     src: tyro.conf.Positional[str],
     out: Path = Path("clips.html"),
-    layout: str | None = None,
-    shape: Shape = Options(),
+    source: SourceFlags = Source(),
     clips: int = 6,
     split: str | None = None,
 ) -> None:
@@ -101,8 +100,6 @@ def data_show(
     Args:
         src: A pack, a folder in a known layout, or the name of a sample.
         out: The page to write, a name that ends in .html.
-        layout: As for `import`.
-        shape: As for `import`.
         clips: How many clips.
         split: Only this split. Default: all, in turn.
     """
@@ -112,7 +109,7 @@ def data_show(
     if out.suffix.lower() != ".html":
         raise UsageError(f"--out: expected a name that ends in .html, found {out}")
     at_least(clips=(clips, 1))
-    pack = open_clips(src, layout=layout, options=shape, progress=True)
+    pack = open_clips(src, layout=source.layout, options=source.shape, progress=True)
     write_clips_page(pack, out, clips=clips, split=split)
     print(f"written: {out}")
 
@@ -142,15 +139,7 @@ def data_make(
     from foreframe.sim.make import make_clips
 
     pack = make_clips(
-        kind,
-        dst,
-        clips=clips,
-        seed=seed,
-        frames=frames,
-        size=size,
-        workers=workers,
-        overwrite=overwrite,
-        progress=True,
+        kind, dst, clips=clips, seed=seed, frames=frames, size=size, workers=workers, overwrite=overwrite, progress=True
     )
     _print_pack(pack)
 

@@ -6,7 +6,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,17 +85,13 @@ def render(template: str, **values: Any) -> str:
     values: `title` and `intro`, a list of paragraphs, and what else the template names; all text is escaped.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
+        loader=jinja2.PackageLoader("foreframe.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(version=__version__, **values)
-
-
-def _template(name: str) -> str:
-    return resources.files("foreframe.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def text_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> TableText:

@@ -47,7 +47,7 @@ def write_clips_page(pack: Pack, out: Path, *, clips: int = 6, split: str | None
     charts, still, drawn = curves(pack, episodes)
     page = render(
         "clips_page.html.j2",
-        title=_title(pack),
+        title=str(pack.manifest.source.get("folder") or pack.path.resolve().name),
         intro=[_intro(pack)],
         facts=_facts(pack),
         splits=_splits(pack),
@@ -71,10 +71,6 @@ def write_clips_page(pack: Pack, out: Path, *, clips: int = 6, split: str | None
     )
     disk.put(out, page)
     return out
-
-
-def _title(pack: Pack) -> str:
-    return str(pack.manifest.source.get("folder") or pack.path.resolve().name)
 
 
 def _intro(pack: Pack) -> str:
