@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -145,19 +146,14 @@ def evaluate(
         clip = windows.batch(indices).to(device).unit()
         given = Clip(clip.frames, conditions_given(clip.cond, protocol))
         scores.add_truth(clip)
-        first = 0
-        for predicted in sample(model, given, indices, protocol):
-            scores.add("model", start, first, clip, predicted)
-            first += len(predicted)
-            if advance is not None:
-                advance(len(predicted) * len(indices))
+        scores.add("model", clip, sample(model, given, indices, protocol, advance))
         guesses = {"repeat_last": clip.frames[:, protocol.context - 1 : protocol.context]}
         if median is not None:
             guesses["median_frame"] = median.to(device)
         for baseline, guess in guesses.items():
             future = guess.expand_as(clip.frames[:, protocol.context :])
-            scores.add(baseline, start, 0, clip, future[None])
-    everything = scores.by_name  # (N, S, T) by metric
+            scores.add(baseline, clip, [future[None]])
+    everything = scores.by_name()
     ours = everything.pop("model")
     return Result(
         protocol=_measured(protocol, pack, windows, chosen, scores),
@@ -215,10 +211,18 @@ def default_horizon(config: RunConfig, pack: Pack, split: str, horizon: int = 0)
     return min(episode.length for episode in pack.split(split)) - train.context if horizon == -1 else horizon
 
 
-def sample(model: Model, clip: Clip, indices: list[int], protocol: Protocol | MeasuredProtocol) -> Iterator[Tensor]:
+def sample(
+    model: Model,
+    clip: Clip,
+    indices: list[int],
+    protocol: Protocol | MeasuredProtocol,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[Tensor]:
     """The predictions of clips under a protocol, (S, B, T-K, C, H, W), as many samples at a time as `ROWS` allows.
 
-    indices: Numbers of the clips, from which their noise follows.
+    Args:
+        indices: Numbers of the clips, from which their noise follows.
+        advance: Called with the number of rollouts done.
     """
     together = max(1, ROWS // len(indices))
     for first in range(0, protocol.samples, together):
@@ -227,6 +231,8 @@ def sample(model: Model, clip: Clip, indices: list[int], protocol: Protocol | Me
         draws = [draw_noise(model, indices, len(clip), protocol.seed, n, protocol.temperature) for n in numbers]
         noise = torch.cat(draws).to(clip.frames.device)
         yield unroll(model, clip, noise, protocol.context, protocol.mode).unflatten(0, (len(numbers), -1))
+        if advance is not None:
+            advance(len(noise))
 
 
 def unroll(model: Model, clip: Clip, noise: Tensor, context: int, mode: ModeName) -> Tensor:
@@ -247,27 +253,32 @@ class _Scores:
         if fvd is not None:
             fvd.check(pack.spec.channels, protocol.context, protocol.horizon, clips)
         self.protocol, self.clips, self.lpips, self.fvd = protocol, clips, lpips, fvd
-        self.by_name: dict[str, dict[str, Tensor]] = {}
-        """(N, S, T) by model or baseline and by metric."""
-        self.features: dict[str, list[Tensor]] = {}
+        self.batches: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+        self.features: dict[str, list[Tensor]] = defaultdict(list)
 
     def add_truth(self, clip: Clip) -> None:
         self._add_features("real", clip, clip.frames[:, self.protocol.context :])
 
-    def add(self, name: str, start: int, first: int, clip: Clip, predicted: Tensor) -> None:
-        """Samples from `first` on of the clips from `start` on: frames after the context, (S, B, T-K, C, H, W)."""
+    def add(self, name: str, clip: Clip, parts: Iterable[Tensor]) -> None:
+        """All samples of some clips, a part after another: frames after the context, (s, B, T-K, C, H, W)."""
         true = clip.frames[:, self.protocol.context :]
-        scores = score_frames(predicted, true, [metric for metric in self.protocol.metrics if metric != "lpips"])
-        if "lpips" in self.protocol.metrics and self.lpips is not None:
-            scores["lpips"] = self.lpips(predicted, true)
-        samples = self.protocol.samples if name == "model" else 1
-        for metric in self.protocol.metrics:
-            values = scores[metric].transpose(0, 1).cpu()
-            whole = self.by_name.setdefault(name, {})
-            if metric not in whole:
-                whole[metric] = values.new_empty(self.clips, samples, self.protocol.horizon)
-            whole[metric][start : start + len(values), first : first + len(predicted)] = values
-        self._add_features(name, clip, predicted)
+        found: dict[str, list[Tensor]] = {metric: [] for metric in self.protocol.metrics}
+        for predicted in parts:
+            scores = score_frames(predicted, true, [metric for metric in found if metric != "lpips"])
+            if "lpips" in found and self.lpips is not None:
+                scores["lpips"] = self.lpips(predicted, true)
+            for metric, values in found.items():
+                values.append(scores[metric])
+            self._add_features(name, clip, predicted)
+        for metric, values in found.items():
+            self.batches[name][metric].append(torch.cat(values).transpose(0, 1).cpu())
+
+    def by_name(self) -> dict[str, dict[str, Tensor]]:
+        """(N, S, T) by model or baseline and by metric."""
+        return {
+            name: {metric: torch.cat(batches) for metric, batches in found.items()}
+            for name, found in self.batches.items()
+        }
 
     def definitions(self) -> dict[str, str]:
         """The definition of each metric, with the weights of its network."""
@@ -294,7 +305,7 @@ class _Scores:
         if self.fvd.context:
             known = clip.frames[:, : self.protocol.context]
             future = torch.cat((known.expand(*future.shape[:-4], *known.shape[-4:]), future), -4)
-        self.features.setdefault(name, []).append(self.fvd(future).flatten(0, -2))
+        self.features[name].append(self.fvd(future).flatten(0, -2))
 
 
 def _median_frame(pack: Pack) -> Tensor | None:

@@ -103,12 +103,7 @@ class Rollouts:
 
         def frames(rows: Clip, samples: int, mode: ModeName = "prediction") -> Tensor:
             protocol = replace(self.protocol, samples=samples, mode=mode)
-            parts = []
-            for part in scoring.sample(self.model, rows, indices, protocol):
-                parts.append(part)
-                if advance is not None:
-                    advance(len(part) * len(indices))
-            return torch.cat(parts)
+            return torch.cat(list(scoring.sample(self.model, rows, indices, protocol, advance)))
 
         samples = frames(clip, self.samples)
         predicted: dict[Kind, Tensor] = {"true": samples[0]}
