@@ -17,9 +17,9 @@ from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack
 from foreframe.device import choose_device
 from foreframe.distributed import World
-from foreframe.errors import ConfigError, InputError, UsageError, nearest, printable
+from foreframe.errors import ConfigError, InputError, UsageError, printable
 from foreframe.log import Bar
-from foreframe.metrics import METRICS, Fvd, Lpips
+from foreframe.metrics import Fvd, Lpips
 from foreframe.predictor import Predictor
 from foreframe.presets import find
 from foreframe.recipe import RunConfig, TrainConfig
@@ -131,7 +131,7 @@ def evaluate(
         UsageError: there is no such metric, or weights are missing or not used.
         DataError: the clips are not of the kind the run was trained on, or too short.
     """
-    check_metrics(metrics)
+    evaluation.check_metrics(metrics)
     if lpips_weights is not None and "lpips" not in metrics:
         raise UsageError("lpips weights: not used, since `lpips` is not among the metrics")
     if not fvd_context and fvd_weights is None:
@@ -148,15 +148,6 @@ def evaluate(
     with Bar(mode, total) if progress else nullcontext() as bar:
         advance = None if bar is None else bar.done
         return evaluation.evaluate_run(trained, pack, protocol, predictor.device, advance, lpips, fvd)
-
-
-def check_metrics(metrics: tuple[str, ...]) -> None:
-    """Raises UsageError for a name that is not a metric of single frames."""
-    for name in metrics:
-        if name == "fvd":
-            raise UsageError("fvd is no metric of single frames: --fvd-weights FILE asks for it, beside --metrics")
-        if name not in METRICS:
-            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")
 
 
 def with_settings(config: TrainConfig[Any], settings: dict[str, Any]) -> TrainConfig[Any]:

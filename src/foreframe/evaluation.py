@@ -22,7 +22,7 @@ from foreframe.clip import Clip
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.device import Hardware, describe
-from foreframe.errors import DataError
+from foreframe.errors import DataError, UsageError, nearest
 from foreframe.metrics import METRICS, Fvd, Lpips, Summary, score_frames, summarize
 from foreframe.metrics.fvd import FvdProtocol, FvdScore, bias, frechet_distance
 from foreframe.metrics.lpips import without_weights
@@ -196,6 +196,17 @@ def check_spec(trained: TrainedModel, pack: Pack) -> None:
     """Raises DataError when a pack's clips are not what the model takes."""
     if pack.spec != trained.config.spec:
         raise DataError(f"{pack.path}: its clips are {pack.spec}; {trained.run} was trained on {trained.config.spec}")
+
+
+def check_metrics(metrics: tuple[str, ...]) -> None:
+    """Raises UsageError for no name, or one that is not a metric of single frames."""
+    if not metrics:
+        raise UsageError("metrics: expected one at least, found none")
+    for name in metrics:
+        if name == "fvd":
+            raise UsageError("fvd is no metric of single frames: --fvd-weights FILE asks for it, beside --metrics")
+        if name not in METRICS:
+            raise UsageError(f"there is no metric '{name}'{nearest(name, METRICS)} (known: {', '.join(METRICS)})")
 
 
 def resolve(config: RunConfig, pack: Pack, split: str | None = None, horizon: int = 0) -> tuple[str, int]:

@@ -6,6 +6,7 @@ Exit codes: 0 done, or stopped as asked by a signal; 1 the job failed; 2 wrong u
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import os
@@ -59,13 +60,13 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `foreframe`."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its stack traces would surround our one message
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    model_files, arguments = _model_files(arguments)
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    of_any_verb = argparse.ArgumentParser(prog="foreframe", add_help=False, allow_abbrev=False)
+    of_any_verb.add_argument("--debug", action="store_true")
+    of_any_verb.add_argument("--model-file", action="append", type=Path, default=[])
+    flags, arguments = of_any_verb.parse_known_args(arguments)
     try:
         with signals.handle_signals():
-            for file in model_files:
+            for file in flags.model_file:
                 import_torch()
                 from foreframe.models import run_file
 
@@ -76,11 +77,11 @@ def main(arguments: list[str] | None = None) -> None:
         kept = kept or "nothing is left half done, the same command starts again"
         _end(stopped, f"stopped by {stopped.signal.name}; {kept}", 0)
     except ForeframeError as error:
-        if debug:
+        if flags.debug:
             raise
         _end(error, str(error), 2 if isinstance(error, UsageError) else 1)
     except (OSError, MemoryError, RuntimeError) as error:
-        if debug:
+        if flags.debug:
             raise
         _end(error, f"{printable(_describe_error(error))}; --debug shows where", 1)
 
@@ -108,20 +109,6 @@ def _describe_error(error: Exception) -> str:
         free = [f"{left:,} bytes free in {folder}" for folder in folders if (left := disk.free(folder)) is not None]
         return f"{error.strerror} ({', '.join(free)})" if free else f"{type(error).__name__}: {error.strerror}"
     return str(disk.refused(Path(named), error)) if error.errno in CANNOT_WRITE else f"{named}: {error.strerror}"
-
-
-def _model_files(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    """The files that `--model-file` names, with any verb, and the other arguments."""
-    files, others = [], []
-    left = iter(arguments)
-    for argument in left:
-        if argument.startswith("--model-file="):
-            files.append(Path(argument.partition("=")[2]))
-        elif argument == "--model-file":
-            files.append(Path(next(left, "")))
-        else:
-            others.append(argument)
-    return files, others
 
 
 def _dispatch(arguments: list[str]) -> None:

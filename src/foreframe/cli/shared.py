@@ -91,18 +91,13 @@ class Reporting(Scoring):
     metrics: tuple[str, ...] = ("psnr", "ssim")
     """Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian."""
 
-    def check(self) -> None:
-        super().check()
-        at_least(panels=(self.panels, 0))
-
     def request(self) -> Request:
         """What to collect of each run."""
-        from foreframe.api import check_metrics
         from foreframe.report.experiment.collect import Request
 
-        self.check()
-        check_metrics(self.metrics)
-        return Request(**{field.name: getattr(self, field.name) for field in fields(Request)})
+        request = Request(**{field.name: getattr(self, field.name) for field in fields(Request)})
+        request.check()
+        return request
 
 
 SamplingFlags = Annotated[Sampling, tyro.conf.arg(name="")]

@@ -144,7 +144,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
     fvd = [one.fvd.value for one in results if one.fvd is not None]
     if len(fvd) < len(results):  # where one was scored without it, the rest compares
         protocols, fvd = [{**one, "fvd": None} for one in protocols], []
-    refuse_unlike(list(map(str, paths)), list(map(_method, protocols)))
+    methods = [{key: value for key, value in one.items() if key not in ABOUT_THE_CLIPS} for one in protocols]
+    refuse_unlike(list(map(str, paths)), methods)
     differences: list[dict[str, Difference]] = [{}]
     for other, protocol in zip(results[1:], protocols[1:], strict=True):
         same = all(protocols[0][key] == protocol[key] for key in ABOUT_THE_CLIPS)
@@ -220,10 +221,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     lines = [f"| {' | '.join(line)} |\n" for line in escaped]
     return "".join([lines[0], "|---" + "|---:" * (len(header) - 1) + "|\n", *lines[1:]])
-
-
-def _method(protocol: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in protocol.items() if key not in ABOUT_THE_CLIPS}
 
 
 def _names(paths: Sequence[Path], results: Sequence[Result]) -> list[str]:

@@ -18,7 +18,6 @@ from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError, DiskError, ForeframeError, UsageError
 from foreframe.evaluation import Result
 from foreframe.log import read_log
-from foreframe.metrics import METRICS
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.panels import Panel, draw_panels
 
@@ -59,11 +58,7 @@ class Request:
         ):
             if value < least:
                 raise UsageError(f"{name}: expected {least} or more, found {value}")
-        if not self.metrics:
-            raise UsageError("metrics: expected one at least, found none")
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise UsageError(f"there is no metric '{metric}' (known: {', '.join(METRICS)})")
+        evaluation.check_metrics(self.metrics)
 
 
 @dataclass(frozen=True)
