@@ -28,36 +28,23 @@ LIMIT = 64 * 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """What to collect of each run; runs that are compared share it."""
+    """What to collect of each run, as flags of `foreframe report`; runs that are compared share it."""
 
     split: str | None = None
-    """Which split is scored; None: test, or val where there is no test."""
     horizon: int = 0
-    """Frames predicted; 0: the preset's, -1: to the end of the shortest clip."""
     samples: int = 10
-    """Rollouts of each clip."""
     clips: int = 0
-    """At most this many clips, evenly spaced; 0: all."""
     panels: int = 3
-    """Clips that are shown moving."""
     seed: int = 0
-    """Of the noise."""
     checkpoint: str = "best"
-    """best (by validation), newest, or a step."""
     diagnosis: bool = True
-    """Also what scores hide: collapse, gap, obedience, spread."""
     metrics: tuple[str, ...] = ("psnr", "ssim")
 
     def check(self) -> None:
         """Raises UsageError for numbers that cannot be."""
-        for name, value, least in (
-            ("samples", self.samples, 1),
-            ("clips", self.clips, 0),
-            ("panels", self.panels, 0),
-            ("horizon", self.horizon, -1),
-        ):
-            if value < least:
-                raise UsageError(f"{name}: expected {least} or more, found {value}")
+        for name, least in {"samples": 1, "clips": 0, "panels": 0, "horizon": -1}.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}: expected {least} or more, found {getattr(self, name)}")
         evaluation.check_metrics(self.metrics)
 
 
