@@ -6,8 +6,8 @@ import numpy as np
 
 from foreframe.clip import ClipSpec
 from foreframe.data.pack.pack import Pack, PackWriter
-from foreframe.report.clips.choose import sample
 from foreframe.report.clips.curves import plots_of, unchanging
+from foreframe.report.clips.page import sample
 
 
 def make(path: Path, spec: ClipSpec, lengths: tuple[int, ...] = (12, 3, 40), names: tuple[str, ...] = ()) -> Pack:

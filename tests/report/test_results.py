@@ -58,9 +58,9 @@ def test_results_of_one_protocol_are_set_side_by_side_clip_by_clip(tmp_path, cap
     first = result(tmp_path / "a.json", run="one")
     second = result(tmp_path / "b.json", (20.5, 21.4, 22.6, 23.5), run="two", model_sha256="other")
     found = compare([first, second])
-    assert found.names == ["one", "two"]
-    assert found.differences[0] == {}
-    apart = found.differences[1]["psnr"]
+    assert [one.name for one in found.results] == ["one", "two"]
+    assert found.results[0].over_first == {}
+    apart = found.results[1].over_first["psnr"]
     assert apart.mean == pytest.approx(0.5)
     assert apart.significant
     assert apart.how.startswith("paired")
@@ -74,8 +74,10 @@ def test_other_clips_are_compared_by_their_means(tmp_path):
     first = result(tmp_path / "a.json")
     second = result(tmp_path / "b.json", clip_names_sha256="b")
     found = compare([first, second])
-    assert found.differences[1]["psnr"].how.startswith("not the same clips")
-    assert found.names == [str(first), str(second)], "runs of one name are told apart by their files"
+    assert found.results[1].over_first["psnr"].how.startswith("not the same clips")
+    assert [one.name for one in found.results] == [str(first), str(second)], (
+        "runs of one name are told apart by their files"
+    )
 
 
 def test_unlike_protocols_are_refused_with_each_difference(tmp_path):

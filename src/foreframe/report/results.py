@@ -99,15 +99,32 @@ def label(metric: str) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Results of one protocol, each with its differences from the first by metric."""
+class Compared:
+    """A result beside the first one; over_first: its differences from that, by metric."""
 
-    names: list[str]
-    results: list[Result]
-    differences: list[dict[str, Difference]]
+    name: str
+    scores: dict[str, Summary]
+    over_first: dict[str, Difference]
+
+    @property
+    def cells(self) -> list[str]:
+        """With 95 % intervals; a difference whose interval excludes 0 ends in *."""
+        scores = {metric: format_mean(summary.mean, summary.ci95) for metric, summary in self.scores.items()}
+        return [self.name, *(text for metric in scores for text in (scores[metric], self._difference(metric)))]
+
+    def _difference(self, metric: str) -> str:
+        found = self.over_first.get(metric)
+        return "" if found is None else f"{format_mean(found.mean, found.ci95, 3, '+')}{' *' * found.significant}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results of one protocol."""
+
     protocol: dict[str, Any]
-    fvd: list[float]
-    """Of each, if all have it: one number for a set of clips, without interval or difference clip by clip."""
+    results: list[Compared]
+    fvd: dict[str, float]
+    """By name, if all have it: one number for a set of clips, without interval or difference clip by clip."""
 
     @property
     def header(self) -> list[str]:
@@ -116,18 +133,7 @@ class Comparison:
 
     @property
     def rows(self) -> list[list[str]]:
-        """Cells with 95 % intervals; a difference whose interval excludes 0 ends in *."""
-        found = []
-        for name, result, differences in zip(self.names, self.results, self.differences, strict=True):
-            cells = [
-                text
-                for metric, summary in result.scores.items()
-                for text in (format_mean(summary.mean, summary.ci95), _difference(differences.get(metric)))
-            ]
-            found.append([name, *cells])
-        for row, value in zip(found, self.fvd, strict=False):
-            row.append(f"{value:.2f}")
-        return found
+        return [one.cells + ([f"{self.fvd[one.name]:.2f}"] if self.fvd else []) for one in self.results]
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
@@ -141,19 +147,22 @@ def compare(paths: Sequence[Path]) -> Comparison:
         raise UsageError(f"expected two results or more to compare, found {len(paths)}")
     results = [read_result(path) for path in paths]
     protocols = [how_measured(one) for one in results]
-    fvd = [one.fvd.value for one in results if one.fvd is not None]
+    names = _names(paths, results)
+    fvd = {name: one.fvd.value for name, one in zip(names, results, strict=True) if one.fvd is not None}
     if len(fvd) < len(results):  # where one was scored without it, the rest compares
-        protocols, fvd = [{**one, "fvd": None} for one in protocols], []
+        protocols, fvd = [{**one, "fvd": None} for one in protocols], {}
     methods = [{key: value for key, value in one.items() if key not in ABOUT_THE_CLIPS} for one in protocols]
     refuse_unlike(list(map(str, paths)), methods)
-    differences: list[dict[str, Difference]] = [{}]
-    for other, protocol in zip(results[1:], protocols[1:], strict=True):
+    compared = [Compared(names[0], results[0].scores, {})]
+    for name, other, protocol in zip(names[1:], results[1:], protocols[1:], strict=True):
         same = all(protocols[0][key] == protocol[key] for key in ABOUT_THE_CLIPS)
-        of = paired_difference if same else unpaired_difference
-        differences.append(
-            {name: of(summary.per_clip, other.scores[name].per_clip) for name, summary in results[0].scores.items()}
-        )
-    return Comparison(_names(paths, results), results, differences, protocols[0], fvd)
+        difference = paired_difference if same else unpaired_difference
+        over_first = {
+            metric: difference(first.per_clip, other.scores[metric].per_clip)
+            for metric, first in results[0].scores.items()
+        }
+        compared.append(Compared(name, other.scores, over_first))
+    return Comparison(protocols[0], compared, fvd)
 
 
 def how_measured(result: Result) -> dict[str, Any]:
@@ -175,7 +184,7 @@ def refuse_unlike(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> 
 def print_comparison(found: Comparison) -> None:
     """The table on the terminal, and its legend."""
     print_table(found.header, found.rows)
-    how = next(iter(found.differences[-1].values())).how
+    how = next(iter(found.results[-1].over_first.values())).how
     print(f"in brackets: 95 % intervals; difference from the first: {how}; * excludes 0")
 
 
@@ -187,17 +196,7 @@ def write_comparison(found: Comparison, path: Path) -> None:
         DiskError: the disk refused.
     """
     if path.suffix == ".json":
-        listed = [
-            {
-                "name": name,
-                "scores": {metric: config.to_dict(summary) for metric, summary in result.scores.items()},
-                "over_first": {metric: config.to_dict(difference) for metric, difference in differences.items()},
-            }
-            for name, result, differences in zip(found.names, found.results, found.differences, strict=True)
-        ]
-        values = {"protocol": found.protocol, "results": listed}
-        if found.fvd:
-            values["fvd"] = dict(zip(found.names, found.fvd, strict=True))
+        values = {name: value for name, value in config.to_dict(found).items() if value != {}}
         disk.put(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
     elif path.suffix == ".csv":
         disk.put(path, csv_text([found.header, *found.rows]))
@@ -240,12 +239,6 @@ def _mode_name(protocol: MeasuredProtocol) -> str:
     if protocol.conditions != "true":
         parts.append(f"{protocol.conditions} conditions")
     return ", ".join(parts)
-
-
-def _difference(found: Difference | None) -> str:
-    if found is None:
-        return ""
-    return f"{format_mean(found.mean, found.ci95, 3, '+')}{' *' if found.significant else ''}"
 
 
 def print_table(

@@ -13,7 +13,6 @@ from PIL import Image
 
 from foreframe.data.ingest.report import count
 from foreframe.data.pack.pack import Episode, Pack
-from foreframe.report.clips.choose import rgb
 from foreframe.report.clips.curves import FRAMES
 from foreframe.report.gif import MAX_FPS, data_url, limited_gif
 
@@ -94,3 +93,8 @@ def _resized(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
         return np.ascontiguousarray(rgb(frames))
     images = (Image.fromarray(np.ascontiguousarray(rgb(frame))) for frame in frames)
     return np.stack([np.asarray(image.resize(size[::-1], Image.Resampling.BOX)) for image in images])
+
+
+def rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames (..., C) as pictures (..., 3): one channel becomes gray, of more the first three are taken."""
+    return pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)

@@ -13,9 +13,9 @@ import numpy as np
 from foreframe import disk
 from foreframe.data.ingest.report import count
 from foreframe.data.pack.manifest import ColumnStats
-from foreframe.data.pack.pack import Pack
+from foreframe.data.pack.pack import Episode, Pack
+from foreframe.evaluation import evenly_spaced
 from foreframe.report.clips import statistics
-from foreframe.report.clips.choose import sample
 from foreframe.report.clips.curves import curves
 from foreframe.report.clips.moving import moving_clips, speed
 from foreframe.report.clips.statistics import Brightness, format_number
@@ -71,6 +71,21 @@ def write_clips_page(pack: Pack, out: Path, *, clips: int = 6, split: str | None
     )
     disk.put(out, page)
     return out
+
+
+def sample(pack: Pack, wanted: int, split: str | None = None) -> list[Episode]:
+    """Evenly spaced episodes of one split, or of all: then at least one of each as far as `wanted` suffices, and most
+    of the largest.
+
+    Raises:
+        DataError: the pack has no such split.
+    """
+    splits = {name: pack.split(name) for name in ([split] if split else pack.splits)}
+    quota = dict.fromkeys(list(splits)[: max(1, wanted)], 1)
+    while sum(quota.values()) < min(wanted, sum(map(len, splits.values()))):
+        unfilled = [name for name in quota if quota[name] < len(splits[name])]
+        quota[max(unfilled, key=lambda name: len(splits[name]) / quota[name])] += 1
+    return [splits[name][i] for name, number in quota.items() for i in evenly_spaced(len(splits[name]), number)]
 
 
 def _intro(pack: Pack) -> str:

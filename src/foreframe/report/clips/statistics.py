@@ -19,7 +19,7 @@ from foreframe.data.ingest.report import count
 from foreframe.data.pack.manifest import ColumnStats
 from foreframe.data.pack.pack import Pack
 from foreframe.evaluation import evenly_spaced
-from foreframe.report.clips.choose import rgb
+from foreframe.report.clips.moving import rgb
 
 LISTED = 256
 """Columns that get a histogram, at most."""
