@@ -124,10 +124,9 @@ class Obedience:
             return ObedienceResult("none", why="these clips have no conditions to follow")
         scores = {kind: summarize(torch.cat(parts)) for kind, parts in self.scores.items()}
         true = scores["true"].per_clip
-        lost: dict[Kind, Difference] = {}
-        for kind, score in scores.items():
-            if kind != "true":
-                lost[kind] = paired_difference(score.per_clip, true)
+        lost: dict[Kind, Difference] = {
+            kind: paired_difference(scores[kind].per_clip, true) for kind in scores if kind != "true"
+        }
         shuffled = lost.get("shuffled")
         return ObedienceResult(
             conditions={kind: DEFINITIONS[kind] for kind in scores},

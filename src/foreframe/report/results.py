@@ -21,8 +21,6 @@ from foreframe.evaluation import MeasuredProtocol, Result
 from foreframe.metrics import METRICS, Difference, Summary, format_mean
 from foreframe.metrics.statistics import paired_difference, unpaired_difference
 
-ABOUT_THE_MODEL = ("model_sha256",)
-"""Entries of a protocol about the model that was scored."""
 ABOUT_THE_CLIPS = ("clips", "clip_names_sha256", "data_sha256", "too_short")
 """Entries in which results may differ and still be compared, but not clip by clip."""
 BASELINES = {"repeat_last": "repeat last context frame", "median_frame": "median frame of the training clips"}
@@ -166,8 +164,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def how_measured(result: Result) -> dict[str, Any]:
-    """A result's protocol without the entries about the model."""
-    return {key: value for key, value in config.to_dict(result.protocol).items() if key not in ABOUT_THE_MODEL}
+    """A result's protocol without the entry about the model that was scored."""
+    return {key: value for key, value in config.to_dict(result.protocol).items() if key != "model_sha256"}
 
 
 def refuse_unlike(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> None:

@@ -27,12 +27,12 @@ from foreframe.disk import put_all
 from foreframe.errors import DataError
 from foreframe.evaluation import check_spec, resolve
 from foreframe.metrics import METRICS
+from foreframe.predictor import STRIP_COLUMNS
 from foreframe.report.plots import encoded, line_figure, over_frames, per_frame
 from foreframe.report.results import BASELINES
 from foreframe.rollout import ModeName, draw_noise, predict, prepare_for_inference
 from foreframe.video.write import encode_gif, encode_mp4, encode_png
 
-STRIP_COLUMNS = 12
 MAX_COND_BYTES = 16 * 2**20
 """Of a CSV of conditions: 100,000 rows of 16 long numbers."""
 MAX_LISTED = 5

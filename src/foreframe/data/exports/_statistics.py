@@ -49,19 +49,17 @@ def histogram(pictures: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def of_pixels(counts: NDArray[np.int64], frames: int) -> Stats:
     """The same statistics of pixels in [0, 1], exactly, from a histogram (3, 256): shape (3, 1, 1) each."""
-    levels = np.arange(256) / 255
-    stats: Stats = {name: [] for name in ("min", "max", "mean", "std", *QUANTILES)}
-    for count in counts:
-        total = int(count.sum())
-        there = levels[count > 0]
-        mean = float(count @ levels) / total
-        found = {"min": there[0], "max": there[-1], "mean": mean, "std": np.sqrt(count @ (levels - mean) ** 2 / total)}
-        below = count.cumsum()
-        for name, share in QUANTILES.items():
-            place = share * (total - 1)
-            low, high = levels[np.searchsorted(below, [int(place), min(int(place) + 1, total - 1)], "right")]
-            found[name] = low + (high - low) * (place - int(place))
-        for name, value in found.items():
-            stats[name].append([[float(value)]])
-    stats["count"] = [frames]
-    return {name: stats[name] for name in STATISTICS}
+    channels = [_of_channel(count) for count in counts]
+    return {name: [frames] if name == "count" else [[[one[name]]] for one in channels] for name in STATISTICS}
+
+
+def _of_channel(count: NDArray[np.int64]) -> dict[str, float]:
+    levels, total, below = np.arange(256) / 255, int(count.sum()), count.cumsum()
+    there = levels[count > 0]
+    mean = float(count @ levels) / total
+    found = {"min": there[0], "max": there[-1], "mean": mean, "std": np.sqrt(count @ (levels - mean) ** 2 / total)}
+    for name, share in QUANTILES.items():
+        place = share * (total - 1)
+        low, high = levels[np.searchsorted(below, [int(place), min(int(place) + 1, total - 1)], "right")]
+        found[name] = low + (high - low) * (place - int(place))
+    return {name: float(value) for name, value in found.items()}
