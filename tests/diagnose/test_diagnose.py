@@ -16,7 +16,7 @@ from foreframe.config import from_dict, to_dict
 from foreframe.data.loading.windows import Windows
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack, PackWriter
-from foreframe.diagnose import Diagnosis, Request, decoder, diagnose, total
+from foreframe.diagnose import Diagnosis, decoder, diagnose, total
 from foreframe.diagnose.obedience import Obedience
 from foreframe.diagnose.unrolling import Rollouts
 from foreframe.errors import DataError, DiskError, UsageError
@@ -28,7 +28,7 @@ from foreframe.unrolled import Step
 from tests.conftest import moving_square, write_pack
 from tests.runs import CPU, TINY, make
 
-REQUEST = Request("train", 3, samples=3)
+PROTOCOL = Protocol("train", 2, 3, samples=3)
 WHOLE = decoder.STEPS
 
 
@@ -64,10 +64,10 @@ def numbers(values):
 
 def test_a_diagnosis_is_small_plain_json_whose_scores_are_those_of_evaluate(tiny, vector_pack, capsys):
     steps = []
-    found = diagnose(tiny, vector_pack, REQUEST, CPU, steps.append)
+    found = diagnose(tiny, vector_pack, PROTOCOL, CPU, steps.append)
     text = json.dumps(to_dict(found), allow_nan=False)
     assert len(text) < 40_000
-    assert sum(steps) == total(tiny, vector_pack, REQUEST, CPU)
+    assert sum(steps) == total(tiny, vector_pack, PROTOCOL, CPU)
     scores = found.obedience.psnr
     for conditions in ("true", "shuffled", "zeroed", "shifted"):
         plain = evaluate(
@@ -89,21 +89,21 @@ def test_a_diagnosis_is_small_plain_json_whose_scores_are_those_of_evaluate(tiny
 
 
 def test_a_diagnosis_does_not_depend_on_the_batch(tiny, vector_pack, monkeypatch):
-    first = diagnose(tiny, vector_pack, REQUEST, CPU)
+    first = diagnose(tiny, vector_pack, PROTOCOL, CPU)
     monkeypatch.setattr(package.unrolling, "BATCH", 1)
-    second = diagnose(tiny, vector_pack, REQUEST, CPU)
+    second = diagnose(tiny, vector_pack, PROTOCOL, CPU)
     for part in ("collapse", "gap", "obedience", "spread"):
         assert numbers(getattr(first, part)) == pytest.approx(numbers(getattr(second, part)), rel=1e-3, abs=2e-3)
 
 
 def test_what_cannot_be_looked_at_is_refused_in_one_sentence(tiny, vector_pack, image_pack):
-    for wrong, message in ((replace(REQUEST, samples=0), "samples"), (replace(REQUEST, horizon=0), "horizon")):
+    for wrong, message in ((replace(PROTOCOL, samples=0), "samples"), (replace(PROTOCOL, horizon=0), "horizon")):
         with pytest.raises(UsageError, match=f"{message}: expected 1 or more, found 0"):
             diagnose(tiny, vector_pack, wrong, CPU)
     with pytest.raises(DataError, match="was trained on"):
-        diagnose(tiny, image_pack, REQUEST, CPU)
+        diagnose(tiny, image_pack, PROTOCOL, CPU)
     with pytest.raises(DataError, match="no clip of split 'test' is 32 frames long"):
-        diagnose(tiny, vector_pack, replace(REQUEST, split="test", horizon=30), CPU)
+        diagnose(tiny, vector_pack, replace(PROTOCOL, split="test", horizon=30), CPU)
 
 
 def test_a_model_without_a_latent_or_clips_without_conditions_are_no_error(tmp_path, capsys):
@@ -111,7 +111,7 @@ def test_a_model_without_a_latent_or_clips_without_conditions_are_no_error(tmp_p
     config = replace(TINY, model=replace(TINY.model, prior="none"), steps=1, validate_every=0)
     make(pack, tmp_path / "run", config).run()
     trained = load_run(tmp_path / "run", "newest", CPU)
-    found = diagnose(trained, pack, REQUEST, CPU)
+    found = diagnose(trained, pack, PROTOCOL, CPU)
     assert found.collapse.latent == "none"
     assert found.obedience.conditions == "none"
     assert found.spread.samples == 1
@@ -121,7 +121,7 @@ def test_a_model_without_a_latent_or_clips_without_conditions_are_no_error(tmp_p
 
 
 def test_of_a_single_clip_there_are_no_intervals_and_nothing_is_swapped(tiny, vector_pack):
-    found = diagnose(tiny, vector_pack, replace(REQUEST, clips=1), CPU)
+    found = diagnose(tiny, vector_pack, replace(PROTOCOL, clips=1), CPU)
     assert "swapped" not in found.obedience.psnr
     assert found.obedience.lost["shuffled"].ci95 is None
     assert found.obedience.obeys is False
@@ -143,7 +143,7 @@ def test_a_model_that_breaks_under_wrong_conditions_is_said_to_and_the_rest_is_m
 
     monkeypatch.setattr(package.unrolling, "BATCH", 1)
     monkeypatch.setattr(package.unrolling.scoring, "conditions_given", beyond)
-    result = diagnose(tiny, vector_pack, REQUEST, CPU)
+    result = diagnose(tiny, vector_pack, PROTOCOL, CPU)
     found = result.obedience
     assert list(found.broken) == [kind]
     assert "is not finite" in found.broken[kind]
@@ -158,7 +158,7 @@ def test_a_model_that_breaks_under_wrong_conditions_is_said_to_and_the_rest_is_m
 
 def test_swapped_conditions_are_those_of_the_next_clip_after_the_context(tiny, vector_pack, monkeypatch):
     monkeypatch.setattr(package.unrolling, "BATCH", 3)
-    rollouts = Rollouts(tiny.model, vector_pack, REQUEST, 2, CPU)
+    rollouts = Rollouts(tiny.model, vector_pack, PROTOCOL, CPU)
     given = torch.cat([batch.given["swapped"] for batch in rollouts.batches()])
     own = Windows(vector_pack, "train", 5, "first").batch(range(4)).cond
     assert torch.equal(given[:, :2], own[:, :2])
@@ -206,7 +206,7 @@ def test_a_puppet_obeys_and_what_is_read_is_what_was_given(tmp_path, monkeypatch
     results = {}
     for obeys in (True, False):
         part = Obedience(found, decoder.target_names(pack), CPU)
-        for batch in Rollouts(Puppet(obeys).eval(), pack, Request("test", 4, samples=1), 2, CPU).batches():
+        for batch in Rollouts(Puppet(obeys).eval(), pack, Protocol("test", 2, 4), CPU).batches():
             part.add(batch)
         results[obeys] = part.result()
     real = results[True].decoder.real.r2
@@ -280,7 +280,7 @@ def test_without_a_training_split_the_scores_remain_and_it_is_said_why_nothing_i
         for number in range(2):
             pictures, actions = moving_square(number, 8, 64, 64)
             writer.add(f"clip-{number}", "test", pictures, actions)
-    found = diagnose(tiny, Pack.open(tmp_path / "pack"), replace(REQUEST, split="test"), CPU)
+    found = diagnose(tiny, Pack.open(tmp_path / "pack"), replace(PROTOCOL, split="test"), CPU)
     assert found.obedience.decoder.columns is None
     assert "no split 'train'" in found.obedience.decoder.why
     assert len(found.obedience.psnr) == 5
@@ -289,7 +289,7 @@ def test_without_a_training_split_the_scores_remain_and_it_is_said_why_nothing_i
 def test_a_latent_held_down_by_a_huge_beta_is_said_to_have_collapsed(vector_pack, tmp_path):
     config = replace(TINY, steps=25, validate_every=0, save_every=25, beta=BetaSchedule(stop=1e3))
     make(vector_pack, tmp_path / "run", config).run()
-    found = diagnose(load_run(tmp_path / "run", "newest", CPU), vector_pack, REQUEST, CPU)
+    found = diagnose(load_run(tmp_path / "run", "newest", CPU), vector_pack, PROTOCOL, CPU)
     assert found.collapse.collapsed is True
 
 
@@ -324,11 +324,11 @@ def test_a_short_real_training_obeys_and_one_on_the_conditions_of_strangers_does
     monkeypatch.setattr(decoder, "STEPS", WHOLE)
     push = open_clips("push")
     strangers = write_strangers(push, tmp_path / "strangers")
-    request = Request("test", 10)
+    protocol = Protocol("test", short().context, 10, samples=10)
     results = {}
     for name, pack in (("own", push), ("strangers", strangers)):
         make(pack, tmp_path / name, short()).run()
-        results[name] = diagnose(load_run(tmp_path / name, "newest", CPU), push, request, CPU).obedience
+        results[name] = diagnose(load_run(tmp_path / name, "newest", CPU), push, protocol, CPU).obedience
 
     own = results["own"]
     assert own.obeys is True

@@ -99,7 +99,7 @@ def diagnose(
     """
     from foreframe import diagnose as diagnosis
     from foreframe.api import clips_of
-    from foreframe.evaluation import resolve
+    from foreframe.evaluation import Protocol, resolve
     from foreframe.log import Bar
     from foreframe.report.diagnosis import print_diagnosis
     from foreframe.report.results import write_json
@@ -107,9 +107,11 @@ def diagnose(
     predictor = scoring.load(run)
     trained, device, pack = predictor.trained, predictor.device, clips_of(predictor.trained, data)
     split, horizon = resolve(trained.config, pack, scoring.split, scoring.horizon)
-    request = diagnosis.Request(split, horizon, scoring.samples, scoring.clips, scoring.seed)
-    with Bar("diagnosing", diagnosis.total(trained, pack, request, device)) as bar:
-        result = diagnosis.diagnose(trained, pack, request, device, bar.done)
+    protocol = Protocol(
+        split, predictor.context, horizon, samples=scoring.samples, seed=scoring.seed, clips=scoring.clips
+    )
+    with Bar("diagnosing", diagnosis.total(trained, pack, protocol, device)) as bar:
+        result = diagnosis.diagnose(trained, pack, protocol, device, bar.done)
     print_diagnosis(result)
     path = write_json(result, json or run / "eval" / f"{split}-diagnosis.json")
     print(f"written: {path}")

@@ -7,7 +7,7 @@ batch, so memory does not grow with the clips, and its result holds definitions 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -19,16 +19,16 @@ from foreframe.diagnose.collapse import Collapse, CollapseResult
 from foreframe.diagnose.diversity import Diversity, DiversityResult
 from foreframe.diagnose.gap import Gap, GapResult
 from foreframe.diagnose.obedience import Obedience, ObedienceResult
-from foreframe.diagnose.unrolling import Request, Rollouts
+from foreframe.diagnose.unrolling import Rollouts
 from foreframe.errors import DataError, UsageError
-from foreframe.evaluation import check_spec, clips_measured, timestamp
+from foreframe.evaluation import Protocol, check_spec, clips_measured, timestamp
 
-__all__ = ["Diagnosis", "Request", "diagnose", "total"]
+__all__ = ["Diagnosis", "diagnose", "total"]
 
 
 @dataclass(frozen=True)
 class DiagnosisProtocol:
-    """What was diagnosed: the request, and the clips of it."""
+    """What was diagnosed."""
 
     split: str
     horizon: int
@@ -61,7 +61,7 @@ class Diagnosis:
 def diagnose(
     trained: TrainedModel,
     pack: Pack,
-    request: Request,
+    protocol: Protocol,
     device: torch.device,
     advance: Callable[[int], None] | None = None,
 ) -> Diagnosis:
@@ -71,25 +71,30 @@ def diagnose(
 
     Args:
         trained: A model on `device`.
+        protocol: Its split, context, horizon, samples, clips, seed and temperature are taken.
         advance: Called with the number of rollouts done, of `total`.
     Raises:
         DataError: these clips are not of the kind the run was trained on, or none is long enough.
-        UsageError: a number of the request is out of range.
+        UsageError: a number of the protocol is out of range.
     """
-    rollouts = _rollouts(trained, pack, request, device)
+    rollouts = _rollouts(trained, pack, protocol, device)
     collapse, gap, diversity = Collapse(tuple(trained.model.latent_shape)), Gap(), Diversity(rollouts.samples)
     obedience = _obedience(pack, device)
     for batch in rollouts.batches(advance):
         collapse.add(batch.steps())
         for part in (gap, obedience, diversity):
             part.add(batch)
-    protocol = asdict(request) | {
-        "context": rollouts.context,
-        "temperature": 1.0,
-        "model_sha256": trained.provenance.weights_sha256,
-    }
     return Diagnosis(
-        protocol=DiagnosisProtocol(**protocol | clips_measured(pack, rollouts.windows, rollouts.chosen)),
+        protocol=DiagnosisProtocol(
+            split=protocol.split,
+            horizon=protocol.horizon,
+            samples=protocol.samples,
+            seed=protocol.seed,
+            context=protocol.context,
+            temperature=protocol.temperature,
+            model_sha256=trained.provenance.weights_sha256,
+            **clips_measured(pack, rollouts.windows, rollouts.chosen),
+        ),
         collapse=collapse.result(),
         gap=gap.result(),
         obedience=obedience.result(rollouts.broken),
@@ -101,17 +106,17 @@ def diagnose(
     )
 
 
-def total(trained: TrainedModel, pack: Pack, request: Request, device: torch.device) -> int:
+def total(trained: TrainedModel, pack: Pack, protocol: Protocol, device: torch.device) -> int:
     """How many rollouts `diagnose` makes. Raises as it does."""
-    return _rollouts(trained, pack, request, device).total
+    return _rollouts(trained, pack, protocol, device).total
 
 
-def _rollouts(trained: TrainedModel, pack: Pack, request: Request, device: torch.device) -> Rollouts:
+def _rollouts(trained: TrainedModel, pack: Pack, protocol: Protocol, device: torch.device) -> Rollouts:
     check_spec(trained, pack)
     for name, least in (("horizon", 1), ("samples", 1), ("clips", 0)):
-        if getattr(request, name) < least:
-            raise UsageError(f"{name}: expected {least} or more, found {getattr(request, name)}")
-    return Rollouts(trained.model, pack, request, trained.config.train.context, device)
+        if getattr(protocol, name) < least:
+            raise UsageError(f"{name}: expected {least} or more, found {getattr(protocol, name)}")
+    return Rollouts(trained.model, pack, protocol, device)
 
 
 def _obedience(pack: Pack, device: torch.device) -> Obedience:

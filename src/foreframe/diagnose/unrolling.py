@@ -14,6 +14,7 @@ from foreframe.clip import Clip
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import NotFiniteError
+from foreframe.evaluation import Protocol
 from foreframe.models import Model
 from foreframe.rollout import ModeName, draw_noise, prepare_for_inference, rollout
 from foreframe.unrolled import Step
@@ -28,21 +29,6 @@ DEFINITIONS: dict[Kind, str] = {
 }
 BATCH = 16
 """Clips at once: memory does not grow with their number."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to diagnose."""
-
-    split: str
-    horizon: int
-    """Frames predicted after the context."""
-    samples: int = 10
-    """Samples of each clip."""
-    clips: int = 0
-    """At most this many clips, evenly spaced over the split; 0: all."""
-    seed: int = 0
-    """Of the noise, and of the order of shuffled conditions."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +52,19 @@ class Batch:
 
 
 class Rollouts:
-    """The clips of a request, and their rollouts batch by batch.
+    """The clips of a protocol, and their rollouts batch by batch.
 
     Raises:
         DataError: the split has no clip that long.
     """
 
-    def __init__(self, model: Model, pack: Pack, request: Request, context: int, device: torch.device) -> None:
-        self.model, self.request, self.context, self.device = prepare_for_inference(model), request, context, device
-        self.protocol = scoring.Protocol(request.split, context, request.horizon, seed=request.seed)
-        self.samples = 1 if 0 in model.latent_shape else request.samples
+    def __init__(self, model: Model, pack: Pack, protocol: Protocol, device: torch.device) -> None:
+        self.model, self.protocol, self.device = prepare_for_inference(model), protocol, device
+        self.context = protocol.context
+        self.samples = 1 if 0 in model.latent_shape else protocol.samples
         """Samples of each clip; without a latent all are equal, and one is made."""
-        self.windows = Windows(pack, request.split, context + request.horizon, "first")
-        self.chosen: list[int] = scoring.evenly_spaced(len(self.windows), request.clips)
+        self.windows = Windows(pack, protocol.split, protocol.context + protocol.horizon, "first")
+        self.chosen: list[int] = scoring.evenly_spaced(len(self.windows), protocol.clips)
         self.kinds: list[Kind] = [kind for kind in DEFINITIONS if kind == "true" or pack.cond is not None]
         if len(self.chosen) == 1 and pack.cond is not None:
             self.kinds.remove("swapped")
@@ -116,7 +102,7 @@ class Rollouts:
         reconstruction = frames(clip, 1, "reconstruction")[0]
 
         def steps() -> Iterator[Step]:
-            noise = draw_noise(self.model, indices, len(clip), self.request.seed).to(self.device)
+            noise = draw_noise(self.model, indices, len(clip), self.protocol.seed).to(self.device)
             known = clip.frames[:, : self.context]
             yield from rollout(self.model, known, clip.cond, noise, "teacher-forced", clip.frames)
             if advance is not None:

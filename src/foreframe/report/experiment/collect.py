@@ -16,7 +16,7 @@ from foreframe.checkpoint import Provenance, TrainedModel
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError, DiskError, ForeframeError, UsageError
-from foreframe.evaluation import Result
+from foreframe.evaluation import Protocol, Result
 from foreframe.log import read_log
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.panels import Panel, draw_panels
@@ -139,10 +139,10 @@ def collect(
 def total(run: Path, request: Request, device: torch.device, pack: Pack | None = None) -> int:
     """How many rollouts `collect` makes where nothing was kept, but for those of panels. Raises as it does."""
     trained, pack, request = _open(run, request, device, pack)
-    wanted = _diagnosis_request(request)
-    windows = Windows(pack, wanted.split, trained.config.train.context + request.horizon, "first")
+    protocol = _protocol(trained, request)
+    windows = Windows(pack, protocol.split, protocol.context + protocol.horizon, "first")
     clips = len(evaluation.evenly_spaced(len(windows), request.clips))
-    return clips * (request.samples + 1) + (diagnose.total(trained, pack, wanted, device) if request.diagnosis else 0)
+    return clips * (request.samples + 1) + (diagnose.total(trained, pack, protocol, device) if request.diagnosis else 0)
 
 
 def _open(run: Path, request: Request, device: torch.device, pack: Pack | None) -> tuple[TrainedModel, Pack, Request]:
@@ -168,8 +168,37 @@ def _refuse_while_training(run: Path) -> None:
 def _make(
     trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
 ) -> tuple[Findings, tuple[Panel, ...]]:
+    protocol = _protocol(trained, request)
+    prediction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
+    once = replace(protocol, mode="reconstruction", samples=1)
+    reconstruction = evaluation.evaluate_run(trained, pack, once, device, advance)
+    diagnosis, why_not = None, "it was not asked for"
+    if request.diagnosis:
+        diagnosis, why_not = _diagnose(trained, pack, protocol, device, advance)
+    findings = Findings(prediction, reconstruction, diagnosis, why_not)
+    return findings, tuple(draw_panels(trained, pack, prediction.protocol, request.panels, device))
+
+
+def _diagnose(
+    trained: TrainedModel,
+    pack: Pack,
+    protocol: Protocol,
+    device: torch.device,
+    advance: Callable[[int], None] | None,
+) -> tuple[diagnose.Diagnosis | None, str]:
+    """The diagnosis, or None and why there is none: a run that cannot be diagnosed still has scores."""
+    try:
+        return diagnose.diagnose(trained, pack, protocol, device, advance), ""
+    except DiskError:
+        raise
+    except ForeframeError as error:
+        return None, str(error)
+
+
+def _protocol(trained: TrainedModel, request: Request) -> Protocol:
+    """Of predictions as `_open` left the request."""
     assert request.split is not None
-    protocol = evaluation.Protocol(
+    return Protocol(
         request.split,
         trained.config.train.context,
         request.horizon,
@@ -178,30 +207,6 @@ def _make(
         clips=request.clips,
         metrics=request.metrics,
     )
-    prediction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
-    protocol = replace(protocol, mode="reconstruction", samples=1)
-    reconstruction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
-    findings = Findings(prediction, reconstruction, *_diagnose(trained, pack, request, device, advance))
-    return findings, tuple(draw_panels(trained, pack, prediction.protocol, request.panels, device))
-
-
-def _diagnose(
-    trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
-) -> tuple[diagnose.Diagnosis | None, str]:
-    """The diagnosis, or None and why there is none: a run that cannot be diagnosed still has scores."""
-    if not request.diagnosis:
-        return None, "it was not asked for"
-    try:
-        return diagnose.diagnose(trained, pack, _diagnosis_request(request), device, advance), ""
-    except DiskError:
-        raise
-    except ForeframeError as error:
-        return None, str(error)
-
-
-def _diagnosis_request(request: Request) -> diagnose.Request:
-    assert request.split is not None
-    return diagnose.Request(request.split, request.horizon, request.samples, request.clips, request.seed)
 
 
 def _keep(folder: Path, identity: dict[str, Any], findings: Findings, panels: tuple[Panel, ...]) -> None:
