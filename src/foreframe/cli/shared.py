@@ -60,12 +60,10 @@ class Sampling:
 
     def load(self, run: Path) -> Predictor:
         """The model of a run on the device."""
-        from foreframe.checkpoint import load_run
-        from foreframe.predictor import Predictor
+        from foreframe import api
 
         self.check()
-        device = self.choose_device()
-        return Predictor(load_run(run, self.checkpoint, device), device)
+        return api.load(run, self.choose_device(), self.checkpoint)
 
 
 @dataclass(frozen=True)
