@@ -16,7 +16,7 @@ from foreframe.errors import printable
 
 if TYPE_CHECKING:
     from foreframe.distributed import World
-    from foreframe.training.speed import Speed
+    from foreframe.training.state import Speed
     from foreframe.training.trainer import Trainer
 
 
@@ -59,7 +59,7 @@ class Computing:
     def run(self, trainer: Callable[[World, Speed], Trainer]) -> None:
         """Train in as many processes as asked for, and draw how it went."""
         from foreframe import distributed
-        from foreframe.training.speed import Speed
+        from foreframe.training.state import Speed
 
         if distributed.launch(self.device, self.devices, self.nodes):
             return
