@@ -364,7 +364,7 @@ def evenly_spaced(count: int, limit: int) -> list[int]:
 
 
 def clips_measured(pack: Pack, windows: Windows, chosen: list[int]) -> dict[str, Any]:
-    """Entries of a protocol that tell which clips were taken, which were left out, and from which pack."""
+    """Entries of a protocol: which clips were taken, which were left out, and from which pack."""
     return {
         "clips": len(chosen),
         "clip_names_sha256": hashlib.sha256("\n".join(windows.names(chosen)).encode()).hexdigest(),

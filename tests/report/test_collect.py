@@ -14,7 +14,7 @@ from foreframe import checkpoint, disk, evaluation
 from foreframe.errors import CheckpointError, DataError, DiskError, UsageError
 from foreframe.report.experiment import collect as collecting
 from foreframe.report.experiment import panels
-from foreframe.report.experiment.collect import Request, collect, total
+from foreframe.report.experiment.collect import Request, collect
 from foreframe.report.gif import limited_gif
 from tests.conftest import write_pack
 from tests.runs import CPU, TINY, make
@@ -189,11 +189,31 @@ def test_a_diagnosis_is_of_the_clips_and_samples_that_were_scored(run, monkeypat
     assert (wanted.split, wanted.horizon, wanted.samples, wanted.clips, wanted.seed) == ("test", 3, 2, 1, 5)
 
 
-def test_the_work_is_known_beforehand(run):
+def test_the_work_is_known_beforehand_and_what_is_kept_needs_no_bar(run, monkeypatch):
+    bars = []
+
+    class Counted:
+        def __init__(self, what, total):
+            self.what, self.total, self.rollouts = what, total, 0
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def done(self, by):
+            self.rollouts += by
+
+    monkeypatch.setattr(collecting, "Bar", Counted)
+    collect(run, REQUEST, CPU, progress=True)
+    assert bars == []
     shutil.rmtree(run / "eval")
-    done = []
-    collect(run, REQUEST, CPU, advance=done.append)
-    assert sum(done) == total(run, REQUEST, CPU) == 2 * (3 + 1)
+    collect(run, replace(REQUEST, diagnosis=True), CPU, progress=True)
+    (bar,) = bars
+    assert bar.what == "scoring tiny"
+    assert bar.rollouts == bar.total > 2 * (3 + 1)
 
 
 @pytest.mark.parametrize(

@@ -119,13 +119,11 @@ def diagnose(
 
 def _collect_all(runs: Sequence[Path], request: Request, device: torch.device, pack: Pack | None) -> list[RunResults]:
     """The results of each run for a report; prints which were made again."""
-    from foreframe.log import Bar
-    from foreframe.report.experiment.collect import collect, total
+    from foreframe.report.experiment.collect import collect
 
     found = []
     for run in runs:
-        with Bar(f"scoring {run.name}", total(run, request, device, pack)) as bar:
-            found.append(collect(run, request, device, pack, bar.done))
+        found.append(collect(run, request, device, pack, progress=True))
         for note in found[-1].notes:
             print(note)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError, DiskError, ForeframeError, UsageError
 from foreframe.evaluation import Protocol, Result
-from foreframe.log import read_log
+from foreframe.log import Bar, read_log
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.panels import Panel, draw_panels
 
@@ -91,7 +92,7 @@ def collect(
     request: Request,
     device: torch.device,
     pack: Pack | None = None,
-    advance: Callable[[int], None] | None = None,
+    progress: bool = False,
 ) -> RunResults:
     """Score and diagnose a run, and draw its panels; or read what was kept of that in RUN/eval/report.
 
@@ -100,7 +101,7 @@ def collect(
 
     Args:
         pack: Clips to score on; by default those of the run.
-        advance: Called with the number of rollouts done.
+        progress: Show a bar where something is made.
     Raises:
         CheckpointError: there is no checkpoint yet, or the run is still being trained.
         DataError: the clips are not of the kind the run was trained on, or too short.
@@ -119,7 +120,7 @@ def collect(
     notes: list[str] = []
     made = _kept(folder, identity, notes)
     if made is None:
-        made = _make(trained, pack, request, device, advance)
+        made = _make(trained, pack, request, device, progress)
         _keep(folder, identity, *made)
     findings, panels = made
     last = checkpoint.choose(run, "newest")
@@ -134,15 +135,6 @@ def collect(
         panels=panels,
         notes=tuple(notes),
     )
-
-
-def total(run: Path, request: Request, device: torch.device, pack: Pack | None = None) -> int:
-    """How many rollouts `collect` makes where nothing was kept, but for those of panels. Raises as it does."""
-    trained, pack, request = _open(run, request, device, pack)
-    protocol = _protocol(trained, request)
-    windows = Windows(pack, protocol.split, protocol.context + protocol.horizon, "first")
-    clips = len(evaluation.evenly_spaced(len(windows), request.clips))
-    return clips * (request.samples + 1) + (diagnose.total(trained, pack, protocol, device) if request.diagnosis else 0)
 
 
 def _open(run: Path, request: Request, device: torch.device, pack: Pack | None) -> tuple[TrainedModel, Pack, Request]:
@@ -166,15 +158,21 @@ def _refuse_while_training(run: Path) -> None:
 
 
 def _make(
-    trained: TrainedModel, pack: Pack, request: Request, device: torch.device, advance: Callable[[int], None] | None
+    trained: TrainedModel, pack: Pack, request: Request, device: torch.device, progress: bool
 ) -> tuple[Findings, tuple[Panel, ...]]:
     protocol = _protocol(trained, request)
-    prediction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
-    once = replace(protocol, mode="reconstruction", samples=1)
-    reconstruction = evaluation.evaluate_run(trained, pack, once, device, advance)
-    diagnosis, why_not = None, "it was not asked for"
+    windows = Windows(pack, protocol.split, protocol.context + protocol.horizon, "first")
+    rollouts = len(evaluation.evenly_spaced(len(windows), request.clips)) * (request.samples + 1)
     if request.diagnosis:
-        diagnosis, why_not = _diagnose(trained, pack, protocol, device, advance)
+        rollouts += diagnose.total(trained, pack, protocol, device)
+    with Bar(f"scoring {trained.run.name}", rollouts) if progress else nullcontext() as bar:
+        advance = None if bar is None else bar.done
+        prediction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
+        once = replace(protocol, mode="reconstruction", samples=1)
+        reconstruction = evaluation.evaluate_run(trained, pack, once, device, advance)
+        diagnosis, why_not = None, "it was not asked for"
+        if request.diagnosis:
+            diagnosis, why_not = _diagnose(trained, pack, protocol, device, advance)
     findings = Findings(prediction, reconstruction, diagnosis, why_not)
     return findings, tuple(draw_panels(trained, pack, prediction.protocol, request.panels, device))
 
