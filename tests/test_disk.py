@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,12 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path):
     reader.join()
     assert read == [b"text"]
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_device_that_refuses_is_an_error_like_any_other():
+    with pytest.raises(DiskError, match=r"/dev/full: cannot be written: No space left .* \(4 bytes needed, "):
+        disk.put(Path("/dev/full"), "text")
 
 
 def test_what_was_left_unfinished_is_swept_and_all_else_stays(tmp_path, monkeypatch):
