@@ -42,7 +42,7 @@ from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError, reading
 from foreframe.files import Recent
-from foreframe.video import MAX_SIDE, Pixels, write_mp4
+from foreframe.video import MAX_SIDE, Pixels
 from foreframe.video.pixels import Size
 
 NAME = "robonet"
@@ -129,9 +129,7 @@ def example(folder: Path) -> None:
                     data = camera.create_dataset(f"frame{number}", data=np.frombuffer(jpeg.getvalue(), np.uint8))
                     data.attrs["shape"], data.attrs["image_format"] = picture.shape, "BGR"
             else:
-                write_mp4(film := folder / "film.mp4", frames, 10)
-                data = camera.create_dataset("frames", data=np.frombuffer(film.read_bytes(), np.uint8))
-                film.unlink()
+                data = camera.create_dataset("frames", data=np.frombuffer(_mp4(frames), np.uint8))
                 data.attrs["shape"], data.attrs["T"], data.attrs["image_format"] = frames.shape[1:], length, "RGB"
             env["state"] = np.arange(length * 5).reshape(length, 5) / 50 + order
             file["policy/actions"] = np.arange((length - 1) * 4).reshape(length - 1, 4) / 40 - order
@@ -366,3 +364,15 @@ def _film(path: Path, store: Store, name: str, start: int) -> _Film:
     return _FILMS.use(
         (path, name), lambda: _Film(store, name), lambda film: film.next <= start and film.state == store.state
     )
+
+
+def _mp4(frames: Pixels) -> bytes:
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        stream.options = {"crf": "16"}
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return data.getvalue()
