@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LOGVAR_MIN, LOGVAR_MAX = -10.0, 10.0
+LOGVAR_LIMIT = 10.0
 """Log variances are held in this range once, where a network makes them, so that the sample and the KL
 see the same numbers and exp() stays finite in fp16 (whose limit is 11.09)."""
 
@@ -19,9 +19,9 @@ class Gaussian(NamedTuple):
     logvar: Tensor
 
     @classmethod
-    def bounded(cls, mean: Tensor, logvar: Tensor) -> Gaussian:
-        """A head's output as a distribution: logvar clamped to [LOGVAR_MIN, LOGVAR_MAX], here and nowhere else."""
-        return cls(mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX))
+    def bounded(cls, mean: Tensor, logvar: Tensor, limit: float = LOGVAR_LIMIT) -> Gaussian:
+        """A head's output as a distribution: logvar clamped to [-limit, limit], here and nowhere else."""
+        return cls(mean, logvar.clamp(-limit, limit))
 
     @classmethod
     def standard_like(cls, other: Tensor) -> Gaussian:

@@ -54,6 +54,9 @@ class BetaSchedule:
     """Part of each cycle (of the whole run, for monotonic) spent rising; then it stays at `stop`."""
     unit: Unit = "step"
     """Move every step, or once an epoch as the labs do."""
+    integer_periods: bool = False
+    """cyclical: a cycle begins at the whole unit below its place, as in the action lab's list of betas; it matters only
+    where the cycles do not divide the run."""
 
     def value(self, clock: Clock) -> float:
         """Beta at this step, between `start` and `stop`."""
@@ -61,8 +64,13 @@ class BetaSchedule:
             return self.stop
         position, total = clock.read(self.unit)
         cycles = max(1, self.cycles) if self.kind == "cyclical" else 1
-        place = min(position, total - 1) * cycles / total
-        rising = place - math.floor(place)
+        position = min(position, total - 1)
+        place = position * cycles / total
+        cycle = math.floor(place)
+        if self.integer_periods:
+            cycle = math.ceil((position + 1) * cycles / total) - 1
+            place = cycle + (position - math.floor(cycle * total / cycles)) * cycles / total
+        rising = place - cycle
         share = 1.0 if self.ratio <= rising else rising / self.ratio
         return self.start + (self.stop - self.start) * share
 
@@ -85,6 +93,8 @@ class ForcingSchedule:
     """Decay every step, or once an epoch as the labs do."""
     coin: Literal["clip-step", "batch", "epoch"] = "clip-step"
     """Who shares a draw: no one; a batch (the action lab, for all its steps); an epoch (the pose lab)."""
+    own_context: bool = False
+    """The model's own frames also replace context frames after the first, as in the action lab's training."""
 
     def value(self, clock: Clock) -> float:
         """The probability at this step, in [0, 1]."""
@@ -117,14 +127,16 @@ class RateSchedule:
     gamma: Share = 0.1
     """Factor of each fall."""
     unit: Unit = "step"
-    """What milestones count."""
+    """What milestones count, and whether the cosine falls at every step or once an epoch."""
 
     def value(self, clock: Clock) -> float:
         """The factor at this step, in [0, 1]."""
         if clock.step < self.warmup:
             return (clock.step + 1) / self.warmup
         if self.kind == "cosine":
-            share = min(1.0, (clock.step - self.warmup) / max(1, clock.total - self.warmup))
+            position, total = clock.read(self.unit)
+            before = self.warmup if self.unit == "step" else 0
+            share = min(1.0, (position - before) / max(1, total - before))
             return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
         if self.kind == "multi-step":
             position, _ = clock.read(self.unit)

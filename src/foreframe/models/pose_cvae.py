@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from foreframe import models
 from foreframe.clip import Clip, ClipSpec
+from foreframe.config import Range
 from foreframe.errors import ConfigError
-from foreframe.gaussian import Gaussian
+from foreframe.gaussian import LOGVAR_LIMIT, Gaussian
 from foreframe.nn.norm import StepNorm, wide
 from foreframe.unrolled import Step, Unrolled, free_running_steps, repeat_samples, segments
 
@@ -41,6 +42,8 @@ class Config:
     """Keep the template's LeakyReLU(True), whose slope of 1 makes it no activation at all, in two modules."""
     detach_feedback: bool = True
     """Cut the gradient through the model's own frames, as the lab does."""
+    logvar_limit: Annotated[float, Range(0, 40)] = LOGVAR_LIMIT
+    """Log variances are clamped to plus and minus this, for z and for the KL; 20 in the lab."""
 
 
 class State(NamedTuple):
@@ -65,7 +68,7 @@ class Model(models.Model):
             nn.Conv2d(features // 2, features, 3, padding=1),
         )
         self.label = LabelEncoder(spec.cond_size, config.l_dim, slope)
-        self.gaussian = GaussianPredictor(features + config.l_dim, config.n_dim, slope)
+        self.gaussian = GaussianPredictor(features + config.l_dim, config.n_dim, slope, config.logvar_limit)
         self.fusion = _fusion(features + config.l_dim + config.n_dim, painted)
         self.generator = nn.Sequential(
             DepthConvBlock(painted, painted),
@@ -155,8 +158,9 @@ class LabelEncoder(nn.Sequential):
 class GaussianPredictor(nn.Module):
     """The posterior: features of the target frame and its pose -> a Gaussian over maps (B, N, H, W)."""
 
-    def __init__(self, features: int, latent: int, slope: float) -> None:
+    def __init__(self, features: int, latent: int, slope: float, limit: float) -> None:
         super().__init__()
+        self.limit = limit
         self.body = nn.Sequential(
             *_blocks(features, latent // 4, latent // 2),
             ResidualBlock(latent // 2, latent),
@@ -167,7 +171,7 @@ class GaussianPredictor(nn.Module):
     def forward(self, maps: Tensor) -> Gaussian:
         with torch.autocast(maps.device.type, enabled=False):
             mean, logvar = self.body(wide(maps)).chunk(2, 1)
-        return Gaussian.bounded(mean, logvar)
+        return Gaussian.bounded(mean, logvar, self.limit)
 
 
 def _blocks(*widths: int) -> list[nn.Module]:
