@@ -7,6 +7,7 @@ from foreframe.clip import Clip, ClipSpec
 from foreframe.errors import ConfigError
 from foreframe.models.svg import Config, Model
 from foreframe.rollout import predict
+from foreframe.unrolled import free_running_steps
 from tests.conftest import random_clip
 
 
@@ -138,3 +139,21 @@ def test_gradient_flows_through_own_frames_unless_it_is_cut():
 def test_clips_it_cannot_take_are_refused_with_the_reason(spec, message):
     with pytest.raises(ConfigError, match=message):
         Model(Config(), spec)
+
+
+def test_the_action_labs_own_frames_inside_the_context_are_a_plain_loop_that_feeds_frame_one_predicted():
+    model = small(skip="svg", prior="fixed").double().eval()
+    clip = random_clip(ClipSpec(3, 64, 64, "vector", 2), 2, 6)
+    clip = Clip(clip.frames.double(), clip.cond.double())
+    noise = torch.randn(2, 5, 4, dtype=torch.float64)
+    own = free_running_steps(torch.zeros(2, 5, dtype=torch.bool), 1)
+    assert own == {2, 3, 4, 5}
+    ours = model(clip, 2, torch.zeros(2, 5, dtype=torch.bool), noise, own).frames
+
+    state, fed, plain = model.initial(clip, 2), clip.frames[:, 0], []
+    for t in range(1, 6):
+        state, step = model.step(state, fed, clip.cond[:, t], noise[:, t - 1], clip.frames[:, t], context_left=2 - t)
+        plain.append(fed := step.frame)
+    torch.testing.assert_close(ours, torch.stack(plain, 1))
+    usual = model(clip, 2, torch.zeros(2, 5, dtype=torch.bool), noise).frames
+    assert (ours[:, 1] - usual[:, 1]).abs().max() > 1e-6

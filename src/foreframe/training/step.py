@@ -115,9 +115,10 @@ def draw(plan: StepPlan, step: int, rows: Tensor) -> StepInputs:
     strides = draw_strides(train.stride, train.batch, seed, step)
     forcing = draw_forcing(train.forcing, now["forcing"], shape, seed, plan.clock(step))
     # Taken from the whole batch: all processes must go the same way through the model.
-    free_running = tuple(free_running_steps(part, train.context) for part in forcing.chunk(train.accumulate))
+    fed_true = 1 if train.forcing.own_context else train.context
+    free_running = tuple(free_running_steps(part, fed_true) for part in forcing.chunk(train.accumulate))
     if plan.uniform:
-        later = frozenset(range(train.context + 1, train.length))
+        later = frozenset(range(fed_true + 1, train.length))
         free_running = tuple(later if part else part for part in free_running)
     noise = torch.randn((*shape, *plan.latent_shape), generator=seeds.generator(seed, "noise", step))
     spec = plan.feed.windows.pack.spec
