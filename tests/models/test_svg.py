@@ -143,6 +143,9 @@ def test_clips_it_cannot_take_are_refused_with_the_reason(spec, message):
 
 def test_the_action_labs_own_frames_inside_the_context_are_a_plain_loop_that_feeds_frame_one_predicted():
     model = small(skip="svg", prior="fixed").double().eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(4)  # the first ones are so small that no frame would matter
     clip = random_clip(ClipSpec(3, 64, 64, "vector", 2), 2, 6)
     clip = Clip(clip.frames.double(), clip.cond.double())
     noise = torch.randn(2, 5, 4, dtype=torch.float64)
@@ -156,4 +159,4 @@ def test_the_action_labs_own_frames_inside_the_context_are_a_plain_loop_that_fee
         plain.append(fed := step.frame)
     torch.testing.assert_close(ours, torch.stack(plain, 1))
     usual = model(clip, 2, torch.zeros(2, 5, dtype=torch.bool), noise).frames
-    assert (ours[:, 1] - usual[:, 1]).abs().max() > 1e-6
+    assert (ours[:, 1] - usual[:, 1]).abs().max() > 1e-3
