@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from foreframe.recipe import TrainConfig
 from foreframe.report.plots import Chart, Line, line_figure, save
@@ -29,7 +30,7 @@ SHOWN = {
 YLABEL = {"beta": "beta", "forcing": "teacher forcing"}
 
 
-def values(train: TrainConfig, schedule: str) -> list[float]:
+def values(train: TrainConfig[Any], schedule: str) -> list[float]:
     """A schedule at the first step of each epoch."""
     size = train.epoch_steps
     return [

@@ -28,6 +28,10 @@ class Gaussian(NamedTuple):
         """N(0, I) of the shape, type and device of `other`."""
         return cls(torch.zeros_like(other), torch.zeros_like(other))
 
+    def detach(self) -> Gaussian:
+        """The same without its gradient."""
+        return Gaussian(self.mean.detach(), self.logvar.detach())
+
     def sample(self, noise: Tensor) -> Tensor:
         """Reparameterised draw: mean + exp(logvar / 2) * noise. Noise of zeros gives the mean."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from foreframe.config import Range
 from foreframe.gaussian import Gaussian
 from foreframe.unrolled import Unrolled
 
@@ -16,20 +17,32 @@ ACTIVE_NATS = 0.01
 """A latent unit carries information if its KL, averaged over clips and frames, exceeds this."""
 COLLAPSED_NATS = 0.01
 """Below this many nats a frame the posterior has collapsed: z carries nothing."""
+FLOOR = 1e-4
+"""Squared error that the logarithmic loss does not look below: 40 dB."""
+
+
+Weight = Annotated[float, Range(0, 10**9)]
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """How the two terms are measured and reduced, before beta is applied."""
 
-    reconstruction: Literal["mse", "l1"] = "mse"
-    """Difference of predicted and true pixels: squared, or absolute."""
+    reconstruction: Literal["mse", "l1", "log-mse"] = "mse"
+    """Difference of predicted and true pixels: squared, absolute, or half the logarithm of each frame's mean squared
+    error plus `FLOOR`: the likelihood at the best noise of each frame, which trains PSNR itself (Rybkin et al. 2021).
+    The KL of a frame is then divided by twice that error, so that beta keeps its meaning."""
     pixels: Literal["mean", "sum"] = "mean"
     """Over C, H, W of a frame: mean, as both labs and SVG have it; sum is the Gaussian likelihood's scale."""
     latents: Literal["sum", "mean"] = "sum"
     """Over Z: sum gives nats (SVG, both labs). mean makes beta mean the same for any size of latent."""
     steps: Literal["sum", "mean"] = "sum"
     """Over the predicted frames: sum, as both labs and SVG have it; mean for windows of changing length."""
+    prior_beta: Weight = 0.0
+    """Above 0, the KL is split (Hafner et al. 2021): beta weighs it for the posterior alone, this for the prior alone,
+    which would learn too slowly at a small beta."""
+    free_nats: Weight = 0.0
+    """The KL of a clip and frame counts from this many nats on: below, nothing presses z towards the prior."""
 
 
 class Terms(NamedTuple):
@@ -83,16 +96,34 @@ def elbo(unrolled: Unrolled, target: Tensor, beta: Tensor | float, config: LossC
         raise ValueError(f"predicted {tuple(unrolled.frames.shape)} and true {tuple(target.shape)} differ in shape")
     error = unrolled.frames.float() - target
     squared = error.square().flatten(2)
-    pixels = squared if config.reconstruction == "mse" else error.abs().flatten(2)
-    reconstruction = _over_steps(pixels.mean(2) if config.pixels == "mean" else pixels.sum(2), config)
+    weight: Tensor | float = 1.0
+    if config.reconstruction == "log-mse":
+        mse = squared.mean(2) + FLOOR
+        reconstruction, weight = _over_steps(0.5 * mse.log(), config), 0.5 / mse.detach()
+    else:
+        pixels = squared if config.reconstruction == "mse" else error.abs().flatten(2)
+        reconstruction = _over_steps(pixels.mean(2) if config.pixels == "mean" else pixels.sum(2), config)
     if unrolled.posterior is None or unrolled.prior is None:
         kl = kl_nats = active = torch.zeros((), device=target.device)
+        return Terms(reconstruction, reconstruction, kl, squared.detach().mean(), kl_nats, active)
+    q, p = unrolled.posterior, unrolled.prior
+    units = kl_per_unit(q, p).flatten(2)
+    if config.prior_beta:
+        kl = _kl_term(kl_per_unit(q, p.detach()).flatten(2), weight, config)
+        trains_prior = _kl_term(kl_per_unit(q.detach(), p).flatten(2), weight, config)
+        loss = reconstruction + beta * kl + config.prior_beta * trains_prior
     else:
-        units = kl_per_unit(unrolled.posterior, unrolled.prior).flatten(2)
-        kl = _over_steps(units.sum(2) if config.latents == "sum" else units.mean(2), config)
-        kl_nats = units.detach().sum(2).mean()
-        active = (units.detach().mean((0, 1)) > ACTIVE_NATS).sum().float()
-    return Terms(reconstruction + beta * kl, reconstruction, kl, squared.detach().mean(), kl_nats, active)
+        kl = _kl_term(units, weight, config)
+        loss = reconstruction + beta * kl
+    kl_nats = units.detach().sum(2).mean()
+    active = (units.detach().mean((0, 1)) > ACTIVE_NATS).sum().float()
+    return Terms(loss, reconstruction, kl, squared.detach().mean(), kl_nats, active)
+
+
+def _kl_term(units: Tensor, weight: Tensor | float, config: LossConfig) -> Tensor:
+    """The KL of units (B, T, Z) as it enters the loss."""
+    nats = units.sum(2) if config.latents == "sum" else units.mean(2)
+    return _over_steps(weight * (nats.clamp(min=config.free_nats) if config.free_nats else nats), config)
 
 
 def _over_steps(per_frame: Float[Tensor, "B T"], config: LossConfig) -> Tensor:
