@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from foreframe import config as configuration
 from foreframe import evaluation, signals
 from foreframe.checkpoint import MANIFEST, TrainedModel, load_run
+from foreframe.data.loading.windows import Windows
 from foreframe.data.open import open_clips
 from foreframe.data.pack.pack import Pack
 from foreframe.device import choose_device
@@ -151,7 +153,8 @@ def evaluate(
 
 
 def with_settings(config: TrainConfig[Any], settings: dict[str, Any]) -> TrainConfig[Any]:
-    """A configuration with some settings changed, by dotted names or such with `__` in place of the dot.
+    """A configuration with some settings changed, by dotted names or such with `__` in place of the dot; other `steps`
+    extend schedules and epochs that are not changed themselves.
 
     Raises:
         ConfigError: there is no such setting, or a value is of another type.
@@ -166,17 +169,24 @@ def with_settings(config: TrainConfig[Any], settings: dict[str, Any]) -> TrainCo
             place = place[group]
         place[last] = list(value) if isinstance(value, tuple) else value
     changed: TrainConfig[Any] = configuration.from_dict(TrainConfig, values, kinds={"model": type(config.model)})
-    return changed
+    return changed.of_length(changed.steps, config)
 
 
 def begin(
-    name: str, config: TrainConfig[Any], data: str, run: Path, world: World, speed: Speed | None = None
+    name: str,
+    config: TrainConfig[Any],
+    data: str,
+    run: Path,
+    world: World,
+    speed: Speed | None = None,
+    epochs: int | None = None,
 ) -> Trainer:
-    """The trainer of a new run, which holds its folder; prints what is trained on what.
+    """The trainer of a new run, which holds its folder; prints what is trained on what, and where schedules lead.
 
     Args:
         name: Name of the preset, as it is recorded.
         data: See `open_clips`.
+        epochs: Train that many instead of `config.steps`; an epoch is as long as the preset says.
     Raises:
         UsageError: the folder holds a run already.
         ConfigError, DataError: these clips cannot be trained on like this.
@@ -184,6 +194,9 @@ def begin(
     refuse_run(run)
     with world.main_process_first():
         pack = open_clips(data, progress=world.is_main)
+    if epochs is not None:
+        windows = Windows(pack, config.split, config.length, config.windows)
+        config = replace(config, steps=epochs * (config.epoch_steps or max(1, len(windows) // config.batch)))
     record = RunConfig.of(name, config, pack)
     trainer = Trainer(record, pack, run, world.device, world, speed)
     if world.is_main:
@@ -192,6 +205,7 @@ def begin(
         record.write(run)
         windows = f"{len(trainer.windows):,} windows of {config.length} frames"
         print(f"{name}: {describe_model(trainer.state.model)}, {windows}")
+        print(trainer.plan.course())
         short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
         if short:
             left_out = f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}"

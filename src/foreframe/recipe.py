@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -58,7 +58,7 @@ class TrainConfig(Generic[M]):
     eval_horizon: Annotated[int, Range(-1, 2**20)] = 0
     """Frames predicted when scoring; 0: as in training, -1: to the end of the shortest clip."""
     steps: Count = 20_000
-    """Length of the run; schedules extend over it."""
+    """Length of the run; schedules extend over it (`foreframe train --steps`)."""
     batch: Few = 12
     """B, clips in a step, on all devices together."""
     accumulate: Few = 1
@@ -106,6 +106,34 @@ class TrainConfig(Generic[M]):
     def length(self) -> int:
         """T = K + horizon."""
         return self.context + self.horizon
+
+    def within(self, steps: int) -> TrainConfig[M]:
+        """The same course in another number of steps: an epoch, warm-up and forcing shrink or grow with the run."""
+        share, shrinks = steps / self.steps, self.epoch_steps > 0
+        return replace(
+            self,
+            steps=steps,
+            epoch_steps=max(1, round(self.epoch_steps * share)) if shrinks else 0,
+            forcing=self.forcing if self.forcing.unit == "epoch" and shrinks else self.forcing.within(share),
+            rate=self.rate.within(share, milestones=self.rate.unit == "step" or not shrinks),
+        )
+
+    def of_length(self, steps: int, preset: TrainConfig[M]) -> TrainConfig[M]:
+        """These settings for that many steps: what is still as in the preset extends as in `within`."""
+        extended = preset.within(steps)
+
+        def timed(group: str, *names: str) -> Any:
+            mine, theirs, new = (getattr(config, group) for config in (self, preset, extended))
+            same = all(getattr(mine, name) == getattr(theirs, name) for name in (*names, "kind", "unit"))
+            return replace(mine, **{name: getattr(new, name) for name in names}) if same else mine
+
+        return replace(
+            self,
+            steps=steps,
+            epoch_steps=extended.epoch_steps if self.epoch_steps == preset.epoch_steps else self.epoch_steps,
+            forcing=timed("forcing", "start", "decay"),
+            rate=timed("rate", "warmup", "milestones"),
+        )
 
     def check(self, spec: ClipSpec) -> None:
         """Raises ConfigError for numbers that cannot be, or not with such clips."""

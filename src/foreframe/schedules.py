@@ -8,7 +8,7 @@ values. Steps beyond the planned total keep the last value.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from foreframe.config import Range
@@ -111,6 +111,21 @@ class ForcingSchedule:
             share = self.initial * (k + 1) / (k + math.exp(min(past / k, 700.0)))
         return min(1.0, max(self.floor, share, 0.0))
 
+    def within(self, share: float) -> ForcingSchedule:
+        """The same decay within this share of its time."""
+        decay = self.decay
+        if self.kind == "linear":
+            decay /= share
+        elif self.kind == "exponential":
+            decay = decay ** (1 / share)
+        elif self.kind == "inverse-sigmoid":
+            # It falls about position k log k, and its steepness depends on k: the fall can be kept, its form nearly.
+            falls, low, high = share * decay * math.log(max(decay, 1.0)), 1.0, max(decay, 1.0, share * decay)
+            while high - low > 1e-6 * high:
+                decay = (low + high) / 2
+                low, high = (decay, high) if decay * math.log(decay) < falls else (low, decay)
+        return replace(self, start=round(self.start * share), decay=decay)
+
 
 @dataclass(frozen=True)
 class RateSchedule:
@@ -142,3 +157,8 @@ class RateSchedule:
             position, _ = clock.read(self.unit)
             return self.gamma ** sum(position >= milestone for milestone in self.milestones)
         return 1.0
+
+    def within(self, share: float, milestones: bool = True) -> RateSchedule:
+        """The same course within this share of its time; `milestones` too, unless their unit shrinks itself."""
+        moved = tuple(max(1, round(place * share)) for place in self.milestones) if milestones else self.milestones
+        return replace(self, warmup=round(self.warmup * share), milestones=moved)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from foreframe import signals
-from foreframe.cli.shared import Device, import_torch
-from foreframe.errors import printable
+from foreframe.cli.shared import Device, at_least, import_torch
+from foreframe.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from foreframe.distributed import World
@@ -84,7 +84,9 @@ class Train:
     run: Path
     """Folder of the new run; it must not hold one yet."""
     steps: int | None = None
-    """Length of the run; schedules stretch over it. Default: the preset's."""
+    """Length of the run; schedules and epochs extend over it, unless they are given too. Default: the preset's."""
+    epochs: int | None = None
+    """Length of the run in epochs, each as long as in the preset, instead of --steps."""
     seed: int | None = None
     """All randomness follows from it. Default: the preset's."""
     computing: ComputingFlags = Computing()
@@ -98,12 +100,18 @@ def train(arguments: list[str]) -> None:
     request, rest = tyro.cli(Train, prog="foreframe train", args=arguments, return_unknown_args=True)
     import_torch()
     from foreframe.api import begin, refuse_run
+    from foreframe.presets import find
 
+    if request.steps is not None and request.epochs is not None:
+        raise UsageError(f"--steps {request.steps} and --epochs {request.epochs}: give one of them")
+    lengths = {"steps": request.steps, "epochs": request.epochs}
+    at_least(**{name: (length, 1) for name, length in lengths.items() if length is not None})
     config = _settings(request.preset, rest)
     chosen = {"steps": request.steps, "seed": request.seed}
     config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
     refuse_run(request.run)
-    request.computing.run(partial(begin, request.preset, config, request.data, request.run))
+    given = partial(begin, request.preset, config, request.data, request.run, preset=find(request.preset))
+    request.computing.run(partial(given, epochs=request.epochs))
 
 
 def _settings(preset: str, arguments: list[str]) -> Any:

@@ -6,13 +6,11 @@ keep their form. Their scores do not predict those of the full size.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from foreframe import models
 from foreframe.recipe import TrainConfig
-from foreframe.schedules import ForcingSchedule
 
 ScaleName = Literal["tiny", "short", "paper"]
 
@@ -55,41 +53,18 @@ def scaled(config: TrainConfig[Any], scale: ScaleName) -> TrainConfig[Any]:
     sizes, name = SCALES[scale], models.name_of(config.model)
     to = sizes.get(name, sizes[""])
     steps = min(config.steps, to.steps)
-    share = steps / config.steps
     ahead = config.eval_horizon or config.horizon
     to_the_end = -1 if to.eval_horizon == _WHOLE else to.eval_horizon
-    milestones = config.rate.milestones
-    if config.rate.unit == "step":
-        milestones = tuple(round(milestone * share) for milestone in milestones)
+    config = config.within(steps)
     return replace(
         config,
         model=replace(config.model, **to.model),
         horizon=min(config.horizon, to.horizon),
         eval_horizon=min(ahead, to.eval_horizon) if ahead > 0 else to_the_end,
-        steps=steps,
         batch=min(config.batch, to.batch),
         accumulate=1,
-        epoch_steps=max(1, round(config.epoch_steps * share)) if config.epoch_steps else 0,
-        rate=replace(config.rate, warmup=round(config.rate.warmup * share), milestones=milestones),
-        forcing=_sooner(config.forcing, share) if config.forcing.unit == "step" else config.forcing,
         validate_clips=min(config.validate_clips, to.validate_clips) if config.validate_clips else to.validate_clips,
         log_every=max(1, steps // 100),
         validate_every=max(1, steps // 5) if config.validate_every else 0,
         save_every=max(1, steps // 10),
     )
-
-
-def _sooner(forcing: ForcingSchedule, share: float) -> ForcingSchedule:
-    """The same decay within a part of the steps."""
-    decay = forcing.decay
-    if forcing.kind == "linear":
-        decay /= share
-    elif forcing.kind == "exponential":
-        decay = decay ** (1 / share)
-    elif forcing.kind == "inverse-sigmoid":
-        # It falls about position k log k, and its steepness depends on k: the fall can be kept, its form only nearly.
-        falls, low, high = share * decay * math.log(max(decay, 1.0)), 1.0, max(decay, 1.0)
-        while high - low > 1e-6 * high:
-            decay = (low + high) / 2
-            low, high = (decay, high) if decay * math.log(decay) < falls else (low, decay)
-    return replace(forcing, start=round(forcing.start * share), decay=decay)

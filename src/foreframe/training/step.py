@@ -103,6 +103,27 @@ class StepPlan:
         rate = train.optimizer.lr * train.rate.value(clock)
         return {"beta": train.beta.value(clock), "forcing": train.forcing.value(clock), "lr": rate}
 
+    def course(self) -> str:
+        """In a line what the schedules reach, with a warning for each that never leaves its first value."""
+        steps = self.train.steps
+        seen = [self.settings(step) for step in sorted({*range(0, steps, max(1, steps // 1000)), steps - 1})]
+        first, last, top = seen[0], seen[-1], max(now["beta"] for now in seen)
+        epochs = f"{steps / self.epoch_steps:.4g} epochs of {self.epoch_steps:,}"
+        beta, forcing, rate = self.train.beta, self.train.forcing, max(now["lr"] for now in seen)
+        rises = f", {beta.cycles} times" if beta.kind == "cyclical" else ""
+        line = (
+            f"{steps:,} steps ({epochs}): beta {first['beta']:.2g} to {top:.2g}{rises}, "
+            f"forcing {first['forcing']:.2f} to {last['forcing']:.2f}, rate {rate:.2g} to {last['lr']:.2g}"
+        )
+        if beta.kind != "constant" and top == first["beta"]:
+            line += "\nwarning: beta never rises in this run: z will not be held to its prior (--beta.ratio, --steps)"
+        if forcing.kind != "constant" and last["forcing"] == first["forcing"] > forcing.floor:
+            line += (
+                f"\nwarning: forcing never falls in this run: it begins to at {forcing.unit} {forcing.start:,} "
+                "(--forcing.start, --steps)"
+            )
+        return line
+
     def indices(self, step: int) -> Tensor:
         """The windows of a step's batch, (B,) int64."""
         return batch_indices(len(self.feed.windows), self.train.batch, self.train.seed, step)[1]
