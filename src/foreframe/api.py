@@ -86,11 +86,11 @@ def train(
         torch.set_num_threads(threads)
     if not isinstance(preset, str | TrainConfig):
         raise InputError(f"preset: got {type(preset).__name__}, expected its name, FILE.py:FUNCTION, or a TrainConfig")
-    name, config = (preset, find(preset)) if isinstance(preset, str) else ("own", preset)
-    config = with_settings(config, settings)
+    name, plain = (preset, find(preset)) if isinstance(preset, str) else ("own", preset)
+    config = with_settings(plain, settings)
     try:
         with signals.handle_signals():
-            ended = begin(name, config, str(data), path, World(chosen)).run(max_minutes)
+            ended = begin(name, config, str(data), path, World(chosen), preset=plain).run(max_minutes)
             print(printable(f"{path}: {ended}"))
             signals.poll()
     except signals.Stopped as stopped:
@@ -153,8 +153,7 @@ def evaluate(
 
 
 def with_settings(config: TrainConfig[Any], settings: dict[str, Any]) -> TrainConfig[Any]:
-    """A configuration with some settings changed, by dotted names or such with `__` in place of the dot; other `steps`
-    extend schedules and epochs that are not changed themselves.
+    """A configuration with some settings changed, by dotted names or such with `__` in place of the dot.
 
     Raises:
         ConfigError: there is no such setting, or a value is of another type.
@@ -169,7 +168,7 @@ def with_settings(config: TrainConfig[Any], settings: dict[str, Any]) -> TrainCo
             place = place[group]
         place[last] = list(value) if isinstance(value, tuple) else value
     changed: TrainConfig[Any] = configuration.from_dict(TrainConfig, values, kinds={"model": type(config.model)})
-    return changed.of_length(changed.steps, config)
+    return changed
 
 
 def begin(
@@ -179,6 +178,7 @@ def begin(
     run: Path,
     world: World,
     speed: Speed | None = None,
+    preset: TrainConfig[Any] | None = None,
     epochs: int | None = None,
 ) -> Trainer:
     """The trainer of a new run, which holds its folder; prints what is trained on what, and where schedules lead.
@@ -186,6 +186,8 @@ def begin(
     Args:
         name: Name of the preset, as it is recorded.
         data: See `open_clips`.
+        preset: What `config` was before it was changed: if for another number of steps, schedules and epochs that are
+            still as there extend over them.
         epochs: Train that many instead of `config.steps`; an epoch is as long as the preset says.
     Raises:
         UsageError: the folder holds a run already.
@@ -194,9 +196,11 @@ def begin(
     refuse_run(run)
     with world.main_process_first():
         pack = open_clips(data, progress=world.is_main)
+    pass_steps = max(1, len(Windows(pack, config.split, config.length, config.windows)) // config.batch)
     if epochs is not None:
-        windows = Windows(pack, config.split, config.length, config.windows)
-        config = replace(config, steps=epochs * (config.epoch_steps or max(1, len(windows) // config.batch)))
+        config = replace(config, steps=epochs * (config.epoch_steps or pass_steps))
+    elif preset is not None and config.steps != preset.steps:
+        config = config.of_length(preset, pass_steps)
     record = RunConfig.of(name, config, pack)
     trainer = Trainer(record, pack, run, world.device, world, speed)
     if world.is_main:

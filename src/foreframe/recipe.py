@@ -107,20 +107,24 @@ class TrainConfig(Generic[M]):
         """T = K + horizon."""
         return self.context + self.horizon
 
-    def within(self, steps: int) -> TrainConfig[M]:
-        """The same course in another number of steps: an epoch, warm-up and forcing shrink or grow with the run."""
-        share, shrinks = steps / self.steps, self.epoch_steps > 0
+    def within(self, steps: int, pass_steps: int = 0) -> TrainConfig[M]:
+        """The same course in another number of steps: an epoch, warm-up and forcing shrink or grow with the run.
+
+        pass_steps: Those of one pass over the windows; 0: not known, so that epochs which are passes stay.
+        """
+        share, epoch = steps / self.steps, self.epoch_steps or pass_steps
+        uses_epochs = "epoch" in (self.beta.unit, self.forcing.unit, self.rate.unit)
         return replace(
             self,
             steps=steps,
-            epoch_steps=max(1, round(self.epoch_steps * share)) if shrinks else 0,
-            forcing=self.forcing if self.forcing.unit == "epoch" and shrinks else self.forcing.within(share),
-            rate=self.rate.within(share, milestones=self.rate.unit == "step" or not shrinks),
+            epoch_steps=max(1, round(epoch * share)) if epoch and uses_epochs else self.epoch_steps,
+            forcing=self.forcing.within(share) if self.forcing.unit == "step" else self.forcing,
+            rate=self.rate.within(share),
         )
 
-    def of_length(self, steps: int, preset: TrainConfig[M]) -> TrainConfig[M]:
-        """These settings for that many steps: what is still as in the preset extends as in `within`."""
-        extended = preset.within(steps)
+    def of_length(self, preset: TrainConfig[M], pass_steps: int = 0) -> TrainConfig[M]:
+        """These settings, where whatever is still as in the preset extends over `steps` as in `within`."""
+        extended = preset.within(self.steps, pass_steps)
 
         def timed(group: str, *names: str) -> Any:
             mine, theirs, new = (getattr(config, group) for config in (self, preset, extended))
@@ -129,7 +133,6 @@ class TrainConfig(Generic[M]):
 
         return replace(
             self,
-            steps=steps,
             epoch_steps=extended.epoch_steps if self.epoch_steps == preset.epoch_steps else self.epoch_steps,
             forcing=timed("forcing", "start", "decay"),
             rate=timed("rate", "warmup", "milestones"),

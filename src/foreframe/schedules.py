@@ -112,7 +112,7 @@ class ForcingSchedule:
         return min(1.0, max(self.floor, share, 0.0))
 
     def within(self, share: float) -> ForcingSchedule:
-        """The same decay within this share of its time."""
+        """The same decay within this share of its steps."""
         decay = self.decay
         if self.kind == "linear":
             decay /= share
@@ -158,7 +158,7 @@ class RateSchedule:
             return self.gamma ** sum(position >= milestone for milestone in self.milestones)
         return 1.0
 
-    def within(self, share: float, milestones: bool = True) -> RateSchedule:
-        """The same course within this share of its time; `milestones` too, unless their unit shrinks itself."""
-        moved = tuple(max(1, round(place * share)) for place in self.milestones) if milestones else self.milestones
+    def within(self, share: float) -> RateSchedule:
+        """The same course within this share of its steps; epochs shrink themselves."""
+        moved = tuple(round(place * share) for place in self.milestones) if self.unit == "step" else self.milestones
         return replace(self, warmup=round(self.warmup * share), milestones=moved)

@@ -108,7 +108,8 @@ class StepPlan:
         steps = self.train.steps
         seen = [self.settings(step) for step in sorted({*range(0, steps, max(1, steps // 1000)), steps - 1})]
         first, last, top = seen[0], seen[-1], max(now["beta"] for now in seen)
-        epochs = f"{steps / self.epoch_steps:.4g} epochs of {self.epoch_steps:,}"
+        epoch = self.clock(0).epoch_steps
+        epochs = f"{steps / epoch:.4g} epochs of {epoch:,}"
         beta, forcing, rate = self.train.beta, self.train.forcing, max(now["lr"] for now in seen)
         rises = f", {beta.cycles} times" if beta.kind == "cyclical" else ""
         line = (
