@@ -110,8 +110,8 @@ def train(arguments: list[str]) -> None:
     chosen = {"steps": request.steps, "seed": request.seed}
     config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
     refuse_run(request.run)
-    lengths = {"preset": find(request.preset), "epochs": request.epochs}
-    request.computing.run(partial(begin, request.preset, config, request.data, request.run, **lengths))
+    given: dict[str, Any] = {"preset": find(request.preset), "epochs": request.epochs}
+    request.computing.run(partial(begin, request.preset, config, request.data, request.run, **given))
 
 
 def _settings(preset: str, arguments: list[str]) -> Any:
