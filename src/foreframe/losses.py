@@ -39,7 +39,7 @@ class LossConfig:
     steps: Literal["sum", "mean"] = "sum"
     """Over the predicted frames: sum, as both labs and SVG have it; mean for windows of changing length."""
     prior_beta: Weight = 0.0
-    """Above 0, the KL is split (Hafner et al. 2021): beta weighs it for the posterior alone, this for the prior alone,
+    """Above 0, the KL is split (Hafner et al. 2021): beta is its weight for the posterior alone, this for the prior,
     which would learn too slowly at a small beta."""
     free_nats: Weight = 0.0
     """The KL of a clip and frame counts from this many nats on: below, nothing presses z towards the prior."""
