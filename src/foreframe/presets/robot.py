@@ -1,4 +1,4 @@
-"""A robot that is about to be moved: the last frame composed anew, for any robot's clips with actions."""
+"""A robot that is about to be moved: the next frame composed from the last, for any robot's clips with actions."""
 
 from __future__ import annotations
 
