@@ -20,6 +20,7 @@ import torch
 from foreframe import cli, models
 from foreframe import config as settings
 from foreframe.checkpoint import Provenance
+from foreframe.cli import courses
 from foreframe.clip import ClipSpec
 from foreframe.conformance import SPECS, check_model, small
 from foreframe.data.ingest.conformance import check_layout
@@ -61,24 +62,24 @@ EXPECTED = {
 }
 
 LABS = {
-    "Flags of the action lab": (
+    "action lab": (
         "lr beta1 batch_size optimizer niter epoch_size tfr tfr_start_decay_epoch tfr_decay_step tfr_lower_bound "
         "kl_anneal_cyclical kl_anneal_ratio kl_anneal_cycle seed n_past n_future n_eval rnn_size "
         "posterior_rnn_layers predictor_rnn_layers z_dim g_dim beta num_workers last_frame_skip cuda model_dir "
         "log_dir data_root"
     ),
-    "Flags of the pose lab": (
+    "pose lab": (
         "batch_size lr device optim gpu test store_visualization DR save_root num_workers num_epoch per_save partial "
         "train_vi_len val_vi_len frame_H frame_W F_dim L_dim N_dim D_out_dim tfr tfr_sde tfr_d_step ckpt_path "
         "fast_train fast_partial fast_train_epoch kl_anneal_type kl_anneal_cycle kl_anneal_ratio"
     ),
-    "Flags of edenton/svg": (
+    "edenton/svg": (
         "lr beta1 batch_size log_dir model_dir name data_root optimizer niter seed epoch_size image_width channels "
         "dataset n_past n_future n_eval rnn_size prior_rnn_layers posterior_rnn_layers predictor_rnn_layers z_dim "
         "g_dim beta model data_threads num_digits last_frame_skip model_path num_threads nsample N"
     ),
 }
-"""Every flag of the labs' templates and of SVG's scripts, by the heading under which it has a row."""
+"""Every flag of the labs' templates and of SVG's scripts."""
 
 
 ON_DISK = (
@@ -248,27 +249,25 @@ def exists(name: str) -> bool:
 # ---------------------------------------------------------------- the flags of the labs
 
 
-def rows(section: str) -> dict[str, str]:
-    """{flag: the rest of its row} of the tables under one heading of from-the-labs.md."""
-    text = (ROOT / "docs" / "from-the-labs.md").read_text(encoding="utf-8")
-    (part,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    found = {}
-    for line in part.splitlines():
-        cells = line.split("|")
-        if len(cells) > 3:
-            found.update(dict.fromkeys(re.findall(r"--(\w+)", cells[1]), "|".join(cells[2:])))
-    return found
+@pytest.mark.parametrize("lab", LABS)
+def test_every_flag_of_a_lab_is_answered(lab):
+    known = {flag for flags, _ in courses.ROWS for flag in flags.split()}
+    assert set(LABS[lab].split()) - known == set()
 
 
-@pytest.mark.parametrize("section", LABS)
-def test_every_flag_of_a_lab_has_a_row(section):
-    assert set(LABS[section].split()) - set(rows(section)) == set()
+def test_the_page_answers_a_flag_as_the_command_does():
+    text = (ROOT / "docs" / "from-the-labs.md").read_text(encoding="utf-8").replace("`", "")
+    rows = dict(re.findall(r"^\| (--.+?) \| (.+) \|$", text, re.MULTILINE))
+    assert rows == {", ".join(f"--{flag}" for flag in flags.split()): here for flags, here in courses.ROWS}
 
 
-@pytest.mark.parametrize("section", LABS)
-def test_every_setting_that_a_lab_flag_is_mapped_to_exists(section):
-    named = {flag for rest in rows(section).values() for flag in re.findall(r"`--([\w.-]+)", rest)}
+def test_every_setting_that_a_lab_flag_is_mapped_to_exists():
+    named = {flag for _, here in courses.ROWS for flag in re.findall(r"--([\w.-]+)", here)}
     assert named - known_flags() == set()
+
+
+def test_no_flag_of_ours_is_taken_for_one_of_the_labs():
+    assert {flag.replace("-", "_").casefold() for flag in known_flags()} & courses.HERE.keys() == set()
 
 
 def known_flags() -> set[str]:

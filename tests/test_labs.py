@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from foreframe import presets, sweep
+from foreframe import cli, presets, sweep
 from foreframe.schedules import BetaSchedule, Clock, ForcingSchedule, RateSchedule
 
 # -- the pose lab (seed A): one value an epoch, from the epoch's number
@@ -206,3 +206,25 @@ def test_the_lab_grids_keep_what_the_action_lab_did(prior: str):
     assert (train.forcing.coin, train.forcing.floor, train.forcing.own_context) == ("batch", 0.001, True)
     assert (train.model.skip, train.standardise, train.windows) == ("svg", False, "first")
     assert (train.beta.stop, train.loss.latents) == (1.0, "sum")
+
+
+# -- what a student types
+
+
+@pytest.mark.parametrize(
+    ("typed", "here"),
+    [
+        ("--num_epoch 100", "--epochs N"),
+        ("--tfr-d-step=0.1", "--forcing.decay"),
+        ("--kl_anneal_ratio 2", "ratio / 2"),
+        ("--DR LAB4_Dataset", "--data"),
+        ("--fast_train", "--max-minutes"),
+    ],
+)
+def test_a_flag_of_a_lab_is_answered_with_ours(typed: str, here: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "pose-dance-lab", "--data", "x", "--run", "y", *typed.split()])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"foreframe: {typed.split()[0].partition('=')[0]} is a flag of the labs; here it is ")
+    assert here in line

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import pytest
 
-from foreframe import models
+from foreframe import cli, config, models
 from foreframe.errors import ConfigError, UsageError
 from foreframe.presets import find as preset
 from foreframe.schedules import BetaSchedule, Clock, ForcingSchedule, RateSchedule
@@ -53,6 +55,38 @@ def test_every_named_grid_can_be_planned_at_every_scale(name, scale, tmp_path, v
         models.build_on_meta(cell.record.train.model, pack.spec)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_dry_run_lists_every_setting_of_every_variant_differences_first(name, tmp_path, capsys):
+    cli.main(["sweep", name, "--dry-run", "--json", str(tmp_path / "grid.json")])
+    head, apart, shared = capsys.readouterr().out.partition("written:")[0].split("\n\n")
+    assert head.startswith(f"{name}: {find(name).question}")
+    written = json.loads((tmp_path / "grid.json").read_text())
+    expected = {variant: config.flatten(config.to_dict(train)) for variant, train in find(name).variants.items()}
+    assert written == json.loads(json.dumps(expected))
+    columns, *rows = apart.splitlines()
+    assert columns.split() == VARIANTS[name]
+    assert shared.startswith("in all of them\n")
+    listed = [line.split()[0] for line in rows], [line.split()[0] for line in shared.splitlines()[1:]]
+    assert sorted(listed[0] + listed[1]) == sorted({key for values in written.values() for key in values})
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.json"], "nothing is trained"
+
+
+def test_a_dry_run_is_of_the_scale_that_would_be_trained(capsys):
+    cli.main(["sweep", "seed-a-kl", "--dry-run", "--scale", "tiny"])
+    assert re.search(r"^steps +6$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [([], "expected --data CLIPS and --out FOLDER"), (["--json", "x", "--data", "d", "--out", "o"], "--dry-run")],
+)
+def test_a_sweep_says_what_it_needs(flags, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["sweep", "seed-a-kl", *flags])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_scale_keeps_the_form_of_schedules():
     full = replace(
         preset("svg-bair-fixed"),
@@ -79,8 +113,8 @@ def test_a_decay_counted_in_steps_is_as_far_at_the_end_of_a_shorter_run(kind):
 
 def test_paper_scale_changes_nothing():
     for name in grids():
-        for config in find(name).variants.values():
-            assert scaled(config, "paper") is config
+        for train in find(name).variants.values():
+            assert scaled(train, "paper") is train
 
 
 def test_a_run_that_is_shorter_already_is_not_made_longer():

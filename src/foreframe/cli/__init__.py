@@ -19,6 +19,7 @@ from typing import Any
 import tyro
 
 from foreframe import disk, signals
+from foreframe.cli import courses
 from foreframe.cli.clips import DATA, data
 from foreframe.cli.experiments import diagnose, report, sweep
 from foreframe.cli.shared import import_torch
@@ -66,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     flags, arguments = of_any_verb.parse_known_args(arguments)
     try:
         with signals.handle_signals():
+            courses.refuse(arguments)
             for file in flags.model_file:
                 import_torch()
                 from foreframe.models import run_file

@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from foreframe.cli.shared import Reporting, ReportingFlags, Scoring, ScoringFlags
+from foreframe.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from foreframe.data.pack.pack import Pack
     from foreframe.report.experiment.collect import Request, RunResults
+    from foreframe.sweep import Grid
+    from foreframe.sweep.scales import ScaleName
 
 
 def sweep(
     grid: tyro.conf.Positional[str],
-    data: str,
-    out: Path,
+    data: str | None = None,
+    out: Path | None = None,
     reporting: ReportingFlags = Reporting(),  # noqa: B008
     scale: Literal["tiny", "short", "paper"] = "paper",
     seeds: int = 1,
     workers: int = 0,
     engine: Literal["local", "ray"] = "local",
+    dry_run: bool = False,
+    json: Path | None = None,
 ) -> None:
     """Train every variant of a grid, score them all in one way, and write a page that compares them.
 
@@ -33,19 +38,28 @@ def sweep(
 
     Args:
         grid: Name of a grid (`foreframe presets` lists them), FILE.py or FILE.py:FUNCTION for your own.
-        data: Clips, as for `train`.
+        data: Clips, as for `train`. Needed, as OUT is, for all but --dry-run.
         out: Folder for the runs, in OUT/runs, and the page, in OUT/GRID. Several grids may share it.
         reporting: How runs are scored; --threads are those of each run, by default an equal share of the cores.
         scale: paper: as written; short: narrower and shorter, minutes a run on a CPU; tiny: seconds, only to try it.
         seeds: Trainings of each variant, with different seeds.
         workers: Runs at a time; 0: one on a GPU, one for every two cores without.
         engine: local: processes of this machine; ray: tasks of a Ray cluster that sees the same folders.
+        dry_run: Print every variant with all its settings, and train nothing.
+        json: Where --dry-run also writes them.
     """
     from foreframe.data.open import open_clips
     from foreframe.report.experiment.page import write_report
     from foreframe.sweep import engines, find, run
 
-    request, found, device = reporting.request(), find(grid), reporting.choose_device()
+    found = find(grid)
+    if dry_run:
+        return _list(found, scale, json)
+    if data is None or out is None:
+        raise UsageError("sweep: expected --data CLIPS and --out FOLDER; only --dry-run does without")
+    if json is not None:
+        raise UsageError(f"--json {json}: goes with --dry-run; a sweep writes results.csv beside its page")
+    request, device = reporting.request(), reporting.choose_device()
     pack = open_clips(data, progress=True)
     cells = run.plan(found, pack, out, scale, seeds)
     workers, threads = run.workers_and_threads(workers, reporting.threads, len(cells), device.type)
@@ -115,6 +129,16 @@ def diagnose(
     print_diagnosis(result)
     path = write_json(result, json or run / "eval" / f"{split}-diagnosis.json")
     print(f"written: {path}")
+
+
+def _list(grid: Grid, scale: ScaleName, json: Path | None) -> None:
+    from foreframe.sweep import listing
+
+    settings = listing.settings(grid, scale)
+    print(f"{grid.name}: {grid.question} ({scale} scale)\n\n{listing.text(settings)}")
+    if json is not None:
+        listing.write(settings, json)
+        print(f"written: {json}")
 
 
 def _collect_all(runs: Sequence[Path], request: Request, device: torch.device, pack: Pack | None) -> list[RunResults]:
