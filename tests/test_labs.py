@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from foreframe import cli, presets, sweep
+from foreframe.cli.shared import Reporting
+from foreframe.data.pack.pack import Pack
+from foreframe.evaluation import Protocol, evaluate
+from foreframe.log import read_log
 from foreframe.schedules import BetaSchedule, Clock, ForcingSchedule, RateSchedule
+from tests.runs import CPU, TINY, make
 
 # -- the pose lab (seed A): one value an epoch, from the epoch's number
 
@@ -206,6 +213,30 @@ def test_the_lab_grids_keep_what_the_action_lab_did(prior: str):
     assert (train.forcing.coin, train.forcing.floor, train.forcing.own_context) == ("batch", 0.001, True)
     assert (train.model.skip, train.standardise, train.windows) == ("svg", False, "first")
     assert (train.beta.stop, train.loss.latents) == (1.0, "sum")
+
+
+@pytest.mark.parametrize("name", [name for name in presets.presets() if name.endswith(("-lab", "-template"))])
+def test_the_labs_runs_are_validated_by_their_own_psnr(name: str):
+    assert presets.find(name).metric == "psnr-channel"
+
+
+def test_a_grid_is_scored_by_what_its_runs_are_validated_by():
+    assert Reporting().request("psnr-channel").metrics == ("psnr-channel", "ssim")
+    assert Reporting(metrics=("ssim",)).request("psnr-channel").metrics == ("ssim",)
+
+
+def test_validation_reconstructs_from_the_mean_of_the_posterior_by_the_labs_psnr(vector_pack: Pack, tmp_path: Path):
+    trainer = make(vector_pack, tmp_path, replace(TINY, metric="psnr-channel", steps=2, validate_every=2))
+    trainer.run()
+    (row,) = [row for row in read_log(tmp_path) if "val_prediction_psnr" in row]
+    protocol = Protocol("val", TINY.context, TINY.horizon, metrics=("psnr-channel",))
+    expected = {
+        "prediction": protocol,
+        "reconstruction": replace(protocol, mode="reconstruction", temperature=0.0),
+    }
+    for mode, asked in expected.items():
+        found = evaluate(trainer.state.scored, vector_pack, asked, CPU)
+        assert row[f"val_{mode}_psnr"] == found.scores["psnr-channel"].mean
 
 
 # -- what a student types

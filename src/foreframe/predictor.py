@@ -208,9 +208,8 @@ class Predictor:
         config, made, best = self.trained.config, self.trained.provenance, self.trained.checkpoint.best
         scored = "none"
         if best:
-            scored = (
-                f"PSNR {best['psnr']:.2f} dB over {best['horizon']} frames ({best['split']}, step {best['step']:,})"
-            )
+            where = f"over {best['horizon']} frames ({best['split']}, step {best['step']:,})"
+            scored = f"{config.train.metric.upper()} {best['psnr']:.2f} dB {where}"
         averaged = ", averaged weights" if made.weights == "ema" else ""
         size = f"{self.context} frames {self.spec.height}x{self.spec.width}x{self.spec.channels}"
         return "\n".join(

@@ -97,6 +97,8 @@ class TrainConfig(Generic[M]):
     """Steps between validations; 0: none."""
     validate_clips: Steps = 32
     """Clips of the validation split that are scored."""
+    metric: Literal["psnr", "psnr-channel"] = "psnr"
+    """The PSNR that validation measures and `sweep` and `report` score by; psnr-channel is the labs'."""
     save_every: Count = 500
     """Steps between checkpoints."""
     tensorboard: bool = False

@@ -284,6 +284,16 @@ def test_figures_in_the_page_follow_its_colours_and_keep_their_names_apart(page)
         assert set(used) <= set(re.findall(r'\bid="([^"]+)"', figure))
 
 
+def test_a_training_ends_with_its_last_values_step_and_duration():
+    rows = [{"step": step, "epoch": step // 11, "loss": float(step), "steps_per_second": 2.0} for step in range(1, 21)]
+    table = tables.ends(variants_of(made("one", 0.0, rows=rows), made("two", 0.0)))
+    assert [cell.text for cell in table.header] == ["run", "loss", "step", "took"]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["one", "15.5", "20", "10 s"],
+        ["two", "", "20", "not recorded"],
+    ]
+
+
 def test_a_pose_run_has_its_whole_take_with_the_mean_in_the_title(page):
     mean = made(EVIL, 0.0).prediction.scores["psnr"].mean
     assert f"PSNR per frame, mean {mean:.2f} dB" in page

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from foreframe.report.plots import Chart, Line, inline, line_figure, over_frames, per_frame, save
-from foreframe.report.training import Training, training_charts, training_figure
+from foreframe.report.training import Training, final, training_charts, training_figure
 from foreframe.video import read_image
 
 ROWS = [
@@ -64,6 +64,18 @@ def test_numbers_that_are_missing_or_not_finite_leave_no_point() -> None:
     assert charts["lr"].lines[0].x == [1]
     assert [line.name for line in charts["val_prediction_psnr"].lines] == ["run", "repeat last frame"]
     assert "val_one_step_psnr" not in charts
+
+
+def test_the_loss_has_a_point_for_each_epoch_beside_its_line() -> None:
+    rows = [{"step": step, "epoch": (step - 1) // 4, "loss": float(step), "beta": 1.0} for step in range(1, 11)]
+    charts = {quantity.key: chart for quantity, chart in training_charts([Training("run", 0, rows)]).items()}
+    means, line = charts["loss"].lines
+    assert (means.x, means.y, means.dots) == ([4, 8, 10], [2.5, 6.5, 9.5], True)
+    assert (line.x, line.faint) == ([float(row["step"]) for row in rows], True)
+    assert charts["loss"].title == "Loss (points: means of epochs)"
+    assert len(charts["beta"].lines) == 1, "schedules are not noisy"
+    assert (final(rows, "loss"), final(rows, "beta"), final(rows, "lr")) == (9.5, 1.0, None)
+    assert final(ROWS, "loss") == 0.1
 
 
 def test_a_log_without_numbers_is_refused() -> None:

@@ -59,7 +59,8 @@ def sweep(
         raise UsageError("sweep: expected --data CLIPS and --out FOLDER; only --dry-run does without")
     if json is not None:
         raise UsageError(f"--json {json}: goes with --dry-run; a sweep writes results.csv beside its page")
-    request, device = reporting.request(), reporting.choose_device()
+    metric = next(iter(found.variants.values())).metric
+    request, device = reporting.request(metric), reporting.choose_device()
     pack = open_clips(data, progress=True)
     cells = run.plan(found, pack, out, scale, seeds)
     workers, threads = run.workers_and_threads(workers, reporting.threads, len(cells), device.type)
@@ -91,9 +92,10 @@ def report(
         data: Clips to score on, as for `train`. Default: those of each run.
     """
     from foreframe.data.open import open_clips
+    from foreframe.recipe import RunConfig
     from foreframe.report.experiment.page import write_report
 
-    request, device = reporting.request(), reporting.choose_device()
+    request, device = reporting.request(RunConfig.read(runs[0]).train.metric), reporting.choose_device()
     pack = None if data is None else open_clips(data, progress=True)
     print(f"page: {write_report(_collect_all(runs, request, device, pack), out, title)}")
 

@@ -86,14 +86,16 @@ class Reporting(Scoring):
     """Clips of each run that are shown moving."""
     diagnosis: bool = True
     """Also measure what scores hide (`foreframe diagnose`)."""
-    metrics: tuple[str, ...] = ("psnr", "ssim")
-    """Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian."""
+    metrics: tuple[str, ...] = ()
+    """Any of psnr, psnr-channel, ssim, ssim-range2, ssim-gaussian. Default: the PSNR that the first run is validated by
+    (setting `metric`), and ssim."""
 
-    def request(self) -> Request:
-        """What to collect of each run."""
+    def request(self, metric: str) -> Request:
+        """What to collect of each run; metric: that of its validations."""
         from foreframe.report.experiment.collect import Request
 
-        request = Request(**{field.name: getattr(self, field.name) for field in fields(Request)})
+        given = {field.name: getattr(self, field.name) for field in fields(Request)}
+        request = Request(**given | {"metrics": self.metrics or (metric, "ssim")})
         request.check()
         return request
 

@@ -50,6 +50,7 @@ def svg_bair_fixed_lab() -> TrainConfig[Config]:
         fixed,
         model=replace(fixed.model, skip="svg"),
         standardise=False,
+        metric="psnr-channel",
         windows="first",
         beta=replace(fixed.beta, stop=1.0),
         forcing=replace(fixed.forcing, floor=0.001, coin="batch", own_context=True),

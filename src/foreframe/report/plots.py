@@ -57,7 +57,8 @@ class Line:
     """A curve of a chart: N values over N places, and perhaps a band from `low` to `high` (N each).
 
     number: Lines of one number share color and stroke, and a legend names the first of them; None is a baseline,
-    gray and dashed. thin: one of many, such as a training of several.
+    gray and dashed. thin: one of many, such as a training of several. faint: what another line is the mean of. dots:
+    each value is a point.
     """
 
     name: str
@@ -67,6 +68,8 @@ class Line:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     thin: bool = False
+    faint: bool = False
+    dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,10 @@ def _draw(chart: Chart, place: Figure | SubFigure) -> None:
         else:
             color, stroke = COLORS[line.number % len(COLORS)], _STROKES[line.number % len(_STROKES)]
             width = 1.1 if line.thin else 1.8
-        marker = "o" if line.number is not None and len(line.x) <= 30 else None
+        marker = "o" if line.dots or (line.number is not None and len(line.x) <= 30) else None
+        size, alpha = 3 if len(line.x) <= 30 else 2, 0.4 if line.faint else 1.0
         (drawn,) = axes.plot(
-            line.x, line.y, color=color, linestyle=stroke, linewidth=width, marker=marker, markersize=3
+            line.x, line.y, color=color, linestyle=stroke, linewidth=width, marker=marker, markersize=size, alpha=alpha
         )
         if line.name:
             named.setdefault(_legible(line.name), drawn)

@@ -197,7 +197,9 @@ class Trainer:
         """A step's `VALUES` and settings by name; `psnr` is of the training batch, whose z saw the answer."""
         read = dict(zip(VALUES, values.tolist(), strict=True))
         norm, psnr = read.pop("grad_norm"), -10 * math.log10(max(read.pop("mse"), 1e-10))
-        return {**read, "psnr": psnr, **self.plan.settings(self.state.step - 1), "grad_norm": norm}
+        step = self.state.step - 1
+        at = {"epoch": self.plan.clock(step).epoch, **self.plan.settings(step)}
+        return {**read, "psnr": psnr, **at, "grad_norm": norm}
 
     def _is_due(self, every: int) -> bool:
         """Whether a thing done every n-th step, and at the end, is to be done now; never with 0."""

@@ -1,4 +1,7 @@
-"""Validation in the middle of a training: scores of prediction and reconstruction, and a panel of clips."""
+"""Validation in the middle of a training: scores of prediction and reconstruction, and a panel of clips.
+
+Prediction draws z from the prior; reconstruction takes the mean of the posterior, as the pose lab's validation does.
+"""
 
 from __future__ import annotations
 
@@ -37,23 +40,25 @@ def _score(setup: Setup, state: State, reporter: Reporter) -> bool:
     horizon = evaluation.default_horizon(setup.config, setup.pack, "val")
     model = state.scored.eval()
 
-    def psnr(mode: ModeName) -> tuple[float, float]:
+    def psnr(mode: ModeName, temperature: float) -> tuple[float, float]:
         """Of the model, and of the last frame repeated."""
+        metric, clips = train.metric, train.validate_clips
         protocol = evaluation.Protocol(
-            "val", train.context, horizon, mode, clips=train.validate_clips, metrics=("psnr",)
+            "val", train.context, horizon, mode, temperature=temperature, clips=clips, metrics=(metric,)
         )
         result = evaluation.evaluate(model, setup.pack, protocol, setup.device)
-        return result.scores["psnr"].mean, result.baselines["repeat_last"]["psnr"].mean
+        return result.scores[metric].mean, result.baselines["repeat_last"][metric].mean
 
-    score, repeat_last = psnr("prediction")
-    reconstruction, _ = psnr("reconstruction")
+    score, repeat_last = psnr("prediction", 1.0)
+    reconstruction, _ = psnr("reconstruction", 0.0)
     row = {"val_prediction_psnr": score, "val_reconstruction_psnr": reconstruction, "val_repeat_last_psnr": repeat_last}
     reporter.row({"step": state.step, **row})
     better = bool(score > state.best.get("psnr", -math.inf))  # never if it is not a number
     if better:
         state.best = {"step": state.step, "psnr": score, "split": "val", "horizon": horizon}
+    by = "" if train.metric == "psnr" else f" by {train.metric}"
     reporter.say(
-        f"step {state.step}: validation over {horizon} frames: prediction {score:.2f} dB, "
+        f"step {state.step}: validation over {horizon} frames{by}: prediction {score:.2f} dB, "
         f"reconstruction {reconstruction:.2f}, repeat-last {repeat_last:.2f}" + (" (best so far)" if better else "")
     )
     try:

@@ -22,7 +22,7 @@ from foreframe.log import Bar, read_log
 from foreframe.recipe import RunConfig
 from foreframe.report.experiment.panels import Panel, draw_panels
 
-FORMAT = 2
+FORMAT = 3
 LIMIT = 64 * 2**20
 """Bytes of the file that keeps it, at most."""
 
@@ -168,7 +168,7 @@ def _make(
     with Bar(f"scoring {trained.run.name}", rollouts) if progress else nullcontext() as bar:
         advance = None if bar is None else bar.done
         prediction = evaluation.evaluate_run(trained, pack, protocol, device, advance)
-        once = replace(protocol, mode="reconstruction", samples=1)
+        once = replace(protocol, mode="reconstruction", samples=1, temperature=0.0)
         reconstruction = evaluation.evaluate_run(trained, pack, once, device, advance)
         diagnosis, why_not = None, "it was not asked for"
         if request.diagnosis:

@@ -93,21 +93,22 @@ def takes(variants: Sequence[Variant]) -> list[Drawn]:
     Only for runs conditioned on pose pictures. The lab draws reconstruction alone; here prediction leads.
     """
     first = variants[0].runs[0]
-    if first.config.spec.cond != "image" or "psnr" not in first.prediction.scores:
+    metric = next((name for name in first.prediction.scores if name.startswith("psnr")), None)
+    if first.config.spec.cond != "image" or metric is None:
         return []
     drawn, known = [], first.prediction.protocol.context
     for number, variant in enumerate(variants[:TAKES]):
         runs = variant.runs
-        predicted, _ = _mean_and_bands([run.prediction.scores["psnr"].per_frame for run in runs], None)
-        rebuilt, _ = _mean_and_bands([run.reconstruction.scores["psnr"].per_frame for run in runs], None)
-        baseline = runs[0].prediction.baselines["repeat_last"]["psnr"].per_frame
+        predicted, _ = _mean_and_bands([run.prediction.scores[metric].per_frame for run in runs], None)
+        rebuilt, _ = _mean_and_bands([run.reconstruction.scores[metric].per_frame for run in runs], None)
+        baseline = runs[0].prediction.baselines["repeat_last"][metric].per_frame
         lines = [
             plots.per_frame("prediction", predicted, known, number),
             plots.per_frame("reconstruction: has seen each frame", rebuilt, known, number + 1),
             plots.per_frame(BASELINES["repeat_last"], baseline, known, None),
         ]
-        title = f"PSNR per frame, mean {sum(predicted) / len(predicted):.2f} dB"
-        figure = line_figure(plots.over_frames(title, "PSNR (dB)", known, lines))
+        title = f"{metric.upper()} per frame, mean {sum(predicted) / len(predicted):.2f} dB"
+        figure = line_figure(plots.over_frames(title, label(metric), known, lines))
         caption = f"{variant.name}, over the whole take; the mean is that of prediction."
         drawn.append(Drawn(f"take-{number + 1}", caption, figure))
     return drawn

@@ -93,8 +93,9 @@ def _results(variants: Sequence[Variant], results: Sequence[TableText], metric: 
         "Better than: yes or no where no interval of the difference holds 0, else not shown. Differences are paired "
         f"clip by clip, their intervals bootstrapped over clips.{seeds} Each interval stands alone: of twenty "
         "comparisons without any difference, one is claimed by chance.",
-        "Reconstruction draws z from the posterior, which has seen the frame it is scored on: it is no prediction, and "
-        "only shows what the decoder can do. Times are the log's steps over steps per second, without pauses.",
+        "Reconstruction takes for z the mean of the posterior, which has seen the frame it is scored on: it is no "
+        "prediction, and only shows what the decoder can do. Times are the log's steps over steps per second, without "
+        "pauses.",
     ]
     if protocol.samples > 1:
         notes.append(f"Best of {protocol.samples} is chosen by the truth, clip by clip.")
@@ -104,7 +105,8 @@ def _results(variants: Sequence[Variant], results: Sequence[TableText], metric: 
 def _takes(variants: Sequence[Variant]) -> Section:
     drawn = figures.takes(variants)
     note = (
-        "The pose lab draws the reconstruction and calls it validation PSNR; the mean in these titles is prediction's."
+        "The pose lab draws the reconstruction, z at the posterior's mean, and calls it validation PSNR; the mean in "
+        "these titles is prediction's."
     )
     if len(variants) > figures.TAKES:
         note = f"The first {figures.TAKES} of {len(variants)} variants are drawn."
@@ -113,7 +115,8 @@ def _takes(variants: Sequence[Variant]) -> Section:
 
 def _training(variants: Sequence[Variant]) -> Section:
     drawn, missing = figures.training(variants)
-    return Section("Training", figures=drawn, notes=[f"Not in any log: {', '.join(missing)}."] if missing else ())
+    notes = [f"Not in any log: {', '.join(missing)}."] if missing else ()
+    return Section("Training", [tables.ends(variants)], drawn, notes)
 
 
 def _diagnosis(variants: Sequence[Variant]) -> Section:

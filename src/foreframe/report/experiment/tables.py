@@ -26,6 +26,15 @@ from foreframe.report.experiment.statistics import (
 )
 from foreframe.report.html import TableText, duration, text_table
 from foreframe.report.results import csv_text, label, markdown
+from foreframe.report.training import final
+
+LAST = {
+    "loss": "loss",
+    "reconstruction": "reconstruction term",
+    "kl_nats": "KL (nats a frame)",
+    "val_prediction_psnr": "validation, prediction (dB)",
+    "val_reconstruction_psnr": "validation, reconstruction (dB)",
+}
 
 
 def results(variants: Sequence[Variant], metric: str) -> TableText:
@@ -80,6 +89,24 @@ def runs(variants: Sequence[Variant], main: str) -> TableText:
             ]
         )
     return text_table("Each run", header, rows)
+
+
+def ends(variants: Sequence[Variant]) -> TableText:
+    """Each training at its end, as the legends of the pose lab's figures give it: last values, step and duration."""
+    named = named_runs(variants)
+    last = {name: [final(run.log, key) for _, run in named] for key, name in LAST.items()}
+    last = {name: values for name, values in last.items() if any(value is not None for value in values)}
+    rows = [
+        [
+            name,
+            *("" if values[place] is None else f"{values[place]:.4g}" for values in last.values()),
+            f"{run.last_step:,}",
+            _time_taken(run),
+        ]
+        for place, (name, run) in enumerate(named)
+    ]
+    caption = "At the end of training; loss, reconstruction and KL are means of the last epoch's logged steps"
+    return text_table(caption, ["run", *last, "step", "took"], rows)
 
 
 def _time_taken(run: RunResults) -> str:
