@@ -257,13 +257,22 @@ def test_every_flag_of_a_lab_is_answered(lab):
 
 def test_the_page_answers_a_flag_as_the_command_does():
     text = (ROOT / "docs" / "from-the-labs.md").read_text(encoding="utf-8").replace("`", "")
-    rows = dict(re.findall(r"^\| (--.+?) \| (.+) \|$", text, re.MULTILINE))
+    rows = dict(re.findall(r"^\|(--\w.*?)\|(.+)\|$", text, re.MULTILINE))
     assert rows == {", ".join(f"--{flag}" for flag in flags.split()): here for flags, here in courses.ROWS}
 
 
 def test_every_setting_that_a_lab_flag_is_mapped_to_exists():
     named = {flag for _, here in courses.ROWS for flag in re.findall(r"--([\w.-]+)", here)}
     assert named - known_flags() == set()
+
+
+def test_every_row_of_the_labs_has_an_answer_and_a_test_that_shows_it():
+    text = (ROOT / "docs" / "from-the-labs.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\|([AB]\d+) [^|]+\|[^|]+\|`(tests/[^|`]+)`\|$", text, re.MULTILINE))
+    assert [*shown] == [f"A{number}" for number in range(1, 43)] + [f"B{number}" for number in range(1, 33)]
+    for place in shown.values():
+        path, _, name = place.partition(":")
+        assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), place
 
 
 def test_no_flag_of_ours_is_taken_for_one_of_the_labs():

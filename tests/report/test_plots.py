@@ -72,7 +72,7 @@ def test_the_loss_has_a_point_for_each_epoch_beside_its_line() -> None:
     means, line = charts["loss"].lines
     assert (means.x, means.y, means.dots) == ([4, 8, 10], [2.5, 6.5, 9.5], True)
     assert (line.x, line.faint) == ([float(row["step"]) for row in rows], True)
-    assert charts["loss"].title == "Loss (points: means of epochs)"
+    assert charts["loss"].title == "Loss (points: epochs)"
     assert len(charts["beta"].lines) == 1, "schedules are not noisy"
     assert (final(rows, "loss"), final(rows, "beta"), final(rows, "lr")) == (9.5, 1.0, None)
     assert final(ROWS, "loss") == 0.1

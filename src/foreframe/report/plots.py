@@ -152,7 +152,8 @@ def _draw(chart: Chart, place: Figure | SubFigure) -> None:
         else:
             color, stroke = COLORS[line.number % len(COLORS)], _STROKES[line.number % len(_STROKES)]
             width = 1.1 if line.thin else 1.8
-        marker = "o" if line.dots or (line.number is not None and len(line.x) <= 30) else None
+        few = line.number is not None and not line.faint and len(line.x) <= 30
+        marker = "o" if line.dots or few else None
         size, alpha = 3 if len(line.x) <= 30 else 2, 0.4 if line.faint else 1.0
         (drawn,) = axes.plot(
             line.x, line.y, color=color, linestyle=stroke, linewidth=width, marker=marker, markersize=size, alpha=alpha

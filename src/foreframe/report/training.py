@@ -69,7 +69,7 @@ def training_charts(trainings: Sequence[Training]) -> dict[Quantity, Chart]:
         lines = [line for one in trainings for line in _lines(one, quantity)]
         if not lines:
             continue
-        title = f"{quantity.title} (points: means of epochs)" if any(line.dots for line in lines) else quantity.title
+        title = f"{quantity.title} (points: epochs)" if any(line.dots for line in lines) else quantity.title
         if quantity.baseline:
             x, y = max((_points(one.log, quantity.baseline) for one in trainings), key=lambda points: len(points[0]))
             lines += [Line("repeat last frame", x, y, None)] if x else []
