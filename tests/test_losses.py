@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,3 +94,57 @@ def test_kl_and_its_gradient_are_finite_whatever_a_head_says(q_logvar, p_logvar,
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(raw.grad).all()
+
+
+LOG = LossConfig(reconstruction="log-mse")
+
+
+def two_frames(latent=True):
+    """Predictions of unlike errors, whose gradients are asked for."""
+    torch.manual_seed(1)
+    target = torch.rand(2, 3, 3, 4, 4, dtype=torch.float64)
+    pixels = (target + torch.randn_like(target) * torch.tensor([0.02, 0.1, 0.3])[:, None, None, None]).requires_grad_()
+    q, p = gaussian(2, 3, 5, seed=3), gaussian(2, 3, 5, seed=4)
+    for part in (*q, *p):
+        part.requires_grad_()
+    return Unrolled(pixels, p if latent else None, q if latent else None), target
+
+
+def test_the_logarithmic_loss_is_psnr_up_to_a_factor_and_a_floor_of_40_db():
+    out, target = two_frames(latent=False)
+    mse = (out.frames - target).square().flatten(2).mean(2)
+    terms = elbo(out, target, 1.0, LOG)
+    torch.testing.assert_close(terms.loss, (0.5 * (mse + 1e-4).log()).sum(1).mean())
+    exact = elbo(Unrolled(target, None, None), target, 1.0, LOG)
+    torch.testing.assert_close(exact.loss, torch.tensor(3 * 0.5 * math.log(1e-4), dtype=torch.float64))
+
+
+def test_beta_means_the_same_for_the_logarithmic_loss():
+    """Each frame's gradients are those of the plain loss over twice that frame's error, the KL's too."""
+    out, target = two_frames()
+    given = [out.frames, *out.posterior, *out.prior]
+    plain = torch.autograd.grad(elbo(out, target, 0.3, LossConfig()).loss, given)
+    ours = torch.autograd.grad(elbo(out, target, 0.3, LOG).loss, given)
+    twice = 2 * ((out.frames - target).square().flatten(2).mean(2) + 1e-4).detach()
+    for mine, theirs in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, theirs / twice.view(2, 3, *[1] * (theirs.ndim - 2)))
+
+
+def test_a_split_kl_trains_the_posterior_by_beta_and_the_prior_by_its_own_weight():
+    out, target = two_frames()
+    sides = [*out.posterior, *out.prior]
+    whole = torch.autograd.grad(elbo(out, target, 1.0, LossConfig()).loss, sides)
+    split = torch.autograd.grad(elbo(out, target, 0.1, LossConfig(prior_beta=5.0)).loss, sides)
+    for part, (mine, theirs) in enumerate(zip(split, whole, strict=True)):
+        torch.testing.assert_close(mine, theirs * (0.1 if part < 2 else 5.0))
+
+
+def test_free_nats_leave_a_small_kl_alone_and_count_the_rest_whole():
+    out, target = two_frames()
+    nats = kl_per_frame(out.posterior, out.prior)
+    between = float(nats.flatten().sort().values[2:4].mean())
+    terms = elbo(out, target, 1.0, LossConfig(free_nats=between))
+    torch.testing.assert_close(terms.kl, nats.clamp(min=between).sum(1).mean())
+    pulled = torch.autograd.grad(terms.loss, out.posterior.mean)[0].abs().sum(2) > 0
+    assert torch.equal(pulled, nats > between)
+    torch.testing.assert_close(terms.kl_nats, nats.mean())
