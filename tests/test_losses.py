@@ -127,7 +127,7 @@ def test_beta_means_the_same_for_the_logarithmic_loss():
     ours = torch.autograd.grad(elbo(out, target, 0.3, LOG).loss, given)
     twice = 2 * ((out.frames - target).square().flatten(2).mean(2) + 1e-4).detach()
     for mine, theirs in zip(ours, plain, strict=True):
-        torch.testing.assert_close(mine, theirs / twice.view(2, 3, *[1] * (theirs.ndim - 2)))
+        torch.testing.assert_close(mine, theirs / twice.view(2, 3, *[1] * (theirs.ndim - 2)), rtol=1e-5, atol=1e-6)
 
 
 def test_a_split_kl_trains_the_posterior_by_beta_and_the_prior_by_its_own_weight():
@@ -142,9 +142,9 @@ def test_a_split_kl_trains_the_posterior_by_beta_and_the_prior_by_its_own_weight
 def test_free_nats_leave_a_small_kl_alone_and_count_the_rest_whole():
     out, target = two_frames()
     nats = kl_per_frame(out.posterior, out.prior)
-    between = float(nats.flatten().sort().values[2:4].mean())
+    between = float(nats.detach().flatten().sort().values[2:4].mean())
     terms = elbo(out, target, 1.0, LossConfig(free_nats=between))
     torch.testing.assert_close(terms.kl, nats.clamp(min=between).sum(1).mean())
     pulled = torch.autograd.grad(terms.loss, out.posterior.mean)[0].abs().sum(2) > 0
     assert torch.equal(pulled, nats > between)
-    torch.testing.assert_close(terms.kl_nats, nats.mean())
+    torch.testing.assert_close(terms.kl_nats, nats.mean().detach())

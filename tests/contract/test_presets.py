@@ -16,7 +16,7 @@ from foreframe.presets import find, presets
 from foreframe.recipe import DataSource, RunConfig
 from foreframe.schedules import Clock
 
-SPECS = {"svg": ClipSpec(3, 64, 64, "vector", 7)}
+SPECS = dict.fromkeys(("svg", "recurrent_unet"), ClipSpec(3, 64, 64, "vector", 7))
 
 
 @pytest.mark.parametrize("name", list(presets()))

@@ -128,11 +128,11 @@ def test_a_layout_of_ones_own_that_keeps_the_contract_can_be_used(
             "train/a: expected a clip that can be sent to another process, found ",
         ),
         (
-            "data[start:stop]", "data[start:stop] + np.random.default_rng().integers(64, dtype=np.uint8)",
+            "data[start:stop]", "np.random.default_rng().integers(256, size=data[start:stop].shape, dtype=np.uint8)",
             "import: expected the same bytes of a second import, found others",
         ),
         (
-            "data[start:stop]", "data[start:stop] + np.random.default_rng().integers(64, dtype=np.uint8)",
+            "data[start:stop]", "np.random.default_rng().integers(256, size=data[start:stop].shape, dtype=np.uint8)",
             "train/a: expected in the pack what the clip reads as, found other numbers",
         ),
         (

@@ -61,7 +61,7 @@ def test_a_posterior_begins_with_a_fifth_of_the_priors_deviation():
     clip = random_clip(spec, 3, 3)
     out = model(clip, 1, torch.zeros(3, 2, dtype=torch.bool), torch.randn(3, 2, 16))
     shares = torch.exp(0.5 * (out.posterior.logvar - out.prior.logvar))
-    assert shares.mean() == pytest.approx(0.2, rel=0.1)
+    assert shares.mean().item() == pytest.approx(0.2, rel=0.1)
 
 
 def test_a_warped_frame_is_seen_from_where_the_flow_points():

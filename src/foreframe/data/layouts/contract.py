@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,18 @@ class SourceClip:
     faults: tuple[Fault, ...] = ()
     part: Callable[[int, int], str] | None = None
     file: str = ""
+
+
+class Reader(Protocol):
+    """Reads the clips of a file by two methods."""
+
+    def frames(self, start: int, stop: int) -> RawChunk: ...
+    def rows(self, start: int, stop: int) -> RawChunk: ...
+
+
+def reads_of(reader: Reader) -> tuple[Read, Read]:
+    """Its methods `frames` and `rows`, pickled by the name of the function: as methods they would need `getattr`."""
+    return partial(type(reader).frames, reader), partial(type(reader).rows, reader)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def _rows(item: Folder, table: Path, length: int, root: Path, taken: tuple[int, 
         path = f"{item.below}/{stem}" if item.below else stem
         keys.append((number, path, f"{item.frames.name}/{path}", *(() if shared else (stem,))))
     first = None if shared else list(item.pictures).index(taken[0])
-    return _Rows(table, tuple(keys), first, length, native, root).read
+    return partial(_Rows.read, _Rows(table, tuple(keys), first, length, native, root))
 
 
 def _files(folder: Path, poses: Mapping[int, str], root: Path, taken: tuple[int, ...], native: Size) -> Read:

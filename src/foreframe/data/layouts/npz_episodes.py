@@ -29,7 +29,7 @@ from foreframe.data.layouts._arrays import (
     pictures,
     split_of,
 )
-from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex, reads_of
 from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, printable
 
@@ -114,5 +114,6 @@ def _clips(episode: Recording, widths: Mapping[str, int], names: tuple[str, ...]
     arrays = tuple(episode.groups[group][:2] for group in widths if group in episode.groups)
     camera = episode.cameras[""]
     reader = ArrayReader(open_npz, episode.path, episode.shown, arrays, names, camera.array, camera.form)
-    rows = reader.rows if names and not faults else None
-    yield SourceClip(episode.shown, episode.split, camera.length, reader.frames, rows, faults)
+    frames, rows = reads_of(reader)
+    beside = rows if names and not faults else None
+    yield SourceClip(episode.shown, episode.split, camera.length, frames, beside, faults)

@@ -38,7 +38,7 @@ from foreframe.data.layouts._arrays import (
     pictures,
     split_of,
 )
-from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex, reads_of
 from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, printable
 
@@ -210,8 +210,8 @@ def _clips(
         arrays = tuple((file.groups[group][0], stop - start) for group in widths)
         actions = tuple(group.split(".")[0] == "action" for group in widths)
         reader = _Reader(open_npz, file.path, file.shown, arrays, names, found.array, found.form, place, start, actions)
-        rows = reader.rows if names else None
-        yield SourceClip(name, file.split, stop - start, reader.frames, rows, file=file.shown)
+        frames, rows = reads_of(reader)
+        yield SourceClip(name, file.split, stop - start, frames, rows if names else None, file=file.shown)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from foreframe.data.layouts._arrays import (
     looks_like_pictures,
     pictures,
 )
-from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.contract import SourceClip, SourceIndex, reads_of
 from foreframe.data.layouts.options import Options
 from foreframe.errors import Fault, printable
 
@@ -196,5 +196,6 @@ def _clips(camera: str, demo: Recording, widths: Mapping[str, int], names: tuple
             own.append(Fault(demo.shown, array, f"{found.length} rows, one for each frame", str(rows)))
     arrays = tuple(demo.groups[kind][:2] for kind in widths if kind in demo.groups)
     reader = ArrayReader(open_file, demo.path, demo.shown, arrays, names, found.array, found.form, demo.group)
-    name, beside = f"{demo.shown}/{demo.group.removeprefix('data/')}", reader.rows if names and not own else None
-    yield SourceClip(name, demo.split, found.length, reader.frames, beside, tuple(own), file=demo.shown)
+    name, (frames, numbers) = f"{demo.shown}/{demo.group.removeprefix('data/')}", reads_of(reader)
+    beside = numbers if names and not own else None
+    yield SourceClip(name, demo.split, found.length, frames, beside, tuple(own), file=demo.shown)

@@ -38,7 +38,7 @@ from foreframe.data.formats.hdf5 import SUFFIXES, Store, library, open_file, rea
 from foreframe.data.formats.images import example_picture
 from foreframe.data.layouts._arrays import ArrayReader, columns, commonest, files_below
 from foreframe.data.layouts._shared import index_of
-from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex, reads_of
 from foreframe.data.layouts.options import Options
 from foreframe.errors import DataError, Fault, UsageError, reading
 from foreframe.files import Recent
@@ -240,10 +240,10 @@ def _clip(path: Path, shown: str, found: _Found, usual: tuple[int, int], tests: 
     arrays = (("policy/actions", found.actions), ("env/state", found.length))
     reader = _Reader(open_file, path, shown, arrays, _columns(usual), found=found)
     if found.widths == usual:
-        return SourceClip(shown, split, found.length, reader.frames, reader.rows)
+        return SourceClip(shown, split, found.length, *reads_of(reader))
     expected = f"actions of {usual[0]} and states of {usual[1]} numbers, as in most files"
     words = f"{found.widths[0]} and {found.widths[1]}: another robot? Keep each in a folder of its own, or skip these"
-    return SourceClip(shown, split, found.length, reader.frames, None, (Fault(shown, "", expected, words),))
+    return SourceClip(shown, split, found.length, reads_of(reader)[0], None, (Fault(shown, "", expected, words),))
 
 
 @dataclass(frozen=True)

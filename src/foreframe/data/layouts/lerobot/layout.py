@@ -31,7 +31,7 @@ from foreframe.data.formats.folders import Findings, listing, may_enter, runs
 from foreframe.data.formats.images import example_picture
 from foreframe.data.formats.parquet import load_pyarrow
 from foreframe.data.layouts._shared import index_of, safely, walk
-from foreframe.data.layouts.contract import RawChunk, Read, SourceClip, SourceIndex
+from foreframe.data.layouts.contract import RawChunk, SourceClip, SourceIndex, reads_of
 from foreframe.data.layouts.lerobot.episodes import EpisodeReader, Source
 from foreframe.data.layouts.lerobot.meta import (
     BOOKKEEPING,
@@ -131,9 +131,7 @@ def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Seq
             expected = "the file of these episodes" if several else "the file of this episode"
             found = "a folder" if safely((source.root / path).is_dir) else "no such file"
             faults.append(Fault(path, where, expected, found))
-    reader = EpisodeReader(source, episode)
-    frames: Read = reader.frames
-    rows: Read = reader.rows
+    frames, rows = reads_of(EpisodeReader(source, episode))
     if faults:  # nothing of it is opened: it may be a pipe, or a link that leads out
         frames, rows = partial(_zeros, np.uint8, (*source.native, 3)), partial(_zeros, np.float32, (len(source.names),))
     split = ""
