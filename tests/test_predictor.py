@@ -16,7 +16,8 @@ from foreframe.models import pose_cvae, pose_unet
 from foreframe.models.svg import Config
 from foreframe.predictor import MAX_VIDEOS, Predictor, Rollout
 from foreframe.recipe import TrainConfig
-from foreframe.report.rollout import from_pack, write_rollout
+from foreframe.report.rollout import Rolling, write_rollouts
+from foreframe.report.starts import from_pack
 from foreframe.rollout import draw_noise, predict
 from foreframe.video import read_image
 from tests.conftest import write_pack
@@ -234,7 +235,7 @@ def test_without_temperature_the_samples_are_one(predictor, vector_pack):
 
 def test_the_command_line_makes_the_same_frames(predictor, vector_pack, tmp_path):
     start = from_pack(predictor.trained, vector_pack, "test", 1, HORIZON)
-    write_rollout(predictor.trained, start, tmp_path, CPU, "prediction", 2, 1.0, 7, 1, 10.0)
+    write_rollouts(predictor.trained, [start], tmp_path, CPU, Rolling(samples=2, seed=7, scale=1))
     frames, rows = vector_pack.read(vector_pack.split("test")[1], 0, K + HORIZON)
     made = predictor.rollout(frames[:K], rows, 2, seed=7, clip=1).frames
     for sample in (0, 1):

@@ -35,9 +35,10 @@ from foreframe.onnx import exporting
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import html, plots
-from foreframe.report import rollout as gallery
 from foreframe.report.clips.page import write_clips_page
 from foreframe.report.results import write_json
+from foreframe.report.rollout import Rolling, write_rollouts
+from foreframe.report.starts import from_pack
 from foreframe.rollout import prepare_for_inference
 
 CAUSES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
@@ -139,8 +140,8 @@ def products(
     vector_pack: Pack, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, Product]:
     def roll_out(folder: Path) -> None:
-        start = gallery.from_pack(trained, vector_pack, "test", 0, 2)
-        gallery.write_rollout(trained, start, folder, torch.device("cpu"), "prediction", 1, 1.0, 0, 1, 5.0)
+        start = from_pack(trained, vector_pack, "test", 0, 2)
+        write_rollouts(trained, [start], folder, torch.device("cpu"), Rolling(scale=1, fps=5.0))
 
     def check_pack(folder: Path) -> None:
         data_check(str(vector_pack.path), json=folder / "x.json", workers=0)
@@ -266,8 +267,8 @@ def test_what_another_model_had_beside_it_goes_with_it(export, tmp_path, monkeyp
 def test_a_shorter_rollout_leaves_nothing_of_the_longer_and_nothing_else_goes(trained, vector_pack, tmp_path):
     (tmp_path / "mine.txt").write_bytes(OLD)
     for horizon, samples in ((4, 2), (2, 1)):
-        start = gallery.from_pack(trained, vector_pack, "test", 0, horizon)
-        gallery.write_rollout(trained, start, tmp_path, torch.device("cpu"), "prediction", samples, 1.0, 0, 1, 5.0)
+        start = from_pack(trained, vector_pack, "test", 0, horizon)
+        write_rollouts(trained, [start], tmp_path, torch.device("cpu"), Rolling(samples=samples, scale=1, fps=5.0))
         (tmp_path / "frames" / "sample-1" / "mine.txt").write_bytes(OLD)
     frames = {f"frames/sample-1/{t:05d}.png" for t in (3, 4)}
     assert set(tree(tmp_path)) == {*GALLERY, *frames, "mine.txt", "frames/sample-1/mine.txt"}

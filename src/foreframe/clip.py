@@ -97,14 +97,15 @@ class Clip:
 
     def unit(self) -> Clip:
         """The same clip with pixels as float32 in [0, 1]; done once, on the device."""
-        return Clip(_unit(self.frames), None if self.cond is None else _unit(self.cond))
+        return Clip(unit(self.frames), None if self.cond is None else unit(self.cond))
 
     def window(self, start: int, stop: int) -> Clip:
         """Frames start to stop-1 with their conditions, as views."""
         return Clip(self.frames[:, start:stop], None if self.cond is None else self.cond[:, start:stop])
 
 
-def _unit(pixels: Tensor) -> Tensor:
+def unit(pixels: Tensor) -> Tensor:
+    """Pixels as float32 in [0, 1]; only uint8 is scaled."""
     import torch  # late: processes that only read files have no use for it
 
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels.float()

@@ -19,8 +19,9 @@ from foreframe.log import read_log
 from foreframe.presets import find
 from foreframe.recipe import RunConfig
 from foreframe.report import html, results
-from foreframe.report import rollout as gallery
 from foreframe.report.plots import line_figure, over_frames, per_frame
+from foreframe.report.rollout import Rolling, write_rollouts
+from foreframe.report.starts import from_pack
 from foreframe.report.training import Training, training_charts
 from foreframe.rollout import ModeName
 from foreframe.training.trainer import Trainer
@@ -51,8 +52,8 @@ def run_demo(out: Path, max_minutes: float, threads: int | None = None) -> None:
         results.write_json(found[mode], out / f"{mode}.json")
     results.print_result(found["prediction"])
     for clip in range(min(CLIPS_SHOWN, len(pack.split("test")))):
-        start = gallery.from_pack(trained, pack, "test", clip, 0)
-        gallery.write_rollout(trained, start, out / f"clip-{clip}", device, "prediction", SAMPLES, 1.0, 0, 2, 6.0)
+        shown = Rolling(samples=SAMPLES, scale=2, fps=6.0)
+        write_rollouts(trained, [from_pack(trained, pack, "test", clip, 0)], out / f"clip-{clip}", device, shown)
     minutes = (time.monotonic() - begun) / 60
     _write_page(page_path, out, found, trained.config, run, minutes)
     gain = _gain(found["prediction"])

@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from foreframe import seeds, signals
 from foreframe.checkpoint import Provenance, TrainedModel
 from foreframe.clip import Clip
+from foreframe.data.layouts.registry import inputs_of, layouts
 from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.device import Hardware, describe
@@ -210,8 +212,18 @@ def check_metrics(metrics: tuple[str, ...]) -> None:
 
 
 def resolve(config: RunConfig, pack: Pack, split: str | None = None, horizon: int = 0) -> tuple[str, int]:
-    """The split to score, by default test, or val where there is no test; and the frames to predict in it."""
+    """The split to score, by default test, or val where there is no test; and the frames to predict in it.
+
+    Raises DataError: the split has no clips, or no truth.
+    """
     split = split or ("val" if "test" not in pack.splits and "val" in pack.splits else "test")
+    source = pack.manifest.source
+    folder = str(source.get("folder"))
+    if split not in pack.splits and split in inputs_of(layouts().get(str(source.get("layout"))), Path(folder)):
+        raise DataError(
+            f"{pack.path}: split '{split}' has no true frames, so it cannot be scored; predict it with `foreframe "
+            f"rollout RUN --data {folder} --split {split} --out DIR`, which scores it where true frames lie beside it"
+        )
     return split, default_horizon(config, pack, split, horizon)
 
 

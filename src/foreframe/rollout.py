@@ -7,15 +7,17 @@ it is the one that sees nothing of the frames it is scored on.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from foreframe import seeds
-from foreframe.clip import Clip
+from foreframe.clip import Clip, unit
 from foreframe.errors import NotFiniteError
 from foreframe.models import Model
 from foreframe.unrolled import Step, repeat_samples
@@ -90,18 +92,45 @@ def rollout(
         )
     if len(noise) % len(context):
         raise ValueError(f"noise has {len(noise)} rows: expected a multiple of the {len(context)} clips in context")
-    switches = MODES[mode]
     if mode != "prediction" and (truth is None or truth.shape[1] < length):
         raise ValueError(f"mode '{mode}' looks at the true frames: give all {length} of them as truth")
-    state, frame = observe(model, context, cond, noise), context[:, -1]
+    if length > known:
+        yield from stream(model, context, cond, iter(noise.unbind(1)), mode, truth)
+
+
+@torch.no_grad()
+def stream(
+    model: Model,
+    context: Tensor,
+    cond: Tensor | None,
+    noise: Iterator[Tensor],
+    mode: ModeName = "prediction",
+    truth: Tensor | None = None,
+) -> Iterator[Step]:
+    """`rollout` that holds noise and floats of one frame only, so that memory hardly grows with the length.
+
+    Args:
+        model, context, mode: As for `rollout`.
+        cond, truth: Likewise; pictures may be uint8.
+        noise: Its entries (S*B, Z...), for frame 1, 2 ... T-1: K of them at least.
+    """
+    known, switches = context.shape[1], MODES[mode]
+    early = list(islice(noise, known))
+    given = None if cond is None else unit(cond[:, :known])
+    state, frame, rows = observe(model, context, given, torch.stack(early, 1)), context[:, -1], len(early[0])
+
+    def at(part: Tensor | None, t: int) -> Tensor | None:
+        values = None if part is None else unit(part[:, t])
+        return values if values is None or shares_context(model) else repeat_samples(values, rows)
+
     if not shares_context(model):
-        frame = repeat_samples(frame, len(noise))
-        cond, truth = (None if part is None else repeat_samples(part, len(noise)) for part in (cond, truth))
-    for t in range(known, length):
-        target = truth[:, t] if switches.latent == "posterior" and truth is not None else None
-        state, step = model.step(state, frame, None if cond is None else cond[:, t], noise[:, t - 1], target, known - t)
+        frame = repeat_samples(frame, rows)
+    for t, z in enumerate(chain(early[-1:], noise), known):
+        target = at(truth, t) if switches.latent == "posterior" else None
+        state, step = model.step(state, frame, at(cond, t), z, target, known - t)
         yield step
-        frame = truth[:, t] if switches.feed == "true" and truth is not None else step.frame
+        true = at(truth, t) if switches.feed == "true" else None
+        frame = step.frame if true is None else true
 
 
 @torch.no_grad()
@@ -150,6 +179,18 @@ def draw_noise(
     shape = (length - 1, *model.latent_shape)
     draws = [torch.randn(shape, generator=seeds.generator(seed, "rollout", clip, sample)) for clip in clips]
     return torch.stack(draws) * temperature
+
+
+def stream_noise(
+    model: Model, clips: list[int], length: int, seed: int, sample: int = 0, temperature: float = 1.0
+) -> Iterator[Tensor]:
+    """The noise of `draw_noise` frame by frame, (B, Z...) each: where z is large, all of it never exists at once."""
+    if math.prod(model.latent_shape) % 16:  # torch makes such numbers in one draw only
+        yield from draw_noise(model, clips, length, seed, sample, temperature).unbind(1)
+        return
+    generators = [seeds.generator(seed, "rollout", clip, sample) for clip in clips]
+    for _ in range(length - 1):
+        yield torch.stack([torch.randn(model.latent_shape, generator=g) for g in generators]) * temperature
 
 
 def predict(

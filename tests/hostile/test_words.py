@@ -10,7 +10,7 @@ from rich.console import Console
 
 from foreframe.data.ingest.report import Report
 from foreframe.errors import ConfigError, DataError, Fault, ForeframeError, NumberFault, printable
-from foreframe.report import rollout as gallery
+from foreframe.report import starts as gallery
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\r\u202e\x9b1m\udcff"
 SHOWN = r"a\x1b]0;owned\x07\x1b[2J\r\u202e\x9b1m\udcff"

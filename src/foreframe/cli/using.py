@@ -71,13 +71,16 @@ def rollout(
     mode: Mode = "prediction",
     frames: tuple[Path, ...] = (),
     cond: Path | None = None,
+    truth: Path | None = None,
     temperature: float = 1.0,
     scale: int = 3,
     fps: float = 0.0,
+    submission: Path | None = None,
 ) -> None:
     """Predict frames and show them: GIF, MP4, a PNG strip, each frame as PNG, and PSNR per frame.
 
-    With --frames and --cond no true frames are needed: only pictures to start from, and conditions.
+    With --frames and --cond no true frames are needed: only pictures to start from, and conditions. Of a split without
+    truth, as the pose lab's test, all sequences are predicted together, and files are named after them.
 
     Args:
         run: Folder of the run.
@@ -85,29 +88,58 @@ def rollout(
         data: Clips to begin from, as for `train`. Default: those of the run.
         clip: Number of the clip in its split.
         mode: See `foreframe evaluate --help`.
-        frames: The context frames as pictures, instead of --data; as many as the run's context.
+        frames: The context frames as pictures, instead of --data; as many as the run's context. Or a folder of them, in
+            which later frames are truth; or a folder with such a folder for each of many sequences.
         cond: Conditions: a folder of pose pictures, or a CSV with one row a frame; row t leads into frame t, the
-            context frames' rows included.
+            context frames' rows included. Of many sequences: a folder of such, of the same names.
+        truth: With --frames: a folder of true frames to score with, or one of such folders; context frames may lack.
         temperature: Scale of the noise; 0 takes the mean of the prior.
         scale: Pixels are shown this much larger.
         fps: Frames a second of GIF and MP4; 0: those of the data.
+        submission: Also write all frames as the pose lab hands them in, a .csv: a row of whole numbers for each.
     """
-    from foreframe.api import clips_of
-    from foreframe.report import rollout as gallery
+    from foreframe import api
+    from foreframe.data.layouts.contract import Inputs
+    from foreframe.data.open import find_inputs
+    from foreframe.log import Bar
+    from foreframe.report.rollout import Rolling, write_rollouts
+    from foreframe.report.starts import from_files, from_folders, from_pack
 
     at_least(scale=(scale, 1), clip=(clip, 0))
-    if cond is not None and not frames:
-        raise UsageError("--cond needs --frames: the pictures to begin with (without both, a clip of --data is used)")
+    if submission is not None and sampling.samples != 1:
+        raise UsageError(f"--submission: holds one prediction of each sequence, not --samples {sampling.samples}")
+    if (cond is not None or truth is not None) and not frames:
+        flag = "--truth" if cond is None else "--cond"
+        raise UsageError(f"{flag} needs --frames: the pictures to begin with (without both, a clip of --data is used)")
     if frames and data is not None:
         raise UsageError("--frames and --data: give one of them, the pictures to begin with or clips to begin from")
     predictor = sampling.load(run)
-    trained, device = predictor.trained, predictor.device
+    trained, split, horizon = predictor.trained, sampling.split, sampling.horizon
+    given = None if data is None or split is None else find_inputs(data, split)
     if frames:
-        start = gallery.from_files(trained, list(frames), cond, sampling.horizon)
+        given = Inputs(frames[0], cond, truth)
+    if given is None:
+        starts = [from_pack(trained, api.clips_of(trained, data), split, clip, horizon)]
+    elif clip:
+        raise UsageError("--clip: chooses a clip that is packed; of other sequences give --frames and --cond")
+    elif len(frames) > 1 or not given.frames.is_dir():
+        starts = [from_files(trained, list(frames) or [given.frames], given, horizon)]
     else:
-        start = gallery.from_pack(trained, clips_of(trained, data), sampling.split, clip, sampling.horizon)
-    fps, samples, seed = fps or predictor.fps, sampling.samples, sampling.seed
-    print(gallery.write_rollout(trained, start, out, device, mode, samples, temperature, seed, scale, fps))
+        starts = from_folders(trained, given, horizon)
+    rolling = Rolling(
+        mode,
+        sampling.samples,
+        temperature,
+        sampling.seed,
+        scale,
+        fps or predictor.fps,
+        given.scored if given else 0,
+        submission,
+    )
+    total = sampling.samples * sum(start.length - predictor.context for start in starts)
+    with Bar(mode, total) as bar:
+        said = write_rollouts(trained, starts, out, predictor.device, rolling, bar.done)
+    print(said)
 
 
 def compare(results: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from foreframe.data.cache import cache_folder, made_once, source_key
 from foreframe.data.ingest.run import import_clips
 from foreframe.data.ingest.transform import refuse_options, rows_for
+from foreframe.data.layouts.contract import Inputs
 from foreframe.data.layouts.options import Options
-from foreframe.data.layouts.registry import find_layout, version_of
+from foreframe.data.layouts.registry import find_layout, inputs_of, version_of
 from foreframe.data.pack.pack import Pack, PackWriter, is_pack
 from foreframe.errors import DataError, printable
 
@@ -55,6 +56,15 @@ def open_clips(
         import_clips(path, target, layout or chosen.NAME, options, workers=None, progress=progress)
 
     return made_once(target, make)
+
+
+def find_inputs(data: Path | str, split: str) -> Inputs | None:
+    """Where the sequences of a split lie that has no truth in a source folder; None if it has, or `data` is no such
+    folder. Raises DataError: the folder is of no known layout."""
+    path = Path(data)
+    if is_sample(data) or is_pack(path) or not path.is_dir():
+        return None
+    return inputs_of(find_layout(path), path).get(split)
 
 
 def is_sample(data: Path | str) -> bool:

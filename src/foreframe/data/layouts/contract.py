@@ -11,6 +11,8 @@ A layout is one file in `foreframe/data/layouts/`, or one of a user's own (`--la
     example(folder: Path) -> None               writes a tiny source of this layout without fault
     UNREAD, SPARE: tuple[str, ...]              patterns of files of the example that are never read, or on which no
                                                 clip depends; may be absent
+    inputs(folder: Path) -> dict[str, Inputs]   by split: where sequences lie that can be predicted and are not packed,
+                                                having no truth; names paths and looks at nothing; may be absent
 
 `survey` looks at names, headers and tables; pixels are read through `SourceClip.frames`. A layout hands everything out
 as it was recorded: at its own size, and with row t of the conditions beside frame t. `ingest.transform` applies sizes,
@@ -22,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,6 +109,22 @@ class SourceIndex:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where sequences lie of which only the beginning is known: a folder for each sequence in each of these, or one
+    sequence in them.
+
+    frames: the context frames; further ones are truth. cond: pose pictures, or a CSV NAME.csv of each sequence, a row a
+    frame, context included. truth: true frames, where somebody has them; it may be missing, whole or in part.
+    scored: of the predicted frames, the first so many also have a score by themselves; 0: only all of them have.
+    """
+
+    frames: Path
+    cond: Path | None = None
+    truth: Path | None = None
+    scored: int = 0
 
 
 @dataclass(frozen=True)

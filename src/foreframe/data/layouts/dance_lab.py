@@ -4,6 +4,7 @@
     ROOT/{train,val}/{split}_label/frame000000.png ...    the pose of the frame of the same number
     ROOT/test/test_img/0/frame000000.png                  one first frame for each sequence, and
     ROOT/test/test_label/0/frame000000.png ...            all its poses, but no frames to compare with
+    ROOT/test/test_gt/0/frame000000.png ...               these, where somebody has them (frame 0 may be absent)
 
 The picture of the pose of frame t leads into frame t already, nothing is shifted. Each split is
 one episode, cut where numbers are missing; train also at the frame numbers given as `cuts`. Test sequences hold no
@@ -29,7 +30,7 @@ from foreframe.data.formats.folders import (
 from foreframe.data.formats.images import commonest_size, example_picture
 from foreframe.data.layouts._pairs import part_name
 from foreframe.data.layouts._shared import index_of, read_frames_of, safely
-from foreframe.data.layouts.contract import SourceClip, SourceIndex
+from foreframe.data.layouts.contract import Inputs, SourceClip, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.errors import ConfigError, printable
 from foreframe.video import write_png
@@ -42,6 +43,8 @@ UNREAD = ("test/*",)  # inputs without truth
 TAKES = ("cuts",)
 SPLITS = ("train", "val")
 SIZE = (32, 64)
+SCORED = 600
+"""Of the 629 frames of a test sequence, the first so many count in the course."""
 _PICTURE = re.compile(r"frame([0-9]{1,9})\.[pP][nN][gG]")
 
 
@@ -84,8 +87,14 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         finds.fault(folder, LOOKS_FOR, "none of them")
     _note_tests(folder / "test", finds)
     if not clips and not finds.faults:
-        finds.fault(folder, "train or val with frames and poses", "test inputs only: use `rollout` with them")
+        finds.fault(folder, "train or val with frames and poses", "test inputs only: predict them with `rollout`")
     return index_of(NAME, clips, SIZE if seen else None, finds, "image", ("pose",))
+
+
+def inputs(folder: Path) -> dict[str, Inputs]:
+    """The test sequences: first frames, poses, and true frames where somebody has put them beside."""
+    test = folder / "test"
+    return {"test": Inputs(test / "test_img", test / "test_label", test / "test_gt", SCORED)}
 
 
 def example(folder: Path) -> None:
@@ -136,7 +145,7 @@ def _note_tests(folder: Path, finds: Findings) -> None:
         return
     _, sequences = listing(folder / "test_label", finds)
     poses = {name: listing(folder / "test_label" / name, finds)[0] for name in sorted(sequences, key=by_number)}
-    inputs = ", ".join(f"{printable(name)} ({len(files)} poses)" for name, files in poses.items())
+    found = ", ".join(f"{printable(name)} ({len(files)} poses)" for name, files in poses.items())
     finds.remarks.append(
-        f"test inputs without truth, not packed: {inputs}; use `rollout --frames ... --cond ...` with them"
+        f"test inputs without truth, not packed: {found}; predict them: `rollout --data ... --split test`"
     )

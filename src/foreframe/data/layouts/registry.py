@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Protocol, cast
 
 from foreframe.data import layouts as package
-from foreframe.data.layouts.contract import SourceIndex
+from foreframe.data.layouts.contract import Inputs, SourceIndex
 from foreframe.data.layouts.options import Options
 from foreframe.data.pack.pack import is_pack
 from foreframe.errors import DataError, UsageError, nearest, printable
@@ -84,6 +84,12 @@ def version_of(layout: Layout) -> list[str]:
     if not module.__name__.startswith(_UserFiles.PREFIX):
         return [layout.NAME]
     return [layout.NAME, hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()]
+
+
+def inputs_of(layout: Layout | None, folder: Path) -> dict[str, Inputs]:
+    """Where a layout has sequences without truth in a folder, by split; none for no layout."""
+    declared: Callable[[Path], dict[str, Inputs]] | None = getattr(layout, "inputs", None)
+    return {} if declared is None else declared(folder)
 
 
 def find_layout(folder: Path, name: str | None = None) -> Layout:
