@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from foreframe.clip import ClipSpec
 from foreframe.errors import NotFiniteError
 from foreframe.models.svg import Config, Model
-from foreframe.rollout import draw_noise, predict, rollout
+from foreframe.rollout import draw_noise, predict, rollout, stream_noise
 from tests.conftest import random_clip
 
 SPEC = ClipSpec(3, 64, 64, "vector", 2)
@@ -84,3 +86,10 @@ def test_a_frame_that_is_not_finite_ends_the_rollout_with_its_number(model):
     noise[1, 3] = float("inf")
     with pytest.raises(NotFiniteError, match=r"frame 5 of 6 is not finite \(rollout 2 of 2\)"):
         predict(model, clip.frames[:, :2], clip.cond, noise)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (16,), (4, 8, 2)])
+def test_noise_frame_by_frame_is_that_of_all_frames_at_once(shape):
+    model = SimpleNamespace(latent_shape=shape)
+    whole = draw_noise(model, [3, 1], 9, 5, 2, 0.7)
+    assert torch.equal(torch.stack(list(stream_noise(model, [3, 1], 9, 5, 2, 0.7)), 1), whole)

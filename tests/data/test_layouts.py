@@ -120,7 +120,7 @@ def test_dance_is_cut_at_gaps_and_at_given_frames(dance: Path, tmp_path: Path):
 def test_dance_test_inputs_are_noted_and_not_packed(dance: Path):
     notes = dance_lab.survey(dance, Options()).notes
     assert notes == (
-        "test inputs without truth, not packed: 0 (4 poses); use `rollout --frames ... --cond ...` with them",
+        "test inputs without truth, not packed: 0 (4 poses); predict them: `rollout --data ... --split test`",
     )
 
 

@@ -71,14 +71,14 @@ def submission(starts: Sequence[Start], futures: Sequence[list[Tensor]]) -> byte
     if len(sizes) != 1:
         raise DataError("--submission: expected sequences of one size")
     text, rows = np.array([str(level) for level in range(256)], object), 0
-    file = io.StringIO()
-    file.write(",".join(["id", *map(str, range(sizes.pop().numel()))]) + "\n")
+    file = io.BytesIO()
+    file.write((",".join(["id", *map(str, range(sizes.pop().numel()))]) + "\n").encode())
     for start, made in zip(starts, futures, strict=True):
         for frame in (*start.context[0], *made[0]):
             levels = video.pictures(frame)[..., : frame.shape[0]]
-            file.write(f"{rows}," + ",".join(text[np.moveaxis(levels, -1, 0).ravel()]) + "\n")
+            file.write(f"{rows},{','.join(text[np.moveaxis(levels, -1, 0).ravel()])}\n".encode())
             rows += 1
-    return file.getvalue().encode()
+    return file.getvalue()
 
 
 def _of_sequence(start: Start, made: list[Tensor], mode: str, first: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import GifImagePlugin, Image
 
 from foreframe import disk
@@ -89,16 +90,18 @@ def encode_mp4(frames: Pixels, fps: float, scale: int = 1) -> bytes:
 
 def _quantized(frames: Pixels) -> tuple[Pixels, Pixels]:
     """A palette (256, 3) for the whole video and indices (T, H, W): each pixel's nearest color in it, undithered."""
-    codes = frames[..., 0].astype(np.int32) << 16 | frames[..., 1].astype(np.int32) << 8 | frames[..., 2]
     table = np.zeros(1 << 24, np.uint8)  # color -> index; far quicker than sorting all pixels
-    table[codes] = 1
+    for picture in frames:
+        table[_codes(picture)] = 1
     unique = table.nonzero()[0]
     colors = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.uint8)
     palette = np.zeros((256, 3), np.uint8)
     if len(colors) <= 256:
         palette[: len(colors)], table[unique] = colors, np.arange(len(colors))
-        return palette, table[codes]
-    some = np.random.default_rng(0).integers(codes.size, size=(1, 2**16))  # enough to choose by, however long the video
+        return palette, _looked_up(table, frames)
+    some = np.random.default_rng(0).integers(
+        frames.size // 3, size=(1, 2**16)
+    )  # enough to choose by, however long the video
     chosen = Image.fromarray(frames.reshape(-1, 3)[some]).quantize(
         256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
     )
@@ -108,4 +111,15 @@ def _quantized(frames: Pixels) -> tuple[Pixels, Pixels]:
     for start in range(0, len(unique), 4096):
         far = (points**2).sum(1) - 2 * colors[start : start + 4096].astype(np.float32) @ points.T
         table[unique[start : start + 4096]] = far.argmin(1)
-    return palette, table[codes]
+    return palette, _looked_up(table, frames)
+
+
+def _codes(picture: Pixels) -> NDArray[np.int32]:
+    """Each color as one number."""
+    red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+def _looked_up(table: Pixels, frames: Pixels) -> Pixels:
+    """The index of each color, one picture after another: the numbers of all would be large."""
+    return np.stack([table[_codes(picture)] for picture in frames])

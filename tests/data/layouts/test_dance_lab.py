@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from foreframe.data.ingest.check import scan
-from foreframe.data.layouts import dance_lab
+from foreframe.data.ingest.run import import_clips
+from foreframe.data.layouts import dance_lab, frame_folders
 from foreframe.data.layouts.options import Options
+from foreframe.data.open import find_inputs
 from foreframe.errors import ConfigError
 
 
@@ -91,8 +93,24 @@ def test_test_inputs_alone_are_no_clips_and_their_names_are_printed_on_one_line(
     assert dance_lab.recognises(source)
     survey = dance_lab.survey(source, Options())
     assert [str(fault) for fault in survey.faults] == [
-        f"{source}: expected train or val with frames and poses, found test inputs only: use `rollout` with them"
+        f"{source}: expected train or val with frames and poses, found test inputs only: predict them with `rollout`"
     ]
     assert "not packed: a\\nb (4 poses);" in survey.notes[0]
     shutil.rmtree(source / "test")
     assert told(source) == [f"{source}: expected {dance_lab.LOOKS_FOR}, found none of them"]
+
+
+def test_the_folders_of_test_sequences_are_found_by_the_split(source: Path, tmp_path_factory: pytest.TempPathFactory):
+    found = find_inputs(source, "test")
+    assert found == dance_lab.inputs(source)["test"]
+    assert found is not None
+    assert found.frames.is_dir()
+    assert found.cond is not None
+    assert found.cond.is_dir()
+    other = tmp_path_factory.mktemp("other")
+    frame_folders.example(other)
+    for data, split in ((source, "val"), (other, "test"), (source / "none", "test"), ("push", "test")):
+        assert find_inputs(data, split) is None
+    pack = other / "pack"
+    import_clips(source, pack, "dance_lab", workers=0)
+    assert find_inputs(pack, "test") is None
