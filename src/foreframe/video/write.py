@@ -117,7 +117,8 @@ def _quantized(frames: Pixels) -> tuple[Pixels, Pixels]:
 def _codes(picture: Pixels) -> NDArray[np.int32]:
     """Each color as one number."""
     red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
-    return red << 16 | green << 8 | blue
+    codes: NDArray[np.int32] = red << 16 | green << 8 | blue
+    return codes
 
 
 def _looked_up(table: Pixels, frames: Pixels) -> Pixels:
