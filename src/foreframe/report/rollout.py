@@ -36,7 +36,7 @@ ROWS = 64
 class Rolling:
     """How to roll out and show it.
 
-    scored: of the predicted frames, the first so many also have a score by themselves; 0: only all of them have.
+    scored: of the predicted frames, the first N also have a score by themselves; 0: only all of them have.
     submission: also write the pose lab's table of all frames here.
     """
 

@@ -40,7 +40,7 @@ def score(
 
     Args:
         futures: Of each sequence S predictions (T-K, C, H, W); the mean of their scores counts.
-        first: Of the predicted frames the first so many are scored by themselves as well; 0: all only.
+        first: Of the predicted frames the first N are scored by themselves as well; 0: all only.
     """
     pairs = {start.name: (start, made) for start, made in zip(starts, futures, strict=True) if start.truth is not None}
     found = {name: _of_sequence(start, made, mode, first) for name, (start, made) in pairs.items()}

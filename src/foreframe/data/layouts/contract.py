@@ -118,7 +118,7 @@ class Inputs:
 
     frames: the context frames; further ones are truth. cond: pose pictures, or a CSV NAME.csv of each sequence, a row a
     frame, context included. truth: true frames, where somebody has them; it may be missing, whole or in part.
-    scored: of the predicted frames, the first so many also have a score by themselves; 0: only all of them have.
+    scored: of the predicted frames, the first N also have a score by themselves; 0: only all of them have.
     """
 
     frames: Path

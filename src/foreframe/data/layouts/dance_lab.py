@@ -44,7 +44,7 @@ TAKES = ("cuts",)
 SPLITS = ("train", "val")
 SIZE = (32, 64)
 SCORED = 600
-"""Of the 629 frames of a test sequence, the first so many count in the course."""
+"""Of the 629 frames of a test sequence, those that count in the course: the first ones."""
 _PICTURE = re.compile(r"frame([0-9]{1,9})\.[pP][nN][gG]")
 
 
