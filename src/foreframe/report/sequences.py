@@ -55,8 +55,8 @@ def score(
         "sequences": found,
         "mean": mean,
     }
-    lines = [f"{printable(name)}: {_told(values['psnr'])}" for name, values in found.items()]
-    lines += [f"mean of {len(found)}, {metric}: {_told(values)}" for metric, values in mean.items()]
+    lines = [f"{printable(name)}: {_described(values['psnr'])}" for name, values in found.items()]
+    lines += [f"mean of {len(found)}, {metric}: {_described(values)}" for metric, values in mean.items()]
     lines += [f"no true frames, so not scored: {without}"] if without else []
     return Scores((json.dumps(record, indent=1) + "\n").encode(), tuple(lines))
 
@@ -114,7 +114,7 @@ def _means(found: list[dict[str, Any]]) -> dict[str, Any]:
     return mean
 
 
-def _told(values: dict[str, dict[str, float]]) -> str:
+def _described(values: dict[str, dict[str, float]]) -> str:
     """prediction 24.10 dB (frames 1-600), 23.90 dB (1-629); repeat last context frame ..."""
     return "; ".join(
         f"{BASELINES.get(guess, guess)} "
