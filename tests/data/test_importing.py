@@ -141,7 +141,7 @@ def test_where_nothing_is_left_to_pack_the_faults_are_listed(bair: Path, tmp_pat
 def test_an_empty_split_and_a_source_of_test_inputs_alone_are_refused(dance: Path, bair: Path, tmp_path: Path):
     shutil.rmtree(dance / "train")
     shutil.rmtree(dance / "val")
-    with pytest.raises(DataError, match="test inputs only: use `rollout` with them"):
+    with pytest.raises(DataError, match="test inputs only: predict them with `rollout`"):
         import_clips(dance, tmp_path / "pack")
     shutil.rmtree(bair / "processed_data" / "train")
     (bair / "processed_data" / "train").mkdir()
