@@ -217,7 +217,8 @@ def test_the_lab_grids_keep_what_the_action_lab_did(prior: str):
 
 @pytest.mark.parametrize("name", [name for name in presets.presets() if name.endswith(("-lab", "-template"))])
 def test_the_labs_runs_are_validated_by_their_own_psnr(name: str):
-    assert presets.find(name).metric == "psnr-channel"
+    """The action lab averages the PSNR of channels; the pose lab's code has one error over all of them."""
+    assert presets.find(name).metric == ("psnr-channel" if name.startswith("svg") else "psnr")
 
 
 def test_a_grid_is_scored_by_what_its_runs_are_validated_by():

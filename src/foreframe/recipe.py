@@ -98,7 +98,8 @@ class TrainConfig(Generic[M]):
     validate_clips: Steps = 32
     """Clips of the validation split that are scored."""
     metric: Literal["psnr", "psnr-channel"] = "psnr"
-    """The PSNR that validation measures and `sweep` and `report` score by; psnr-channel is the labs'."""
+    """The PSNR that validation measures and `sweep` and `report` score by; psnr-channel is the
+    action lab's."""
     save_every: Count = 500
     """Steps between checkpoints."""
     tensorboard: bool = False

@@ -54,7 +54,6 @@ def pose_dance_lab() -> TrainConfig[Config]:
         optimizer=replace(dance.optimizer, weight_decay=1e-5),
         rate=RateSchedule(kind="cosine", floor=0.1, unit="epoch"),
         forcing=replace(dance.forcing, coin="epoch"),
-        metric="psnr-channel",
     )
 
 
