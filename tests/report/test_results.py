@@ -98,7 +98,7 @@ def test_unlike_protocols_are_refused_with_each_difference(tmp_path):
 def test_results_written_before_still_load():
     paths = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/*.json"))
     found = [read_result(path) for path in paths if path.name != "bench.json"]
-    assert len(found) == 24
+    assert len(found) == 30
     assert {result.protocol.conditions for result in found} == {"true", "shuffled", "zeroed"}
 
 
