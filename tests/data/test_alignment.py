@@ -79,6 +79,20 @@ def test_without_conditions_or_with_too_little_there_is_no_answer():
     assert found([moving_ball(rng, 8, 1)], 0) is None
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_measured_states_alone_belong_to_their_own_frame(shift: int, off: int):
+    """Where a ball is, recorded `off` frames late and stored as commands would be."""
+    rng = np.random.default_rng(4)
+    alignment = Alignment(shift)
+    for frames, rows in [moving_ball(rng, 40, 1) for _ in range(20)]:
+        places = np.concatenate([np.zeros((1, 2)), np.cumsum(rows[:-1], axis=0)])
+        alignment.add(frames, places[rows_for(np.arange(len(rows)), len(rows), shift + off)[:, 0]], new=True)
+    result = alignment.result(ClipSpec(3, 64, 64, "vector", 2))
+    assert result is not None
+    assert result.best == off
+
+
 def test_reading_in_pieces_changes_nothing_and_only_so_many_frames_are_looked_at(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(5)
     clips = [moving_ball(rng, 40, 1) for _ in range(10)]

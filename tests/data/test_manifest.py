@@ -78,6 +78,21 @@ def lines(episodes: list) -> bytes:
     return ("[\n" + ",\n".join(map(json.dumps, episodes)) + "\n]\n").encode()
 
 
+@pytest.mark.parametrize("measured", [("b",), ()])
+def test_a_pack_keeps_which_columns_are_measured(tmp_path: Path, measured: tuple[str, ...]):
+    manifest = Pack.open(write(tmp_path / "pack", measured=measured)).manifest
+    assert manifest.measured == manifest.measured_columns == measured
+
+
+@pytest.mark.parametrize(("layout", "measured"), [("bair_lab", ("position_x", "state.x")), ("videos", ())])
+def test_an_earlier_pack_has_the_roles_of_its_layout(tmp_path: Path, layout: str, measured: tuple[str, ...]):
+    spec, names = ClipSpec(3, 8, 10, "vector", 3), ("action_0", "position_x", "state.x")
+    with PackWriter(tmp_path / "pack", spec, names, source={"layout": layout}) as writer:
+        writer.add("a", "train", clip(5, 0)[0], np.zeros((5, 3), np.float32))
+    edit(tmp_path / "pack", lambda manifest: manifest.pop("measured"))
+    assert Pack.open(tmp_path / "pack").manifest.measured_columns == measured
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -99,6 +114,7 @@ def lines(episodes: list) -> bytes:
         (lambda m: m["spec"].update(cond="none"), "spec.cond_size: 2 does not go with spec.cond 'none'"),
         (lambda m: m["stats"].pop(), r"stats: expected one for each of cond_names, found \['a'\]"),
         (lambda m: m["stats"][1].update(std=-1.0), r"stats\[1\].std: expected a number, 0 or more, found -1.0"),
+        (lambda m: m.update(measured=["c"]), r"measured: expected names of cond_names, found \['c'\]"),
         (lambda m: m.update(splits=[]), r"splits: expected an object, found \[\]"),
         (lambda m: m["splits"].update(train=3), "splits.train: expected an object, found 3"),
         (

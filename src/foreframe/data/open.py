@@ -17,7 +17,7 @@ from foreframe.data.pack.pack import Pack, PackWriter, is_pack
 from foreframe.errors import DataError, printable
 
 SAMPLES = ("push", "dance")
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Part of every key: a changed importer does not find packs of its predecessor."""
 
 
@@ -38,6 +38,8 @@ def open_clips(
         if name not in SAMPLES:
             raise DataError(f"{data}: no such sample; there are {', '.join(SAMPLES)}")
         refuse_options(options, data)
+        if progress and Path(data).exists():
+            print(f"{data} is the built-in sample here; the folder of that name is ./{data}", file=sys.stderr)
         return _sample(name, progress)
     path = Path(data)
     if layout is None and is_pack(path):
@@ -83,7 +85,9 @@ def _sample(name: str, progress: bool) -> Pack:
         if progress:
             print(f"decoding the built-in sample into {target}", file=sys.stderr, flush=True)
         source = {"layout": "sample", "folder": name, "options": {}}
-        with PackWriter(target, info.spec, info.columns, fps=info.fps, source=source, shift=info.shift) as writer:
+        with PackWriter(
+            target, info.spec, info.columns, fps=info.fps, source=source, shift=info.shift, measured=info.measured
+        ) as writer:
             for clip, split, frames, rows in info.clips:
                 writer.add(clip, split, frames, rows[rows_for(np.arange(len(rows)), len(rows), info.shift)[:, 0]])
 

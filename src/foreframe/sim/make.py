@@ -73,7 +73,14 @@ def make_clips(
         for index in range(clips)
     )
     survey = SourceIndex(
-        f"{kind}_sim", simulated, (height, width), sample.cond, sample.columns, shift=sample.shift, fps=sample.fps
+        f"{kind}_sim",
+        simulated,
+        (height, width),
+        sample.cond,
+        sample.columns,
+        measured=sample.measured,
+        shift=sample.shift,
+        fps=sample.fps,
     )
     source = replace(shape(survey, Options()), options={"seed": seed, "clips": clips, "mujoco": mujoco})
     key = f"{kind} {seed} {clips} {frames} {height}x{width} {mujoco} {foreframe.__version__}"

@@ -188,7 +188,7 @@ def _numbers(pack: Pack) -> dict[str, _Numbers]:
     if pack.spec.cond != "vector":
         return {}
     found: dict[str, _Numbers] = {}
-    states = {column for column, name in enumerate(pack.cond_names) if name.startswith(("state.", "position"))}
+    states = {column for column, name in enumerate(pack.cond_names) if name in pack.manifest.measured_columns}
     # A state belongs to its frame, wherever the import put it; an action leads into the next one.
     for key, shift in ((STATE, pack.manifest.shift), (ACTION, 1)):
         columns = tuple(column for column in range(pack.spec.cond_size) if (column in states) == (key == STATE))

@@ -44,7 +44,8 @@ class Sample:
     """Facts of a sample that is not open yet.
 
     cond: what stands beside each frame. columns: a name for each number of a row, or one for pictures. shift: row t
-    leads into frame t + shift. fps: frames a second. splits: number of clips in each. crf: x264's quality.
+    leads into frame t + shift. fps: frames a second. splits: number of clips in each. crf: x264's quality. measured:
+    the columns that are measured states, not controls.
     """
 
     path: Path
@@ -54,11 +55,12 @@ class Sample:
     fps: float
     splits: Mapping[str, int]
     crf: float
+    measured: tuple[str, ...] = ()
 
 
 PUSH_COLUMNS = ("move_x", "move_y", "move_z", "gripper", "position_x", "position_y", "position_z")
 SAMPLES = {
-    "push": Sample(PUSH, "vector", PUSH_COLUMNS, 1, 10, {"train": 288, "val": 32, "test": 32}, 17),
+    "push": Sample(PUSH, "vector", PUSH_COLUMNS, 1, 10, {"train": 288, "val": 32, "test": 32}, 17, PUSH_COLUMNS[4:]),
     "dance": Sample(DANCE, "image", ("pose",), 0, 15, {"train": 80, "val": 10, "test": 10}, 20),
 }
 
@@ -78,6 +80,7 @@ class SampleInfo:
     fps: float
     sha256: str
     clips: Iterator[Row]
+    measured: tuple[str, ...] = ()
 
 
 def open_sample(name: str) -> SampleInfo:
@@ -90,7 +93,7 @@ def open_sample(name: str) -> SampleInfo:
         height, width = container.streams.video[0].height, container.streams.video[0].width
     spec = ClipSpec(3, height, width, about.cond, 3 if about.cond == "image" else len(about.columns))
     clips = _decode(about.path, head, conditions, video)
-    return SampleInfo(name, spec, about.columns, about.shift, about.fps, head["sha256"], clips)
+    return SampleInfo(name, spec, about.columns, about.shift, about.fps, head["sha256"], clips, about.measured)
 
 
 def decode_sample(path: str | Path = PUSH) -> Iterator[Row]:

@@ -69,9 +69,14 @@ class AlignmentResult:
 
 
 class Alignment:
-    """Measures motion while clips are read, and keeps it with the conditions of up to 20,000 frames."""
+    """Measures motion while clips are read, and keeps it with the conditions of up to 20,000 frames.
 
-    def __init__(self) -> None:
+    own: By how many frames a row is stored after the frame it belongs to: 0 for what leads into a frame; for measured
+        states alone, which describe their own frame, the shift of the source.
+    """
+
+    def __init__(self, own: int = 0) -> None:
+        self._own = own
         self._runs: list[tuple[list[Floats], list[Floats]]] = []
         self._last: tuple[Floats, Floats] | None = None
         self._frames = 0
@@ -97,15 +102,17 @@ class Alignment:
         motion, known, clip = [], [], []
         width = spec.cond_size if spec.cond == "vector" else 1
         many = self._frames >= MANY * 2 * width
+        at = [shift + self._own for shift in SHIFTS]
+        low, high = max(REACH + 1, 1 - at[0]), max(REACH, at[-1])
         for number, run in enumerate(self._runs):
             moved, cond_rows = (np.concatenate(parts) for parts in run)
-            if len(moved) < 2 * REACH + 2:
+            if len(moved) < low + high + 1:
                 continue
             if spec.cond == "vector" and many:
                 cond_rows = np.concatenate([cond_rows, np.concatenate([cond_rows[:1], cond_rows[:-1]])], axis=1)
-            inner = np.arange(REACH + 1, len(moved) - REACH)
+            inner = np.arange(low, len(moved) - high)
             motion.append(moved[inner])
-            known.append(np.stack([cond_rows[inner + shift] for shift in SHIFTS]))
+            known.append(np.stack([cond_rows[inner + shift] for shift in at]))
             clip.append(np.full(len(inner), number))
         if not motion or sum(map(len, motion)) < MIN_FRAMES:
             return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +68,11 @@ def check_pack(folder: Path | str, *, length: int = 0, workers: int | None = 0, 
         )
         for item in pack.episodes
     )
-    survey = SourceIndex("pack", clips, size, kind, pack.cond_names, fps=pack.fps)
+    measured = tuple(escape(name) for name in pack.manifest.measured_columns)
+    survey = SourceIndex("pack", clips, size, kind, pack.cond_names, measured=measured, fps=pack.fps)
+    source = replace(shape(survey, Options()), shift=pack.manifest.shift)  # the rows are shifted already
     with Readers(workers) as readers:
-        report = inspect(shape(survey, Options()), Path(folder), length=length, readers=readers, progress=progress)
+        report = inspect(source, Path(folder), length=length, readers=readers, progress=progress)
     report.spec = pack.spec
     report.notes += [f"left out at import: {item.clip}: {'; '.join(item.reasons)}" for item in pack.manifest.left_out]
     report.faults[:0] = changed(pack.path, pack.manifest)

@@ -96,6 +96,7 @@ def pack_source(
         fps=source.fps,
         source={"layout": source.layout, "folder": printable(src.resolve().name), "options": dict(source.options)},
         shift=source.shift,
+        measured=source.measured,
         overwrite=overwrite,
         resume=key,
         expected=sum(max(0, clip.length) for clip in source.clips if not clip.faults),

@@ -137,6 +137,7 @@ class PreparedSource:
     spec: ClipSpec | None
     clips: tuple[ReadyClip, ...]
     cond_names: tuple[str, ...]
+    measured: tuple[str, ...]
     shift: int
     options: Mapping[str, Any]
     faults: tuple[Fault, ...]
@@ -156,6 +157,7 @@ def shape(survey: SourceIndex, options: Options) -> PreparedSource:
     native, fit, stride, between = survey.size, options.fit, options.stride, options.between
     transform = ClipTransform(native or size, size, fit, stride, between, shift, columns or None, conditioned)
     names = _names(survey, columns, transform) if conditioned else ()
+    measured = _measured(survey, names, options)
     notes: list[str] = []
     clips, faults = _with_splits(_with_names(survey.clips), options, notes)
     spec = None
@@ -172,16 +174,18 @@ def shape(survey: SourceIndex, options: Options) -> PreparedSource:
             f"pictures of {native[0]}x{native[1]} are stretched to {size[0]}x{size[1]}; --fit crop or --fit pad keeps "
             "their shape"
         )
+    roles = [_roles(names, measured)] if columns else []
     return PreparedSource(
         survey.layout,
         spec,
         tuple(_ready(clips, transform, options.window, notes)),
         names,
+        measured,
         shift if conditioned else 0,
         options.used(),
         (*survey.faults, *faults),
         tuple(warnings),
-        (*survey.notes, *notes),
+        (*survey.notes, *notes, *roles),
         survey.fps / stride if survey.fps else None,
     )
 
@@ -223,6 +227,38 @@ def _columns(survey: SourceIndex, options: Options) -> tuple[int, ...]:
             )
     wanted = patterns or survey.columns
     return tuple(i for i, name in enumerate(survey.columns) if any(_means(pattern, name) for pattern in wanted))
+
+
+def _measured(survey: SourceIndex, names: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """Those of the chosen columns that are measured states."""
+
+    def called(patterns: tuple[str, ...]) -> set[str]:
+        """With a stride, all numbers of a column have its role."""
+        every = [(name, name.partition("@")[0]) for name in names]
+        return {name for name, base in every for each in patterns if _means(each, name) or _means(each, base)}
+
+    numbers = names if survey.cond == "vector" else ()
+    for role, patterns in (("controls", options.controls), ("measured", options.measured)):
+        for pattern in patterns:
+            if not numbers or not called((pattern,)):
+                raise UsageError(
+                    f"{role}: none of the chosen columns is called '{pattern}' (they are: "
+                    f"{', '.join(numbers[:40]) or 'none'})"
+                )
+    controls, measured = called(options.controls), called(options.measured)
+    if both := [name for name in names if name in controls & measured]:
+        raise UsageError(f"controls and measured: both name {', '.join(both[:8])}; a column has one role")
+    found = (called(survey.measured) - controls) | measured
+    return tuple(name for name in numbers if name in found)
+
+
+def _roles(names: tuple[str, ...], measured: tuple[str, ...]) -> str:
+    """Which columns are known in advance, and which are not, as a line."""
+    parts = []
+    for role, found in (("controls", [name for name in names if name not in measured]), ("measured states", measured)):
+        shown = ", ".join(found[:8]) + f", ... ({len(found)})" * (len(found) > 8)
+        parts.append(f"{role}: {shown or 'none'}")
+    return f"{'; '.join(parts)} (an import with --controls or --measured decides otherwise)"
 
 
 def _means(pattern: str, name: str) -> bool:

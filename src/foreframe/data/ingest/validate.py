@@ -45,7 +45,7 @@ def inspect(
     if source.spec is None:
         report.faults += [fault for clip in source.clips for fault in clip.faults]
         return report
-    inspection = _Inspection(report, writer, folder, skip, length)
+    inspection = _Inspection(report, source, writer, folder, skip, length)
     clips = []
     names: set[str] = set()
     for clip in source.clips:
@@ -113,12 +113,15 @@ class _CleanSpan:
 class _Inspection:
     """Goes through clips one after another; finds those that are in two splits."""
 
-    def __init__(self, report: Report, writer: PackWriter | None, folder: Path, skip: bool, length: int) -> None:
+    def __init__(
+        self, report: Report, source: PreparedSource, writer: PackWriter | None, folder: Path, skip: bool, length: int
+    ) -> None:
         self.report, self.writer, self.skip, self.length = report, writer, skip, length
         self.folder = folder
         self.seen: dict[bytes, ClipLine] = {}
         self.known = set(report.faults)
-        self.alignment = Alignment()
+        states_only = source.measured and len(source.measured) == len(source.cond_names)
+        self.alignment = Alignment(source.shift if states_only else 0)
 
     def refuse(self, clip: ReadyClip, expected: str, found: str) -> None:
         """Leave out a clip that is not even read."""

@@ -182,7 +182,8 @@ def index_of_arrays(
     cameras = (item.cameras[camera].form for item in found if camera in item.cameras)
     size = commonest(form.size for form in cameras if isinstance(form, Pictures))
     chosen = ("action.*",) if actions & {*widths} else ()
-    return index_of(layout, clips, size, finds, "vector" if names else "none", names, chosen, shift=1)
+    measured = tuple(f"{group}.*" for group in widths if group.split(".")[0] != "action")
+    return index_of(layout, clips, size, finds, "vector" if names else "none", names, chosen, 1, measured=measured)
 
 
 def columns(widths: Mapping[str, int]) -> tuple[str, ...]:

@@ -38,10 +38,11 @@ def index_of(
     chosen: tuple[str, ...] = (),
     shift: int = 0,
     fps: float | None = None,
+    measured: tuple[str, ...] = (),
 ) -> SourceIndex:
     """The clips of a layout with all that was found beside them."""
-    faults, warnings = tuple(finds.faults), tuple(finds.warnings)
-    return SourceIndex(layout, tuple(clips), size, cond, columns, chosen, shift, faults, warnings, finds.notes(), fps)
+    faults, warnings, notes = tuple(finds.faults), tuple(finds.warnings), finds.notes()
+    return SourceIndex(layout, tuple(clips), size, cond, columns, chosen, measured, shift, faults, warnings, notes, fps)
 
 
 def safely(look: Callable[[], bool]) -> bool:

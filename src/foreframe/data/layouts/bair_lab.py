@@ -67,7 +67,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     clips = [clip for clip in made if clip is not None]
     if not clips and not finds.faults:
         finds.fault(folder, LOOKS_FOR, "no clip")
-    return index_of(NAME, clips, native, finds, "vector", COND_NAMES, shift=1)
+    return index_of(NAME, clips, native, finds, "vector", COND_NAMES, shift=1, measured=("position_*",))
 
 
 def example(folder: Path) -> None:

@@ -122,7 +122,9 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         finds.fault(folder, LOOKS_FOR, "no clip")
     other = next(name for name in CAMERAS.values() if name != camera)
     finds.remarks.append(f"camera {camera}; the other one is {other}")
-    return index_of(NAME, clips, (size, size) if size else None, finds, "vector", COND_NAMES, shift=1)
+    return index_of(
+        NAME, clips, (size, size) if size else None, finds, "vector", COND_NAMES, shift=1, measured=("position_*",)
+    )
 
 
 def example(folder: Path) -> None:

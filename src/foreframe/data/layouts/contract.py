@@ -94,6 +94,8 @@ class SourceIndex:
         read: `faults` then says why.
     cond: what stands beside each frame. columns: a name for each number of a row, or one for pose pictures.
     chosen: names or patterns of the columns that are the condition unless the user says otherwise; empty: all.
+    measured: likewise, of those that were measured (positions, joint readings) and so are not known in advance; the
+        others are controls.
     shift: row t leads into frame t + shift. 1 for actions recorded with the frame they start from, 0 for poses.
     notes: facts worth a line that are no faults. warnings: what is probably not as the user means it.
     """
@@ -104,6 +106,7 @@ class SourceIndex:
     cond: CondKind = "none"
     columns: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
     shift: int = 0
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()

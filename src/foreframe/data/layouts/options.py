@@ -32,6 +32,10 @@ class Options:
     columns: tuple[str, ...] = ()
     """Which numbers are the condition, by name or pattern, as in 'action*'; none: no condition. Default: as is usual
     for the source."""
+    controls: tuple[str, ...] = ()
+    """Which of them are controls, known in advance, by name or pattern. Default: as is usual for the source."""
+    measured: tuple[str, ...] = ()
+    """Which of them are measured states, not known beyond the context. Default: as is usual for the source."""
     shift: int | None = None
     """The row recorded with frame t leads into frame t + this. Default: as is usual for the source."""
     camera: str = ""

@@ -108,7 +108,7 @@ def survey(folder: Path, options: Options) -> SourceIndex:
     if others:
         finds.remarks.append(f"camera {camera.removesuffix('_video')}; also there: {', '.join(others)} (--camera)")
     names = _columns(usual)
-    return index_of(NAME, clips, size, finds, "vector", names, ("action.*",) if names else (), shift=1)
+    return index_of(NAME, clips, size, finds, "vector", names, ("action.*",) if names else (), 1, measured=("state.*",))
 
 
 def example(folder: Path) -> None:

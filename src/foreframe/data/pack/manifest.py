@@ -20,6 +20,8 @@ from foreframe.errors import ConfigError, DataError
 LAYOUT_VERSION = 3
 FRAMES, COND, EPISODES, MANIFEST = "frames.npy", "cond.npy", "episodes.json", "manifest.json"
 CONVENTION = "cond[t] leads into frame t"
+OWN_TABLES = ("frame_folders", "videos")
+"""Layouts whose columns have the user's own names, which say nothing about roles."""
 MAX_LINE_BYTES = 2**16
 """Of one episode in its list."""
 _SEAL = re.compile(rb'\n "sha256": "([^"\n]*)"')
@@ -83,6 +85,8 @@ class Manifest:
     more, `sha256`: the hash of these bytes as they are with that field empty.
 
     shift: row t of the source led into frame t + shift; `alignment` says it in words.
+    measured: those of cond_names that were measured, so that they are not known in advance; the others are controls.
+        None in packs of before roles were kept: see `measured_columns`.
     """
 
     spec: ClipSpec
@@ -96,6 +100,7 @@ class Manifest:
     left_out: tuple[LeftOut, ...]
     files: Mapping[str, FileRecord]
     layout: int = LAYOUT_VERSION
+    measured: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self.spec.check()
@@ -104,11 +109,22 @@ class Manifest:
             raise FieldError("cond_names", f"{self.spec.cond_size} names", str(len(names)))
         if (found := tuple(item.name for item in self.stats)) != names:
             raise FieldError("stats", "one for each of cond_names", str(list(found)))
+        if wrong := [name for name in self.measured or () if name not in names]:
+            raise FieldError("measured", "names of cond_names", str(wrong)[:200])
         if self.fps is not None and self.fps <= 0:
             raise FieldError("fps", "a positive number or null", str(self.fps))
         wanted = {FRAMES, EPISODES} | ({COND} if self.spec.cond != "none" else set())
         if self.files.keys() != wanted:
             raise FieldError("files", ", ".join(sorted(wanted)), ", ".join(sorted(self.files))[:200])
+
+    @property
+    def measured_columns(self) -> tuple[str, ...]:
+        """`measured`; for an earlier pack, what its layout calls a state or a position."""
+        if self.measured is not None:
+            return self.measured
+        if self.spec.cond != "vector" or self.source.get("layout") in OWN_TABLES:
+            return ()
+        return tuple(name for name in self.cond_names if name.startswith(("state.", "position_")))
 
     def to_bytes(self) -> bytes:
         values = {**asdict(self), "sha256": ""}

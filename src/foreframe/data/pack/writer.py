@@ -69,6 +69,7 @@ class PackWriter:
         cond_names: D names of a vector condition; one or none for pictures.
         source: What the clips came from: layout, folder name, options. JSON; goes into the manifest as it is.
         shift: Row t of the source led into frame t + shift; the writer is given conditions that are shifted already.
+        measured: Those of cond_names that were measured; the others are controls. None: as their names say.
         resume: A key of the source, which changes when it does: the next writer with the same `dst` and `resume`
             continues where one was killed; see `left_behind`. Empty: a new start, always.
         expected: Frames to come, where that is known: without room for them the writer does not begin.
@@ -87,6 +88,7 @@ class PackWriter:
         fps: float | None = None,
         source: Mapping[str, Any] | None = None,
         shift: int = 0,
+        measured: Iterable[str] | None = None,
         overwrite: bool = False,
         resume: str = "",
         expected: int = 0,
@@ -97,6 +99,7 @@ class PackWriter:
         self.fps = None if fps is None else float(fps)
         self.source = dict(source or {})
         self.shift = shift
+        self.measured = None if measured is None else tuple(measured)
         self.resume = resume
         self.overwrite = overwrite
         self.expected = expected
@@ -314,6 +317,7 @@ class PackWriter:
             source=self.source,
             left_out=tuple(self.left_out),
             files=records,
+            measured=self.measured,
         )
         signals.poll()  # from here on it is only a moment
         content = manifest.to_bytes()

@@ -118,7 +118,9 @@ def survey(folder: Path, options: Options) -> SourceIndex:
         finds.remarks.append(f"features not used: {', '.join(f'{printable(f.key)} ({f.words})' for f in left)}")
     finds.ignored += _unexpected_files(files, info, episodes, others)
     finds.ignored += _unexpected_outside(info, finds)
-    return index_of(NAME, clips, native, finds, "vector" if names else "none", names, chosen, 1, info.file.fps)
+    return index_of(
+        NAME, clips, native, finds, "vector" if names else "none", names, chosen, 1, info.file.fps, ("state.*",)
+    )
 
 
 def _clip(info: Info, source: Source, episode: Episode, absent: Mapping[str, Sequence[int]]) -> SourceClip:
