@@ -210,6 +210,8 @@ def begin(
         windows = f"{len(trainer.windows):,} windows of {config.length} frames"
         print(f"{name}: {describe_model(trainer.state.model)}, {windows}")
         print(trainer.plan.course())
+        if record.cond_measured:
+            print(f"measured states beyond the context: {config.measured} ({', '.join(record.cond_measured[:8])})")
         short = [f"{episode.name} ({episode.length})" for episode in trainer.windows.short]
         if short:
             left_out = f"left out, shorter than {config.length} frames: {len(short)} clips: {', '.join(short)}"

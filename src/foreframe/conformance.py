@@ -211,6 +211,8 @@ def check_gradients(case: Case) -> Iterator[str]:
     loss = out.frames.square().mean()
     if out.posterior is not None and out.prior is not None:
         loss = loss + sum(part.square().mean() for part in (*out.posterior, *out.prior))
+    if out.state_error is not None:
+        loss = loss + out.state_error
     loss.backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     if idle:

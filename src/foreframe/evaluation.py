@@ -25,6 +25,7 @@ from foreframe.data.loading.windows import Windows
 from foreframe.data.pack.pack import Pack
 from foreframe.device import Hardware, describe
 from foreframe.errors import DataError, UsageError, nearest
+from foreframe.measured import use_of
 from foreframe.metrics import METRICS, Fvd, Lpips, Summary, score_frames, summarize
 from foreframe.metrics.fvd import FvdProtocol, FvdScore, bias, frechet_distance
 from foreframe.metrics.lpips import without_weights
@@ -85,6 +86,9 @@ class MeasuredProtocol:
     data_sha256: str
     model_sha256: str | None = None
     fvd: FvdProtocol | None = None
+    measured: Literal["none", "given", "predicted", "unused"] | None = None
+    """Measured states beyond the context: there are none, or the recorded ones were given to the model, or it predicted
+    them, or does without. None: an earlier result, which does not say."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,10 @@ def evaluate(
     everything = scores.by_name()
     ours = everything.pop("model")
     return Result(
-        protocol=_measured(protocol, pack, windows, chosen, scores),
+        protocol=replace(
+            _measured(protocol, pack, windows, chosen, scores),
+            measured=use_of(model, pack.manifest.measured_columns),
+        ),
         scores={name: summarize(values.mean(1)) for name, values in ours.items()},
         baselines={
             baseline: {name: summarize(values.mean(1)) for name, values in found.items()}

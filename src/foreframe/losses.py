@@ -46,7 +46,7 @@ class LossConfig:
 
 
 class Terms(NamedTuple):
-    """A step's loss, its parts, and what the latent does. Scalars on the device; stacked (6,), in this order."""
+    """A step's loss, its parts, and what the latent does. Scalars on the device; stacked (7,), in this order."""
 
     loss: Tensor
     reconstruction: Tensor
@@ -54,6 +54,7 @@ class Terms(NamedTuple):
     mse: Tensor
     kl_nats: Tensor
     active_units: Tensor
+    state_error: Tensor
 
 
 def kl_per_frame(q: Gaussian, p: Gaussian) -> Float[Tensor, "B T"]:
@@ -98,14 +99,17 @@ def elbo(unrolled: Unrolled, target: Tensor, beta: Tensor | float, config: LossC
     squared = error.square().flatten(2)
     weight: Tensor | float = 1.0
     if config.reconstruction == "log-mse":
-        mse = squared.mean(2) + FLOOR
-        reconstruction, weight = _over_steps(0.5 * mse.log(), config), 0.5 / mse.detach()
+        noise = squared.mean(2) + FLOOR
+        reconstruction, weight = _over_steps(0.5 * noise.log(), config), 0.5 / noise.detach()
     else:
         pixels = squared if config.reconstruction == "mse" else error.abs().flatten(2)
         reconstruction = _over_steps(pixels.mean(2) if config.pixels == "mean" else pixels.sum(2), config)
+    nothing = torch.zeros((), device=target.device)
+    states = nothing if unrolled.state_error is None else unrolled.state_error.float()
+    mse = squared.detach().mean()
     if unrolled.posterior is None or unrolled.prior is None:
-        kl = kl_nats = active = torch.zeros((), device=target.device)
-        return Terms(reconstruction, reconstruction, kl, squared.detach().mean(), kl_nats, active)
+        loss = reconstruction if unrolled.state_error is None else reconstruction + states
+        return Terms(loss, reconstruction, nothing, mse, nothing, nothing, states)
     q, p = unrolled.posterior, unrolled.prior
     units = kl_per_unit(q, p).flatten(2)
     if config.prior_beta:
@@ -115,9 +119,11 @@ def elbo(unrolled: Unrolled, target: Tensor, beta: Tensor | float, config: LossC
     else:
         kl = _kl_term(units, weight, config)
         loss = reconstruction + beta * kl
+    if unrolled.state_error is not None:
+        loss = loss + states
     kl_nats = units.detach().sum(2).mean()
     active = (units.detach().mean((0, 1)) > ACTIVE_NATS).sum().float()
-    return Terms(loss, reconstruction, kl, squared.detach().mean(), kl_nats, active)
+    return Terms(loss, reconstruction, kl, mse, kl_nats, active, states)
 
 
 def _kl_term(units: Tensor, weight: Tensor | float, config: LossConfig) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import foreframe
 from foreframe import config as settings
-from foreframe import disk, models
+from foreframe import disk, measured, models
 from foreframe.clip import ClipSpec
 from foreframe.config import Range
 from foreframe.data.loading.augment import AugmentConfig
@@ -16,6 +16,7 @@ from foreframe.data.pack.manifest import ColumnStats
 from foreframe.data.pack.pack import Pack
 from foreframe.errors import CheckpointError, ConfigError
 from foreframe.losses import LossConfig
+from foreframe.measured import Use
 from foreframe.models import Model
 from foreframe.schedules import BetaSchedule, ForcingSchedule, RateSchedule, Share, Size, Steps
 
@@ -73,6 +74,9 @@ class TrainConfig(Generic[M]):
     """Split that is trained on."""
     standardise: bool = True
     """Bring a vector condition to mean 0 and deviation 1 over the training clips; the labs feed it as it is."""
+    measured: Use = "given"
+    """Measured states (positions, joint readings) beyond the context. predicted: the model's own, by a state head;
+    unused: the model does without; given: the recorded ones, which nobody knows in advance, as in the labs."""
     windows: Literal["all", "tiled", "first"] = "all"
     """Where training clips may begin: anywhere, at every (K + horizon)th frame, or only at frame 0."""
     stride: Few = 1
@@ -173,6 +177,8 @@ class RunConfig:
     model_sha256: str = ""
     """Of that file, of which `model.py` beside `config.json` is a copy."""
     cond_names: tuple[str, ...] = ()
+    cond_measured: tuple[str, ...] = ()
+    """Those of cond_names that are measured states."""
     cond_stats: tuple[ColumnStats, ...] = ()
     """Of each number of a vector condition, over the split that is trained on, in its own units."""
     fps: Annotated[float, Range(1e-3, 10**5)] = 10.0
@@ -192,9 +198,16 @@ class RunConfig:
             model_file="" if file is None else str(file.path),
             model_sha256="" if file is None else file.sha256,
             cond_names=pack.cond_names,
+            cond_measured=pack.manifest.measured_columns,
             cond_stats=pack.stats(train.split) if train.split in pack.splits else (),
             fps=pack.fps or 10.0,
         )
+
+    @property
+    def network(self) -> Any:
+        """The `Config` of what is built: the model, in `foreframe.measured` where it predicts states or has none."""
+        columns = [self.cond_names.index(name) for name in self.cond_measured]
+        return measured.around(self.train.model, self.spec, columns, self.train.measured)
 
     def check(self) -> Model:
         """The model on meta, if it can be trained and built on this machine; else ConfigError, with the dotted path."""
@@ -204,9 +217,11 @@ class RunConfig:
         if len(self.cond_stats) not in (0, numbers):
             raise ConfigError(f"cond_stats: expected those of {numbers} numbers, found {len(self.cond_stats)}")
         settings.check_ranges(self)
+        if wrong := [name for name in self.cond_measured if name not in self.cond_names]:
+            raise ConfigError(f"cond_measured: expected names of cond_names, found {', '.join(wrong)[:200]}")
         try:
             self.train.check(spec)
-            return models.build_on_meta(self.train.model, spec)
+            return models.build_on_meta(self.network, spec)
         except ConfigError as error:
             raise ConfigError(f"train.{error}") from error
 

@@ -28,12 +28,14 @@ class Step(NamedTuple):
 class Unrolled:
     """Predictions of frames 1 .. T-1 of a clip, each from the frame before it, z drawn from the posterior.
 
-    frames: (B, T-1, C, H, W). prior, posterior: (B, T-1, Z...), both None for a model without a latent.
+    frames: (B, T-1, C, H, W). prior, posterior: (B, T-1, Z...), both None for a model without a latent. state_error:
+    mean squared error of predicted measured states, in standard deviations; None where none are predicted.
     """
 
     frames: Tensor
     prior: Gaussian | None
     posterior: Gaussian | None
+    state_error: Tensor | None = None
 
     @classmethod
     def of(cls, steps: list[Step]) -> Unrolled:

@@ -177,7 +177,7 @@ def build_on_meta(config: Any, spec: ClipSpec) -> Model:
     try:
         with warnings.catch_warnings(), torch.device("meta"), _NoDraws():
             warnings.filterwarnings("error", message="Initializing zero-element tensors")
-            model = _made(config, spec)
+            model = build_inside(config, spec)
     except (ValueError, RuntimeError, UserWarning) as error:
         cause = str(error).partition("\n")[0]
         raise ConfigError(
@@ -225,11 +225,12 @@ def memory() -> int:
 def build(config: Any, spec: ClipSpec) -> Model:
     """A model with new weights, channels last in memory, which convolutions prefer. Raises as `build_on_meta`."""
     build_on_meta(config, spec)
-    untyped: Any = _made(config, spec)  # torch's annotations know no memory_format
+    untyped: Any = build_inside(config, spec)  # torch's annotations know no memory_format
     return cast(Model, untyped.to(memory_format=torch.channels_last))
 
 
-def _made(config: Any, spec: ClipSpec) -> Model:
+def build_inside(config: Any, spec: ClipSpec) -> Model:
+    """A model that is part of another one."""
     kind = getattr(sys.modules[type(config).__module__], "Model", None)
     if not isinstance(kind, type) or not issubclass(kind, Model):
         raise ConfigError(

@@ -149,6 +149,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
     fvd = {name: one.fvd.value for name, one in zip(names, results, strict=True) if one.fvd is not None}
     if len(fvd) < len(results):  # where one was scored without it, the rest compares
         protocols, fvd = [{**one, "fvd": None} for one in protocols], {}
+    if any(one["measured"] is None for one in protocols):  # earlier results do not say
+        protocols = [{**one, "measured": None} for one in protocols]
     methods = [{key: value for key, value in one.items() if key not in ABOUT_THE_CLIPS} for one in protocols]
     refuse_unlike(list(map(str, paths)), methods)
     compared = [Compared(names[0], results[0].scores, {})]
@@ -236,6 +238,8 @@ def _mode_name(protocol: MeasuredProtocol) -> str:
         parts.append(f"mean of {protocol.samples} samples")
     if protocol.conditions != "true":
         parts.append(f"{protocol.conditions} conditions")
+    if protocol.measured in ("given", "predicted"):
+        parts.append(f"measured states {protocol.measured}")
     return ", ".join(parts)
 
 

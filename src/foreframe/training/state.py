@@ -127,7 +127,7 @@ class State:
         train, spec = setup.train, setup.pack.spec
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            model = models.build(train.model, spec).to(setup.device)
+            model = models.build(setup.config.network, spec).to(setup.device)
         if train.standardise and spec.cond == "vector":
             stats = setup.config.cond_stats
             model.fit_condition([item.mean for item in stats], [item.std for item in stats])
@@ -135,7 +135,7 @@ class State:
         if setup.world.size > 1 and train.sync_norm:
             synchronize(model, setup.world.group)
         if setup.speed.compile:
-            compile_parts(model)
+            compile_parts(getattr(model, "inner", model))
         optimizer = make_optimizer(train.optimizer, model, capturable=setup.speed.graphs)
         return cls(model, average, optimizer, Watch(setup.device))
 

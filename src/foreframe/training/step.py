@@ -153,7 +153,7 @@ def draw(plan: StepPlan, step: int, rows: Tensor) -> StepInputs:
 
 
 def measure(model: Model, inputs: StepInputs, train: TrainConfig[Any]) -> Tensor:
-    """Forward and backward, part by part: gradients are left in the model; returns the values of `Terms`, (6,)."""
+    """Forward and backward, part by part: gradients are left in the model; returns the values of `Terms`, (7,)."""
     measured, beta = [], inputs.beta
     for clip, forcing, noise, free_running in inputs.parts():
         with torch.autocast(clip.frames.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
