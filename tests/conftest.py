@@ -87,13 +87,18 @@ def moving_square(seed: int, frames: int, height: int, width: int) -> tuple[np.n
 
 
 def write_pack(
-    path: Path, cond: str = "vector", size: tuple[int, int] = (64, 64), clips: int = 8, frames: int = 8
+    path: Path,
+    cond: str = "vector",
+    size: tuple[int, int] = (64, 64),
+    clips: int = 8,
+    frames: int = 8,
+    measured: tuple[str, ...] | None = None,
 ) -> Pack:
-    """A pack with splits train, val and test of moving squares."""
+    """A pack with splits train, val and test of moving squares. measured: of the columns dy and dx."""
     cond_size = {"vector": 2, "image": 3, "none": 0}[cond]
     spec = ClipSpec(3, *size, cond, cond_size)  # type: ignore[arg-type]
     names = ("dy", "dx") if cond == "vector" else ()
-    with PackWriter(path, spec, names, fps=10, source={"layout": "test"}) as writer:
+    with PackWriter(path, spec, names, fps=10, source={"layout": "test"}, measured=measured) as writer:
         for number in range(clips):
             pictures, actions = moving_square(number, frames, *size)
             split = "test" if number % 4 == 3 else "val" if number % 4 == 2 else "train"

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from foreframe import measured, models
+from foreframe.checkpoint import load_run
 from foreframe.clip import Clip, ClipSpec
 from foreframe.conformance import check_model, small
 from foreframe.data.open import open_clips
-from foreframe.errors import ConfigError
+from foreframe.errors import ConfigError, InputError
 from foreframe.losses import LossConfig, elbo
 from foreframe.models import recurrent_unet, svg
+from foreframe.predictor import Predictor
 from foreframe.presets import robot
 from foreframe.recipe import RunConfig
 from foreframe.rollout import predict
+from tests.conftest import write_pack
+from tests.runs import CPU, TINY, make
 
 SPEC = ClipSpec(3, 32, 32, "vector", 5)
 COLUMNS = (1, 4)
@@ -115,6 +121,37 @@ class Still(torch.nn.Module):
 
     def forward(self, clip: Clip, *_: object) -> object:
         return measured.Unrolled(clip.frames[:, :-1], None, None)
+
+
+@pytest.mark.parametrize("use", ["given", "predicted", "unused"])
+def test_a_predictor_asks_for_the_controls_alone_where_states_are_not_given(tmp_path: Path, use: measured.Use):
+    pack = write_pack(tmp_path / "pack", measured=("dy",))
+    train = replace(TINY, measured=use, steps=1, ema=0.0, validate_every=0, horizon=3, context=2)
+    trainer = make(pack, tmp_path / "run", train)
+    trainer.acquire_lock()
+    trainer.save()
+    trainer.lock.release()
+    model = Predictor(load_run(tmp_path / "run", "newest", CPU), CPU)
+    assert model.control_columns == (("dy", "dx") if use == "given" else ("dx",))
+    assert f"measured states beyond the context: {use}" in model.card
+    frames, cond = pack.read(pack.episodes[0], 0, 6)
+    asked = model.rollout(frames[:2], cond[2:], samples=1, past=cond[:2]).frames
+    alone: list[Any] = [cond[2:, 1:], {"dx": cond[2:, 1]}, torch.tensor(cond[2:, 1:]), cond[2:, 1:].tolist()]
+    for controls in alone:
+        if use == "given":
+            with pytest.raises(InputError, match="dy"):
+                model.rollout(frames[:2], controls, past=cond[:2])
+        else:
+            assert (model.rollout(frames[:2], controls, samples=1, past=cond[:2]).frames == asked).all()
+    if use != "given":
+        state = model.start(frames[:2], past=cond[:2], samples=1)
+        for t in range(2, 6):
+            state, frame = model.step(state, {"dx": cond[t, 1]})
+            assert (frame == asked[0, t - 2]).all()
+        with pytest.raises(InputError, match="expected"):  # what leads to given frames has to be known whole
+            model.rollout(frames[:2], cond[:, 1:])
+        with pytest.raises(InputError, match="'dz'"):
+            model.rollout(frames[:2], {"dx": cond[2:, 1], "dz": cond[2:, 1]}, past=cond[:2])
 
 
 def test_without_measured_states_or_where_they_are_given_the_model_is_what_it_was():

@@ -89,6 +89,26 @@ def read_condition(name: str, value: Any, spec: ClipSpec, columns: tuple[str, ..
     return read_pictures(name, value, (spec.height, spec.width, spec.cond_size), axis)
 
 
+def with_columns(value: Any, columns: tuple[str, ...], given: tuple[str, ...]) -> Any:
+    """Numbers of the columns `given` with zeros in the others of `columns`; anything else as it is, for `read_numbers`.
+
+    For measured states of the future, which a model that predicts them never reads.
+    """
+    if given == columns:
+        return value
+    if isinstance(value, Mapping):
+        others = [column for column in columns if column not in given and column not in value]
+        if not others or any(column not in value for column in given):
+            return value
+        return {**value, **dict.fromkeys(others, np.zeros(np.shape(value[given[0]])))}
+    shape = np.shape(value) if isinstance(value, np.ndarray | Tensor | list | tuple) else ()
+    if not shape or shape[-1] != len(given):
+        return value
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    parts = dict(zip(given, np.moveaxis(array, -1, 0), strict=True))
+    return np.stack([parts.get(column, np.zeros(shape[:-1], array.dtype)) for column in columns], -1)
+
+
 def describe_condition(spec: ClipSpec, columns: tuple[str, ...]) -> str:
     """What leads into a frame, for messages and cards."""
     if spec.cond == "vector":

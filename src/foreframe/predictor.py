@@ -24,7 +24,15 @@ from foreframe import seeds, video
 from foreframe.checkpoint import TrainedModel
 from foreframe.clip import ClipSpec
 from foreframe.errors import InputError
-from foreframe.inputs import at_least, check_number, describe_condition, read_condition, read_pictures, same_batch
+from foreframe.inputs import (
+    at_least,
+    check_number,
+    describe_condition,
+    read_condition,
+    read_pictures,
+    same_batch,
+    with_columns,
+)
 from foreframe.rollout import draw_noise, map_state, observe, prepare_for_inference, raise_if_not_finite, shares_context
 from foreframe.unrolled import repeat_samples
 from foreframe.video.pixels import Pixels
@@ -198,6 +206,14 @@ class Predictor:
         return self.trained.config.cond_names if self.spec.cond == "vector" else ()
 
     @property
+    def control_columns(self) -> tuple[str, ...]:
+        """Those of `columns` that have to be given for frames to come: all, but for measured states that the model
+        predicts itself or does not use."""
+        config = self.trained.config
+        unknown = () if config.train.measured == "given" else config.cond_measured
+        return tuple(name for name in self.columns if name not in unknown)
+
+    @property
     def fps(self) -> float:
         """Frames a second of the training clips."""
         return self.trained.config.fps
@@ -212,6 +228,7 @@ class Predictor:
             scored = f"{config.train.metric.upper()} {best['psnr']:.2f} dB {where}"
         averaged = ", averaged weights" if made.weights == "ema" else ""
         size = f"{self.context} frames {self.spec.height}x{self.spec.width}x{self.spec.channels}"
+        states = f"; measured states beyond the context: {config.train.measured}" if config.cond_measured else ""
         return "\n".join(
             (
                 f"preset      {config.preset}, model {config.model}",
@@ -219,7 +236,7 @@ class Predictor:
                 f"weights     SHA-256 {made.weights_sha256[:16]}",
                 f"data        {Path(config.data.path).name}, SHA-256 {config.data.hash[:16]}",
                 f"validation  {scored}",
-                f"takes       {size}, uint8; {describe_condition(self.spec, self.columns)}",
+                f"takes       {size}, uint8; {describe_condition(self.spec, self.columns)}{states}",
                 f"predicts    {self.fps:g} frames a second of video, on {self.device}",
             )
         )
@@ -245,7 +262,8 @@ class Predictor:
             frames: uint8 (K, H, W, C), oldest first; of more than K the last K are used, with their rows. Or
                 (B, K, H, W, C), B starts.
             controls: Without `past`, a row for each frame, the given ones included: (K + horizon, D), as in packs and
-                in `foreframe rollout --cond`. With `past`, the rows of the predicted frames alone: (horizon, D).
+                in `foreframe rollout --cond`. With `past`, the rows of the predicted frames alone: (horizon, D), or of
+                the `control_columns` alone.
                 D in the order of `columns`, or a mapping of their names to (T,). Pose pictures: uint8 (T, H, W, 3).
                 With an axis B in front: B sequences, from one start or from a start each. None for a model without.
                 Just `self.horizon` rows without `past` and `horizon` are refused: they may be of either kind.
@@ -315,7 +333,8 @@ class Predictor:
 
         Args:
             state: From `start` or an earlier step; it is left as it is.
-            control: What leads into the next frame: (D,), a mapping of `columns` to numbers, or a pose picture. Or B
+            control: What leads into the next frame: (D,), or only the `control_columns`; a mapping of `columns` to
+                numbers; or a pose picture. Or B
                 of them, one for each sequence of the state; they continue a state of one start in B ways.
             frame: The next frame itself, uint8 (H, W, C) or B of them, where it is known already: it is taken in
                 instead of predicted, and the next step continues from it.
@@ -326,6 +345,7 @@ class Predictor:
         """
         if not isinstance(state, State):
             raise InputError(f"state: got {type(state).__name__}, expected what start() or step() returned")
+        control = with_columns(control, self.columns, self.control_columns)
         rows, several = read_condition("control", control, self.spec, self.columns, "") or (None, False)
         true, more = (None, False) if frame is None else read_pictures("frame", frame, self._size, "")
         same_batch(
@@ -376,6 +396,8 @@ class Predictor:
         self, count: int, controls: Controls | None, past: Controls | None, horizon: int | None
     ) -> tuple[NDArray[Any] | None, NDArray[Any] | None, bool]:
         """The rows of the given frames, those of the predicted ones, and whether one of them has the axis B."""
+        if past is not None:
+            controls = with_columns(controls, self.columns, self.control_columns)
         found = read_condition("controls", controls, self.spec, self.columns, "T")
         if found is None:
             return *self._past(count, past)[:1], None, False
