@@ -149,7 +149,7 @@ def test_what_cannot_be_packed_is_said_as_it_is(bair: Path, packed: list[Path], 
 
 
 def test_a_sample_is_unpacked_once_with_its_rows_where_they_lead(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     frames, rows = np.zeros((4, 4, 6, 3), np.uint8), np.arange(8, dtype=np.float32).reshape(4, 2)
     opened = []
@@ -169,3 +169,7 @@ def test_a_sample_is_unpacked_once_with_its_rows_where_they_lead(
     assert open_clips("push").hash == pack.hash
     assert opened == ["push"] * 3
     assert capsys.readouterr().err == ""
+    (tmp_path / "elsewhere" / "push").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    open_clips("push", progress=True)
+    assert capsys.readouterr().err == "push is the built-in sample here; the folder of that name is ./push\n"
