@@ -21,6 +21,7 @@ from foreframe.predictor import Predictor
 from foreframe.presets import robot
 from foreframe.recipe import RunConfig
 from foreframe.rollout import predict
+from foreframe.training.state import compile_parts
 from tests.conftest import write_pack
 from tests.runs import CPU, TINY, make
 
@@ -148,6 +149,9 @@ def test_a_predictor_asks_for_the_controls_alone_where_states_are_not_given(tmp_
         for t in range(2, 6):
             state, frame = model.step(state, {"dx": cond[t, 1]})
             assert (frame == asked[0, t - 2]).all()
+        state = model.start(frames[:2], past=cond[:2], samples=1)
+        with pytest.raises(InputError, match="dy"):  # with a frame that is known, its states are
+            model.step(state, {"dx": cond[2, 1]}, frames[2])
         with pytest.raises(InputError, match="expected"):  # what leads to given frames has to be known whole
             model.rollout(frames[:2], cond[:, 1:])
         with pytest.raises(InputError, match="'dz'"):
@@ -163,6 +167,23 @@ def test_without_measured_states_or_where_they_are_given_the_model_is_what_it_wa
 def test_without_controls_there_is_nothing_to_predict_from(use: measured.Use):
     with pytest.raises(ConfigError, match=f"'{use}' needs a control, but all 5 columns are measured"):
         measured.around(KINDS["svg"], SPEC, range(5), use)
+
+
+def test_a_size_that_cannot_be_is_refused_in_the_model_inside_too():
+    wrong = measured.around(replace(KINDS["recurrent_unet"], half=0), SPEC, COLUMNS, "predicted")
+    with pytest.raises(ConfigError, match=r"model\.half: expected 1 to 65536, found 0"):
+        models.build_on_meta(wrong, SPEC)
+
+
+def test_of_the_model_inside_each_part_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
+    model = built("svg", "predicted", replace(SPEC, height=64, width=64))
+    compile_parts(model)
+    through = [*compiled]
+    compiled.clear()
+    compile_parts(model.inner)
+    assert through == compiled != []
 
 
 def test_a_run_keeps_which_columns_are_measured_and_builds_the_head():

@@ -88,7 +88,7 @@ class MeasuredProtocol:
     fvd: FvdProtocol | None = None
     measured: Literal["none", "given", "predicted", "unused"] | None = None
     """Measured states beyond the context: there are none, or the recorded ones were given to the model, or it predicted
-    them, or does without. None: an earlier result, which does not say."""
+    them, or does without. None: an earlier result, of a model that was given whatever there was."""
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,7 @@ def evaluate(
     everything = scores.by_name()
     ours = everything.pop("model")
     return Result(
-        protocol=replace(
-            _measured(protocol, pack, windows, chosen, scores),
-            measured=use_of(model, pack.manifest.measured_columns),
-        ),
+        protocol=_measured(protocol, pack, windows, chosen, scores, model),
         scores={name: summarize(values.mean(1)) for name, values in ours.items()},
         baselines={
             baseline: {name: summarize(values.mean(1)) for name, values in found.items()}
@@ -392,13 +389,16 @@ def clips_measured(pack: Pack, windows: Windows, chosen: list[int]) -> dict[str,
     }
 
 
-def _measured(protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], scores: _Scores) -> MeasuredProtocol:
+def _measured(
+    protocol: Protocol, pack: Pack, windows: Windows, chosen: list[int], scores: _Scores, model: Model
+) -> MeasuredProtocol:
     values = asdict(protocol) | clips_measured(pack, windows, chosen) | asdict(MODES[protocol.mode])
     return MeasuredProtocol(
         **values | {"metrics": scores.definitions()},
         reduction="mean over samples, then frames, then clips",
         best_of_n="for each metric by itself, the sample with the best mean over frames",
         fvd=scores.fvd_protocol(),
+        measured=use_of(model, pack.manifest.measured_columns),
     )
 
 

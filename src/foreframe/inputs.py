@@ -73,9 +73,12 @@ def read_numbers(name: str, value: Any, columns: tuple[str, ...], axis: str) -> 
     return (numbers, True) if numbers.ndim > ndim else (numbers[None], False)
 
 
-def read_condition(name: str, value: Any, spec: ClipSpec, columns: tuple[str, ...], axis: str) -> Given | None:
-    """The condition of a model as (B, T, ...), or None for a model that takes none. Raises InputError: it is missing,
-    is not wanted, or is of another kind."""
+def read_condition(
+    name: str, value: Any, spec: ClipSpec, columns: tuple[str, ...], axis: str, controls: tuple[str, ...] = ()
+) -> Given | None:
+    """The condition of a model as (B, T, ...), or None for a model that takes none. controls: those of the columns that
+    may be given alone; the others, which the model then never reads, are zeros. Raises InputError: it is missing, is
+    not wanted, or is of another kind."""
     if spec.cond == "none":
         if value is not None:
             raise InputError(f"{name}: got {type(value).__name__}, expected None: this model takes no condition")
@@ -83,30 +86,22 @@ def read_condition(name: str, value: Any, spec: ClipSpec, columns: tuple[str, ..
     if value is None:
         raise InputError(f"{name}: got None, expected {describe_condition(spec, columns)}: the model is driven by them")
     if spec.cond == "vector":
-        return read_numbers(name, value, columns, axis)
+        if not controls or not _controls_alone(name, value, columns, controls):
+            return read_numbers(name, value, columns, axis)
+        numbers, several = read_numbers(name, value, controls, axis)
+        whole = np.zeros((*numbers.shape[:-1], len(columns)), np.float32)
+        whole[..., [columns.index(column) for column in controls]] = numbers
+        return whole, several
     if isinstance(value, Mapping):
         raise InputError(f"{name}: got a mapping, expected pictures: this model is driven by poses, not by numbers")
     return read_pictures(name, value, (spec.height, spec.width, spec.cond_size), axis)
 
 
-def with_columns(value: Any, columns: tuple[str, ...], given: tuple[str, ...]) -> Any:
-    """Numbers of the columns `given` with zeros in the others of `columns`; anything else as it is, for `read_numbers`.
-
-    For measured states of the future, which a model that predicts them never reads.
-    """
-    if given == columns:
-        return value
+def _controls_alone(name: str, value: Any, columns: tuple[str, ...], controls: tuple[str, ...]) -> bool:
+    """Whether these are numbers of `controls` and of no other of the columns."""
     if isinstance(value, Mapping):
-        others = [column for column in columns if column not in given and column not in value]
-        if not others or any(column not in value for column in given):
-            return value
-        return {**value, **dict.fromkeys(others, np.zeros(np.shape(value[given[0]])))}
-    shape = np.shape(value) if isinstance(value, np.ndarray | Tensor | list | tuple) else ()
-    if not shape or shape[-1] != len(given):
-        return value
-    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    parts = dict(zip(given, np.moveaxis(array, -1, 0), strict=True))
-    return np.stack([parts.get(column, np.zeros(shape[:-1], array.dtype)) for column in columns], -1)
+        return not any(column in value for column in columns if column not in controls)
+    return _array(name, value, "numbers").shape[-1:] == (len(controls),)
 
 
 def describe_condition(spec: ClipSpec, columns: tuple[str, ...]) -> str:

@@ -74,11 +74,11 @@ class Model(models.Model):
         self.measured = config.columns
         self.controls = tuple(column for column in range(spec.cond_size) if column not in config.columns)
         self.predicts = config.use == "predicted"
-        inner = config.inner
-        self.inner = models.build_inside(inner, spec if self.predicts else replace(spec, cond_size=len(self.controls)))
+        inside = spec if self.predicts else replace(spec, cond_size=len(self.controls))
+        self.inner = models.instantiate(config.inner, inside)
         self.latent_shape = self.inner.latent_shape
-        self.standardize = Standardize(spec.cond_size)
         if self.predicts:
+            self.standardize = Standardize(spec.cond_size)
             self.cell = nn.GRUCell(spec.cond_size, HIDDEN)
             self.change = nn.Linear(HIDDEN, len(self.measured))
             nn.init.zeros_(self.change.weight)
@@ -86,7 +86,8 @@ class Model(models.Model):
 
     def fit_condition(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """See `models.Model`."""
-        self.standardize.fit(mean, std)
+        if self.predicts:
+            self.standardize.fit(mean, std)
         seen = range(len(mean)) if self.predicts else self.controls
         self.inner.fit_condition([mean[column] for column in seen], [std[column] for column in seen])
 

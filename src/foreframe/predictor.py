@@ -24,15 +24,7 @@ from foreframe import seeds, video
 from foreframe.checkpoint import TrainedModel
 from foreframe.clip import ClipSpec
 from foreframe.errors import InputError
-from foreframe.inputs import (
-    at_least,
-    check_number,
-    describe_condition,
-    read_condition,
-    read_pictures,
-    same_batch,
-    with_columns,
-)
+from foreframe.inputs import at_least, check_number, describe_condition, read_condition, read_pictures, same_batch
 from foreframe.rollout import draw_noise, map_state, observe, prepare_for_inference, raise_if_not_finite, shares_context
 from foreframe.unrolled import repeat_samples
 from foreframe.video.pixels import Pixels
@@ -262,9 +254,9 @@ class Predictor:
             frames: uint8 (K, H, W, C), oldest first; of more than K the last K are used, with their rows. Or
                 (B, K, H, W, C), B starts.
             controls: Without `past`, a row for each frame, the given ones included: (K + horizon, D), as in packs and
-                in `foreframe rollout --cond`. With `past`, the rows of the predicted frames alone: (horizon, D), or of
-                the `control_columns` alone.
-                D in the order of `columns`, or a mapping of their names to (T,). Pose pictures: uint8 (T, H, W, 3).
+                in `foreframe rollout --cond`. With `past`, the rows of the predicted frames alone: (horizon, D),
+                where the `control_columns` are enough. D in the order of `columns`, or a mapping of their names to
+                (T,). Pose pictures: uint8 (T, H, W, 3).
                 With an axis B in front: B sequences, from one start or from a start each. None for a model without.
                 Just `self.horizon` rows without `past` and `horizon` are refused: they may be of either kind.
             samples: S, futures of each sequence.
@@ -333,9 +325,9 @@ class Predictor:
 
         Args:
             state: From `start` or an earlier step; it is left as it is.
-            control: What leads into the next frame: (D,), or only the `control_columns`; a mapping of `columns` to
-                numbers; or a pose picture. Or B
-                of them, one for each sequence of the state; they continue a state of one start in B ways.
+            control: What leads into the next frame: (D,), a mapping of `columns` to numbers, or a pose picture; without
+                `frame`, the `control_columns` are enough. Or B of them, one for each sequence of the state; they
+                continue a state of one start in B ways.
             frame: The next frame itself, uint8 (H, W, C) or B of them, where it is known already: it is taken in
                 instead of predicted, and the next step continues from it.
         Returns:
@@ -345,8 +337,8 @@ class Predictor:
         """
         if not isinstance(state, State):
             raise InputError(f"state: got {type(state).__name__}, expected what start() or step() returned")
-        control = with_columns(control, self.columns, self.control_columns)
-        rows, several = read_condition("control", control, self.spec, self.columns, "") or (None, False)
+        alone = self.control_columns if frame is None else ()
+        rows, several = read_condition("control", control, self.spec, self.columns, "", alone) or (None, False)
         true, more = (None, False) if frame is None else read_pictures("frame", frame, self._size, "")
         same_batch(
             control=rows, state=np.empty(len(state.draw.clips)) if len(state.draw.clips) > 1 else None, frame=true
@@ -396,9 +388,8 @@ class Predictor:
         self, count: int, controls: Controls | None, past: Controls | None, horizon: int | None
     ) -> tuple[NDArray[Any] | None, NDArray[Any] | None, bool]:
         """The rows of the given frames, those of the predicted ones, and whether one of them has the axis B."""
-        if past is not None:
-            controls = with_columns(controls, self.columns, self.control_columns)
-        found = read_condition("controls", controls, self.spec, self.columns, "T")
+        alone = () if past is None else self.control_columns
+        found = read_condition("controls", controls, self.spec, self.columns, "T", alone)
         if found is None:
             return *self._past(count, past)[:1], None, False
         rows, several = found

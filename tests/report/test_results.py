@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foreframe.errors import ConfigError, UsageError
-from foreframe.report.results import compare, print_comparison, read_result, write_comparison
+from foreframe.report.results import compare, print_comparison, read_result, result_table, write_comparison
 
 PROTOCOL = {
     "split": "test",
@@ -93,6 +93,21 @@ def test_unlike_protocols_are_refused_with_each_difference(tmp_path):
         "metrics.psnr: 'PSNR",
     ):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("earlier", [None, "none", "given"])
+@pytest.mark.parametrize("use", ["predicted", "unused"])
+def test_a_model_that_was_given_the_states_of_the_future_is_not_compared_with_one_that_was_not(tmp_path, earlier, use):
+    first, second = result(tmp_path / "a.json", measured=earlier), result(tmp_path / "b.json", measured="given")
+    assert len(compare([first, second]).results) == 2
+    with pytest.raises(UsageError, match=f"measured: 'given' -> '{use}'"):
+        compare([first, result(tmp_path / "c.json", measured=use)])
+
+
+def test_a_table_says_which_states_a_model_was_given(tmp_path):
+    for measured, name in (("none", "prediction"), ("predicted", "prediction, measured states predicted")):
+        _, rows = result_table(read_result(result(tmp_path / "a.json", measured=measured)))
+        assert rows[0][0] == name
 
 
 def test_results_written_before_still_load():

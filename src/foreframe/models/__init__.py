@@ -167,17 +167,11 @@ def build_on_meta(config: Any, spec: ClipSpec) -> Model:
     Raises ConfigError if it cannot take such clips or numbers, or needs more memory than this machine has.
     """
     name = name_of(config)
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            least = 0 if field.default == 0 else 1
-            most = LAYERS if field.name.endswith("layers") else SIZE
-            if not least <= value <= most:
-                raise ConfigError(f"model.{field.name}: expected {least} to {most}, found {value}")
+    _check_sizes(config)
     try:
         with warnings.catch_warnings(), torch.device("meta"), _NoDraws():
             warnings.filterwarnings("error", message="Initializing zero-element tensors")
-            model = build_inside(config, spec)
+            model = instantiate(config, spec)
     except (ValueError, RuntimeError, UserWarning) as error:
         cause = str(error).partition("\n")[0]
         raise ConfigError(
@@ -204,6 +198,19 @@ def build_on_meta(config: Any, spec: ClipSpec) -> Model:
     return model
 
 
+def _check_sizes(config: Any) -> None:
+    """Raises ConfigError for a size or a number of layers that cannot be, also in the configuration of a part."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_sizes(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            least = 0 if field.default == 0 else 1
+            most = LAYERS if field.name.endswith("layers") else SIZE
+            if not least <= value <= most:
+                raise ConfigError(f"model.{field.name}: expected {least} to {most}, found {value}")
+
+
 class _NoDraws(TorchFunctionMode):
     """Draws nothing normal: without memory there is nothing to fill, and torch would import its compiler for it."""
 
@@ -225,12 +232,12 @@ def memory() -> int:
 def build(config: Any, spec: ClipSpec) -> Model:
     """A model with new weights, channels last in memory, which convolutions prefer. Raises as `build_on_meta`."""
     build_on_meta(config, spec)
-    untyped: Any = build_inside(config, spec)  # torch's annotations know no memory_format
+    untyped: Any = instantiate(config, spec)  # torch's annotations know no memory_format
     return cast(Model, untyped.to(memory_format=torch.channels_last))
 
 
-def build_inside(config: Any, spec: ClipSpec) -> Model:
-    """A model that is part of another one."""
+def instantiate(config: Any, spec: ClipSpec) -> Model:
+    """The model of a configuration that `build_on_meta` has checked, or a part of such a model."""
     kind = getattr(sys.modules[type(config).__module__], "Model", None)
     if not isinstance(kind, type) or not issubclass(kind, Model):
         raise ConfigError(

@@ -149,8 +149,6 @@ def compare(paths: Sequence[Path]) -> Comparison:
     fvd = {name: one.fvd.value for name, one in zip(names, results, strict=True) if one.fvd is not None}
     if len(fvd) < len(results):  # where one was scored without it, the rest compares
         protocols, fvd = [{**one, "fvd": None} for one in protocols], {}
-    if any(one["measured"] is None for one in protocols):  # earlier results do not say
-        protocols = [{**one, "measured": None} for one in protocols]
     methods = [{key: value for key, value in one.items() if key not in ABOUT_THE_CLIPS} for one in protocols]
     refuse_unlike(list(map(str, paths)), methods)
     compared = [Compared(names[0], results[0].scores, {})]
@@ -166,8 +164,10 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def how_measured(result: Result) -> dict[str, Any]:
-    """A result's protocol without the entry about the model that was scored."""
-    return {key: value for key, value in config.to_dict(result.protocol).items() if key != "model_sha256"}
+    """A result's protocol without the entry about the model that was scored. Whatever was recorded was given to a model
+    that neither predicts measured states nor does without: where there are none, and in earlier results."""
+    found = {key: value for key, value in config.to_dict(result.protocol).items() if key != "model_sha256"}
+    return found if found["measured"] in ("predicted", "unused") else {**found, "measured": "given"}
 
 
 def refuse_unlike(names: Sequence[str], protocols: Sequence[dict[str, Any]]) -> None:

@@ -135,7 +135,7 @@ class State:
         if setup.world.size > 1 and train.sync_norm:
             synchronize(model, setup.world.group)
         if setup.speed.compile:
-            compile_parts(getattr(model, "inner", model))
+            compile_parts(model)
         optimizer = make_optimizer(train.optimizer, model, capturable=setup.speed.graphs)
         return cls(model, average, optimizer, Watch(setup.device))
 
@@ -143,7 +143,9 @@ class State:
 def compile_parts(model: nn.Module) -> None:
     """Have each part of a model that holds convolutions compiled at its first call."""
     for part in model.children():
-        if any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in part.modules()):
+        if isinstance(part, Model):
+            compile_parts(part)
+        elif any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in part.modules()):
             part.compile(dynamic=False)
 
 
